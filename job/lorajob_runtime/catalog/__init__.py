@@ -1,0 +1,70 @@
+"""The models lorajob knows by name, one TOML file each: where their files are, their family, sizes and recipe.
+
+Standard library only. A model that is not here is named by its source: modelscope:ORG/NAME, hf:ORG/NAME or a folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import tomllib
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, Literal
+
+from lorajob_runtime.exits import ModelError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelEntry:
+    """One model. `thinking`: none (no such mode), switch (on or off), always (cannot be turned off).
+
+    `recipe` is a partial RunSpec laid under what the user gives. `weights_bytes` is the download's size.
+    `embedded` names a Python package that holds the weights, for a model that needs no hub.
+    """
+
+    name: str
+    title: str
+    architecture: str
+    family: str
+    thinking: Literal["none", "switch", "always"]
+    licence: str
+    modelscope: str
+    huggingface: str
+    parameters: int
+    active_parameters: int
+    weights_bytes: int
+    embedded: str | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+
+@functools.cache
+def entries() -> dict[str, ModelEntry]:
+    """Every entry by name, smallest model first."""
+    found = []
+    for file in resources.files(__package__).iterdir():
+        if file.name.endswith(".toml"):
+            found.append(ModelEntry(name=file.name.removesuffix(".toml"), **tomllib.loads(file.read_text("utf-8"))))
+    return {entry.name: entry for entry in sorted(found, key=lambda entry: entry.parameters)}
+
+
+def find(name: str) -> ModelEntry | None:
+    """The entry of a catalog name, or of a hub id that one of the entries has; None for any other."""
+    plain = name.removeprefix("modelscope:").removeprefix("hf:").lower()
+    for entry in entries().values():
+        if plain in (entry.name, entry.modelscope.lower(), entry.huggingface.lower()):
+            return entry
+    return None
+
+
+def get(name: str) -> ModelEntry:
+    """The entry of a name. Raises ModelError with the nearest known name."""
+    entry = find(name)
+    if entry is None:
+        close = difflib.get_close_matches(name.lower(), entries(), n=1, cutoff=0.5)
+        nearest = f"did you mean {close[0]}? " if close else ""
+        raise ModelError(
+            f"unknown model {name!r}: {nearest}It must be one of {', '.join(entries())}, "
+            "or modelscope:ORG/NAME, hf:ORG/NAME or a folder"
+        )
+    return entry

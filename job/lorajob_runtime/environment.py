@@ -1,0 +1,62 @@
+"""The only module of the runtime that reads environment variables: credentials stay in them, settings become values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from lorajob_runtime.exits import ConfigError
+
+Device = Literal["auto", "cpu"]
+Addressing = Literal["auto", "path", "virtual"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Environment:
+    """Where this machine keeps things and whom it talks to. Secrets are read by the libraries that need them."""
+
+    cache: Path
+    """Shared cache of model weights (LORAJOB_CACHE)."""
+    work: Path
+    """Run folders of runs whose storage is remote (LORAJOB_WORK)."""
+    hubs: tuple[str, ...]
+    """Model hubs in the order they are asked (LORAJOB_HUBS=modelscope,hf)."""
+    device: Device
+    """cpu: a machine without GPUs stands in for one with as many as asked (LORAJOB_DEVICE)."""
+    s3_endpoint: str | None
+    s3_addressing: Addressing
+    s3_region: str | None
+    s3_ca_bundle: str | None
+    swanlab_host: str | None
+    swanlab_has_key: bool
+
+
+def read(variables: Mapping[str, str] = os.environ) -> Environment:
+    """The settings in environment variables. Raises ConfigError for a value that is not one of its choices."""
+    home = Path(variables.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorajob"
+    hubs = tuple(part.strip() for part in variables.get("LORAJOB_HUBS", "modelscope,hf").split(",") if part.strip())
+    for hub in hubs:
+        if hub not in ("modelscope", "hf"):
+            raise ConfigError(f"LORAJOB_HUBS has {hub!r}: it must be a list of modelscope and hf")
+    return Environment(
+        cache=Path(variables.get("LORAJOB_CACHE") or home / "models").expanduser(),
+        work=Path(variables.get("LORAJOB_WORK") or home / "runs").expanduser(),
+        hubs=hubs,
+        device=cast(Device, _choice(variables, "LORAJOB_DEVICE", ("auto", "cpu"))),
+        s3_endpoint=variables.get("AWS_ENDPOINT_URL_S3") or variables.get("AWS_ENDPOINT_URL") or None,
+        s3_addressing=cast(Addressing, _choice(variables, "LORAJOB_S3_ADDRESSING", ("auto", "path", "virtual"))),
+        s3_region=variables.get("AWS_REGION") or variables.get("AWS_DEFAULT_REGION") or None,
+        s3_ca_bundle=variables.get("AWS_CA_BUNDLE") or None,
+        swanlab_host=variables.get("SWANLAB_API_HOST") or None,
+        swanlab_has_key=bool(variables.get("SWANLAB_API_KEY")),
+    )
+
+
+def _choice(variables: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    value = variables.get(name) or choices[0]
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}: it must be one of {', '.join(choices)}")
+    return value
