@@ -1,0 +1,230 @@
+"""Results in S3 or what speaks its protocol, by boto3. The only importer of boto3."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from lorajob_runtime.environment import Environment
+from lorajob_runtime.exits import ConfigError, CredentialsError, LorajobError, StorageError
+from lorajob_runtime.store import Entry, check_key
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_PROBE = ".lorajob-check"
+_PART_BYTES = 32 << 20
+_CONNECT_SECONDS = 5
+_READ_SECONDS = 30
+_ATTEMPTS = 3
+_REFUSED = frozenset(
+    {
+        "AccessDenied",
+        "AccountProblem",
+        "AllAccessDisabled",
+        "AuthFailure",
+        "ExpiredToken",
+        "Forbidden",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "401",
+        "403",
+    }
+)
+_WRONG_PLACE = ("InvalidBucketName", "PermanentRedirect", "AuthorizationHeaderMalformed")
+_NO_SUCH_KEY = ("NoSuchKey", "404")
+
+
+class S3Store:
+    """The store of one run under a prefix of a bucket."""
+
+    def __init__(self, bucket: str, prefix: str, environment: Environment) -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+        self._server = _server_name(environment.s3_endpoint)
+        self.uri = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
+        self._client = _client(environment)
+
+    def check(self, *, patience_seconds: float, wait: Callable[[float], None] = time.sleep) -> None:
+        """Writes and removes a probe. `wait` sleeps between attempts at a server that does not answer."""
+        deadline = time.monotonic() + patience_seconds
+        pause = 1.0
+        while True:
+            try:
+                return self._probe()
+            except StorageError:
+                if time.monotonic() + pause > deadline:
+                    raise
+            wait(pause)
+            pause = min(2 * pause, 8)
+
+    def _probe(self) -> None:
+        with self._errors():
+            try:
+                # some servers make a missing bucket at the first put: asked first, a typing error shows
+                self._client.head_bucket(Bucket=self._bucket)
+            except self._client.exceptions.ClientError as error:
+                # a key may be allowed to write here and not to look at the bucket; the put below decides
+                if _code(error) in ("404", "NoSuchBucket"):
+                    raise
+            self._client.put_object(Bucket=self._bucket, Key=self._key(_PROBE), Body=b"")
+            try:
+                self._client.delete_object(Bucket=self._bucket, Key=self._key(_PROBE))
+            except self._client.exceptions.ClientError as error:
+                # a bucket that lets nothing be deleted is a fine place for results
+                if _code(error) not in _REFUSED:
+                    raise
+
+    def put(self, key: str, path: Path) -> None:
+        with self._errors():
+            self._client.upload_file(str(path), self._bucket, self._key(key), Config=_transfer())
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        with self._errors():
+            self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data)
+
+    def get(self, key: str, path: Path) -> None:
+        with self._errors(key):
+            self._client.download_file(self._bucket, self._key(key), str(path), Config=_transfer())
+
+    def get_bytes(self, key: str) -> bytes | None:
+        with self._errors(key):
+            try:
+                return self._client.get_object(Bucket=self._bucket, Key=self._key(key))["Body"].read()
+            except self._client.exceptions.ClientError as error:
+                if _code(error) in _NO_SUCH_KEY:
+                    return None
+                raise
+
+    def list(self, prefix: str = "") -> list[Entry]:
+        base = self._prefix + "/" if self._prefix else ""
+        wanted = check_key(prefix) if prefix else ""
+        with self._errors():
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=base + wanted)
+            items = [item for page in pages for item in page.get("Contents", [])]
+        found = [Entry(item["Key"].removeprefix(base), item["Size"]) for item in items]
+        # S3 compares letters, not names: logs-old/x begins with logs too
+        return [entry for entry in found if not wanted or entry.key == wanted or entry.key.startswith(wanted + "/")]
+
+    def delete(self, keys: Iterable[str]) -> None:
+        # one by one: the request for many needs a checksum header that servers disagree about, and there are few
+        for key in keys:
+            with self._errors():
+                self._client.delete_object(Bucket=self._bucket, Key=self._key(key))
+
+    def _key(self, key: str) -> str:
+        check_key(key)
+        return f"{self._prefix}/{key}" if self._prefix else key
+
+    @contextmanager
+    def _errors(self, key: str | None = None) -> Iterator[None]:
+        """Turns boto3's errors into ours. No message of the server is repeated: it may echo what was sent."""
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except (Boto3Error, BotoCoreError, ClientError) as error:
+            raise self._translate(_root_cause(error), key) from error
+
+    def _translate(self, error: BaseException, key: str | None) -> LorajobError:
+        from botocore import exceptions
+
+        place = f"{self.uri} on {self._server}"
+        if isinstance(error, exceptions.ClientError):
+            return self._translate_answer(error, key)
+        if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
+            return CredentialsError(
+                f"no S3 key for {place}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+            )
+        if isinstance(error, exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return ConfigError(f"the certificate of {self._server} is not trusted: set AWS_CA_BUNDLE")
+        if isinstance(error, exceptions.ParamValidationError):
+            return ConfigError(f"s3://{self._bucket} cannot be used: the name of the bucket or key is not valid")
+        return StorageError(f"{place} does not answer ({_reason(error)})")
+
+    def _translate_answer(self, error: BaseException, key: str | None) -> LorajobError:
+        code = _code(error)
+        if key is not None and code in _NO_SUCH_KEY:
+            return StorageError(f"{self.uri}/{key} is not there")
+        if code in ("NoSuchBucket", "404"):
+            message = f"the bucket {self._bucket!r} does not exist on {self._server}"
+            return ConfigError(message, hint="create it, or correct storage.uri")
+        if code in _REFUSED:
+            return CredentialsError(f"{self._server} refuses access to {self.uri} ({code})")
+        if code in _WRONG_PLACE:
+            return ConfigError(f"{self.uri} cannot be used on {self._server} ({code}): check the name and AWS_REGION")
+        return StorageError(f"{self.uri} on {self._server} failed ({code})")
+
+
+def _client(environment: Environment) -> S3Client:
+    import boto3
+    from botocore.config import Config
+
+    if environment.s3_ca_bundle and not Path(environment.s3_ca_bundle).is_file():
+        raise ConfigError(f"AWS_CA_BUNDLE is {environment.s3_ca_bundle!r}: there is no such file")
+    config = Config(
+        connect_timeout=_CONNECT_SECONDS,
+        read_timeout=_READ_SECONDS,
+        retries={"total_max_attempts": _ATTEMPTS, "mode": "standard"},
+        s3={"addressing_style": environment.s3_addressing},
+        # checksums in trailers are refused by several servers that speak S3; every file has its hash in a manifest
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        tcp_keepalive=True,
+    )
+    arguments: dict[str, Any] = {
+        "endpoint_url": environment.s3_endpoint,
+        "region_name": environment.s3_region or "us-east-1",
+        "verify": environment.s3_ca_bundle,
+        "config": config,
+    }
+    try:
+        return boto3.session.Session().client("s3", **arguments)
+    except ValueError as error:
+        raise ConfigError(
+            f"AWS_ENDPOINT_URL is {_server_name(environment.s3_endpoint)!r}: it must be like https://host:port"
+        ) from error
+
+
+def _transfer() -> Any:
+    from boto3.s3.transfer import TransferConfig
+
+    return TransferConfig(multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, max_concurrency=4)
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """upload_file hides the server's answer in an error of its own."""
+    from boto3.exceptions import Boto3Error
+
+    inner = error.__cause__ or error.__context__
+    return inner if isinstance(error, Boto3Error) and inner is not None else error
+
+
+def _code(error: BaseException) -> str:
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code", "unknown"))
+
+
+def _reason(error: BaseException) -> str:
+    """The system's word for it, such as `Connection refused`: an address may hold a password."""
+    seen: BaseException | None = error
+    while seen is not None:
+        inner = getattr(seen, "kwargs", {}).get("error") if hasattr(seen, "kwargs") else None
+        seen = inner if isinstance(inner, BaseException) else seen.__cause__ or seen.__context__
+        if isinstance(seen, OSError) and seen.strerror:
+            return seen.strerror
+    return type(error).__name__
+
+
+def _server_name(endpoint: str | None) -> str:
+    """host:port of an endpoint; a user and password in it are left out."""
+    if endpoint is None:
+        return "Amazon S3"
+    return urlsplit(endpoint).netloc.rpartition("@")[2] or endpoint.rpartition("@")[2]
