@@ -76,7 +76,7 @@ def convert(expected: Any, value: object, path: str) -> Any:
     """`value` as the type `expected`, or a ConfigError that says what would be right."""
     if dataclasses.is_dataclass(expected):
         return decode(typing.cast(type, expected), {} if value is None else value, path)
-    for choice in _choices(expected):
+    for choice in alternatives(expected):
         matched, result = _match(choice, value)
         if matched:
             return result
@@ -87,7 +87,7 @@ def describe(expected: Any) -> str:
     """What a user may write for a type: `a whole number`, `one of auto, bf16, fp32`, …"""
     words: list[str] = []
     literals: list[str] = []
-    for choice in _choices(expected):
+    for choice in alternatives(expected):
         if typing.get_origin(choice) is Literal:
             literals += [str(word) for word in typing.get_args(choice)]
         else:
@@ -110,7 +110,8 @@ def _describe_container(choice: Any) -> str:
     return "a mapping of text to text" if typing.get_origin(choice) is dict else "a list of texts"
 
 
-def _choices(expected: Any) -> tuple[Any, ...]:
+def alternatives(expected: Any) -> tuple[Any, ...]:
+    """The plain types that a union stands for; any other type by itself."""
     if typing.get_origin(expected) in (Union, types.UnionType):
         return typing.get_args(expected)
     return (expected,)

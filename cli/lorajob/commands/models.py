@@ -1,0 +1,88 @@
+"""`lorajob models`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from lorajob.command import Command
+from lorajob_runtime import catalog
+from lorajob_runtime.catalog import ModelEntry
+from lorajob_runtime.spec import API_VERSION
+
+PIPE_WIDTH = 200
+"""Columns of a table that no terminal limits."""
+
+
+@click.command("models", cls=Command, examples=["lorajob models", "lorajob models -o name"])
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "yaml", "name"]), default="table", help="Form of the output."
+)
+def command(output: str) -> None:
+    """List the models known by name.
+
+    Any other model works too, as modelscope:ORG/NAME, hf:ORG/NAME or a folder with its files.
+    """
+    entries = list(catalog.entries().values())
+    if output == "name":
+        click.echo("\n".join(entry.name for entry in entries))
+    elif output == "table":
+        _print_table(entries)
+    else:
+        document: dict[str, Any] = {
+            "apiVersion": API_VERSION,
+            "kind": "ModelList",
+            "items": [dataclasses.asdict(entry) for entry in entries],
+        }
+        click.echo(_dump(document, output), nl=False)
+
+
+def human_count(number: int) -> str:
+    """134515008 -> 135M, 8190735360 -> 8.2B."""
+    for unit, size in (("B", 10**9), ("M", 10**6)):
+        if number >= size:
+            value = number / size
+            return f"{value:.0f}{unit}" if value >= 100 else f"{value:.1f}{unit}"
+    return str(number)
+
+
+def human_bytes(number: int) -> str:
+    """16381470720 -> 16.4 GB; decimal units, as hubs show them."""
+    return f"{number / 10**9:.1f} GB" if number >= 10**9 else f"{number / 10**6:.0f} MB"
+
+
+def _print_table(entries: Sequence[ModelEntry]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("NAME", no_wrap=True)
+    table.add_column("PARAMETERS", justify="right", no_wrap=True)
+    table.add_column("ACTIVE", justify="right", no_wrap=True)
+    table.add_column("DOWNLOAD", justify="right", no_wrap=True)
+    table.add_column("LICENCE")
+    table.add_column("SOURCE", overflow="fold")
+    for entry in entries:
+        source = f"the package {entry.embedded}" if entry.embedded else f"modelscope:{entry.modelscope}"
+        table.add_row(
+            entry.name,
+            human_count(entry.parameters),
+            human_count(entry.active_parameters),
+            human_bytes(entry.weights_bytes),
+            entry.licence,
+            source,
+        )
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False).print(table)
+
+
+def _dump(document: dict[str, Any], output: str) -> str:
+    if output == "json":
+        return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    from lorajob import specfile
+
+    return specfile.dumps(document)

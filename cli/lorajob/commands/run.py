@@ -1,0 +1,127 @@
+"""`lorajob run`."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lorajob import flags, resolve, specfile
+from lorajob.command import Command
+from lorajob.summary import Summary, location
+from lorajob_runtime import spec as specs
+from lorajob_runtime.exits import STOPPED, SUCCEEDED
+from lorajob_runtime.spec import RunSpec, StorageSpec
+
+DEFAULT_STORAGE = "./runs"
+
+
+@click.command(
+    "run",
+    cls=Command,
+    examples=[
+        "lorajob run --data poems.json",
+        "lorajob run -m qwen3-8b -d huanhuan.json --name zhenhuan --storage s3://models/lora --gpus 4",
+        "lorajob run -f lorajob.yaml --set train.maxSteps=8 --processes 2",
+    ],
+    params=flags.options(),
+)
+@flags.option(
+    "-f",
+    "--file",
+    "files",
+    section="Run",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Spec file; of several the later ones win, field by field. [./lorajob.yaml if there is one]",
+)
+@flags.option(
+    "--set",
+    "settings",
+    section="Run",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Any field by its path in the file, e.g. train.maxSteps=8. Wins over flags.",
+)
+@flags.option(
+    "-p",
+    "--processes",
+    section="Resources",
+    type=click.IntRange(1, 64),
+    help="Training processes, on GPUs where there are any, else on the CPU. [one a GPU, or 1]",
+)
+@flags.option(
+    "-o",
+    "--output",
+    section="Run",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="text: progress for a person; json: the run's events, one JSON object a line. [text]",
+)
+@flags.option("--dry-run", section="Run", is_flag=True, help="Print the whole spec as YAML and start nothing.")
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    files: Sequence[Path],
+    settings: Sequence[str],
+    processes: int | None,
+    output: str,
+    dry_run: bool,
+    **_: Any,
+) -> int:
+    """Train an adapter here, in the foreground.
+
+    The result is STORAGE/NAME/adapter. The same command with the same name goes on from the last checkpoint. What no
+    flag says comes from ./lorajob.yaml, then from the model's recipe, then from the defaults shown here.
+    """
+    given = flags.given(context)
+    spec = complete(resolve.resolve(files, given, settings))
+    if dry_run:
+        click.echo(specfile.dumps(specs.to_dict(spec, defaults=True)), nl=False)
+        return SUCCEEDED.code
+    return train(spec, processes=processes, output=output)
+
+
+def complete(spec: RunSpec) -> RunSpec:
+    """The spec with the name and storage that a run needs and the user need not give."""
+    return dataclasses.replace(
+        spec,
+        name=spec.name or specs.default_name(spec.model.name, random.SystemRandom()),
+        storage=StorageSpec(uri=spec.storage.uri or DEFAULT_STORAGE),
+    )
+
+
+def train(spec: RunSpec, *, processes: int | None, output: str) -> int:
+    """Runs the supervisor in this process and prints what it came to. Returns the exit code of the run."""
+    from lorajob_runtime.report.console import Console
+    from lorajob_runtime.report.jsonl import JsonLines
+
+    from lorajob_runtime import environment, supervisor
+
+    summary = Summary()
+    progress = JsonLines(sys.stdout) if output == "json" else Console(sys.stderr)
+    code = supervisor.run(spec, environment.read(), sinks=[progress, summary], processes=processes)
+    if output == "text":
+        click.echo("\n".join(closing_lines(spec, summary, code)))
+    return code
+
+
+def closing_lines(spec: RunSpec, summary: Summary, code: int) -> list[str]:
+    """What is printed at the end: loss before and after, where the adapter lies, and what to do next."""
+    uri, name = spec.storage.uri or DEFAULT_STORAGE, spec.run_name
+    if code == STOPPED.code:
+        return [f"stopped; go on with the same command and --name {name}"]
+    if code != SUCCEEDED.code:
+        return []
+    adapter = location(uri, name)
+    lines = [line for line in (summary.loss_line(),) if line]
+    lines.append(f"adapter: {adapter}")
+    lines.append(f"next:    lorajob generate {shlex.quote(adapter)} --prompt 'Who are you?'")
+    return lines

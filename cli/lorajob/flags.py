@@ -1,0 +1,177 @@
+"""Flags made from the fields of the spec: one a field, named, typed and explained by the field itself."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+
+from lorajob.errors import UsageError
+from lorajob.fieldtexts import ABSENT, CLUSTER_ONLY, SECTIONS, TEXTS
+from lorajob_runtime import catalog, fields, spec
+from lorajob_runtime.exits import ConfigError
+
+NAMES = {
+    "model.name": "model",
+    "model.source": "model-source",
+    "data.source": "data",
+    "storage.uri": "storage",
+}
+"""Fields whose flag is not the kebab-case of their last word, because that word alone would not say enough."""
+
+SHORT = {"model.name": "-m", "data.source": "-d", "storage.uri": "-s"}
+
+
+class SectionOption(click.Option):
+    """An option that says under which heading of the help it stands."""
+
+    def __init__(self, *arguments: Any, section: str = "Options", **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.section = section
+
+
+class FieldOption(SectionOption):
+    """The flag of one field of the spec."""
+
+    def __init__(self, path: str, expected: Any, default: Any) -> None:
+        flag = flag_of(path)
+        declarations = [path.replace(".", "__")]
+        declarations.append(f"{flag}/--no-{flag.removeprefix('--')}" if expected is bool else flag)
+        if path in SHORT:
+            declarations.append(SHORT[path])
+        super().__init__(
+            declarations,
+            section=SECTIONS[path.partition(".")[0] if "." in path else ""],
+            type=None if expected is bool else FieldType(path, expected),
+            default=None,
+            help=f"{TEXTS[path]} [{default_text(path, default)}]",
+        )
+        self.path = path
+
+
+class FieldType(click.ParamType[Any]):
+    """Reads the text of a flag as the type of its field."""
+
+    def __init__(self, path: str, expected: Any) -> None:
+        self.path = path
+        self.expected = expected
+        self.name = _metavar(path, expected)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return self.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        flag = flag_of(self.path)
+        if not isinstance(value, str):
+            return value
+        try:
+            return fields.convert(self.expected, _read(self.expected, value), flag)
+        except ConfigError as error:
+            raise UsageError(error.message) from error
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        if self.path in ("data.source", "storage.uri", "model.source"):
+            return [CompletionItem(incomplete, type="file")]
+        words = list(catalog.entries()) if self.path == "model.name" else _words(self.expected)
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+def flag_of(path: str) -> str:
+    """`train.learningRate` -> `--learning-rate`; `report.swanlab.mode` -> `--swanlab-mode`."""
+    parts = path.split(".")
+    return "--" + NAMES.get(
+        path, "-".join(fields.kebab(part) for part in (parts[-1:] if len(parts) < 3 else parts[-2:]))
+    )
+
+
+def options(*prefixes: str, without: Iterable[str] = ()) -> list[click.Parameter]:
+    """The flags of the fields whose path begins with one of `prefixes` (all, without any)."""
+    return [
+        FieldOption(path, expected, default)
+        for path, expected, default in flag_fields(*prefixes)
+        if path not in frozenset(without)
+    ]
+
+
+def option(*declarations: str, section: str = "Options", **keywords: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`click.option` with a heading."""
+    return click.option(*declarations, cls=SectionOption, section=section, **keywords)
+
+
+def flag_fields(*prefixes: str) -> Iterator[tuple[str, Any, Any]]:
+    """The fields that have a flag: (path, type, default)."""
+    for path, expected, default in spec.field_paths():
+        if path not in CLUSTER_ONLY and (not prefixes or path.startswith(prefixes)):
+            yield path, expected, default
+
+
+def given(context: click.Context) -> dict[str, Any]:
+    """Path -> value of every field whose flag was on the command line."""
+    found: dict[str, Any] = {}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        on_line = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if on_line and isinstance(parameter, FieldOption):
+            found[parameter.path] = context.params[name]
+    return found
+
+
+def default_text(path: str, default: Any) -> str:
+    """What happens without the field, for a person."""
+    if path in ABSENT:
+        return ABSENT[path]
+    return (
+        str(default).lower()
+        if isinstance(default, bool)
+        else f"{default:g}"
+        if isinstance(default, float)
+        else str(default)
+    )
+
+
+def _read(expected: Any, text: str) -> object:
+    """The text of a flag as plain data: split for lists and mappings, text as it is, else as in a spec file."""
+    choices = fields.alternatives(expected)
+    if any(typing.get_origin(choice) is tuple for choice in choices) and text not in _words(expected):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    if any(typing.get_origin(choice) is dict for choice in choices):
+        pairs = [part.partition("=") for part in text.split(",")]
+        if not all(role.strip() and equals and column.strip() for role, equals, column in pairs):
+            return text
+        return {role.strip(): column.strip() for role, _, column in pairs}
+    if str in choices or text in _words(expected):
+        return text
+    from lorajob import specfile  # the YAML parser is loaded when a number is read
+
+    return specfile.scalar(text)
+
+
+def _words(expected: Any) -> list[str]:
+    """The words that a type allows by name."""
+    found: list[str] = []
+    for choice in fields.alternatives(expected):
+        if typing.get_origin(choice) is Literal:
+            found += [str(word) for word in typing.get_args(choice)]
+        elif choice is bool:
+            found += ["true", "false"]
+    return found
+
+
+def _metavar(path: str, expected: Any) -> str:
+    special = {
+        "data.columns": "ROLE=COLUMN,…",
+        "lora.targets": "auto|NAME,…",
+        "data.rows": "RANGE",
+        "data.evalRows": "RANGE",
+    }
+    if path in special:
+        return special[path]
+    words = _words(expected)
+    if words:
+        return "[" + "|".join(words) + "]"
+    choices = fields.alternatives(expected)
+    return "INTEGER" if int in choices else "NUMBER" if float in choices else "TEXT"

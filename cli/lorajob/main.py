@@ -1,0 +1,28 @@
+"""The command `lorajob`: its commands by name, each loaded from its module when it is called."""
+
+from __future__ import annotations
+
+import click
+
+from lorajob.command import LazyGroup
+from lorajob_runtime import __version__
+
+COMMANDS = {
+    "run": ("lorajob.commands.run", "Train an adapter here, in the foreground."),
+    "generate": ("lorajob.commands.generate", "Ask a trained adapter, or its base model."),
+    "data": ("lorajob.commands.data", "Look at a dataset before training on it."),
+    "models": ("lorajob.commands.models", "List the models known by name."),
+    "init": ("lorajob.commands.init", "Write a commented lorajob.yaml to start from."),
+    "completion": ("lorajob.commands.completion", "Print the completion script of a shell."),
+    "version": ("lorajob.commands.version", "Print the versions of lorajob and of what it trains with."),
+}
+
+
+@click.group("lorajob", cls=LazyGroup, lazy=COMMANDS)
+@click.version_option(__version__, "-V", "--version", message="lorajob %(version)s")
+@click.option("--debug", is_flag=True, help="Show where in the program an error came from.")
+def cli(debug: bool) -> None:
+    """From a dataset to a LoRA adapter with one command.
+
+    `lorajob run --data FILE` trains here; `lorajob COMMAND --help` explains a command and has an example.
+    """

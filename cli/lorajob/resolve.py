@@ -1,0 +1,134 @@
+"""From what the user gave to one RunSpec: model's recipe < spec files < flags < --set, field by field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorajob import specfile
+from lorajob.errors import UsageError
+from lorajob.flags import flag_of
+from lorajob.specfile import SpecFile
+from lorajob_runtime import catalog, fields, spec
+from lorajob_runtime.exits import ConfigError
+from lorajob_runtime.spec import RunSpec
+
+DEFAULT_FILE = Path("lorajob.yaml")
+
+_SECTIONS = frozenset(
+    path.rsplit(".", depth)[0] for path, _, _ in spec.field_paths() for depth in range(1, path.count(".") + 1)
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layer:
+    """Fields from one place, and how to name that place in an error."""
+
+    values: dict[str, Any]
+    file: SpecFile | None = None
+    setting: str | None = None
+
+    def complain(self, path: str, message: str) -> UsageError:
+        """The error for a field of this layer: it names the file and line, the --set, or the flag."""
+        if self.file is not None:
+            return UsageError(
+                f"{self.file.place(path)}: {message}", hint="correct the file, or give the field as a flag"
+            )
+        if self.setting is not None:
+            return UsageError(f"--set {self.setting}: {message}")
+        return UsageError(message.replace(path, flag_of(path), 1) if path else message)
+
+
+def resolve(
+    files: Sequence[Path] = (), flags: Mapping[str, Any] | None = None, settings: Sequence[str] = ()
+) -> RunSpec:
+    """The spec of a run.
+
+    `files` in order, the later ones winning; without any, ./lorajob.yaml if there is one. `flags` is path -> value,
+    `settings` are the texts of --set. Raises UsageError, which names the place that the wrong value came from.
+    """
+    layers = [_file_layer(path) for path in files or _default_files()]
+    layers += [Layer(values=spec.nest(path, value)) for path, value in (flags or {}).items()]
+    layers += [_setting_layer(text) for text in settings]
+    for layer in layers:
+        _check(layer)
+    given = spec.merge(*(layer.values for layer in layers))
+    name = given.get("model", {}).get("name") or RunSpec().model.name
+    entry = catalog.find(name)
+    try:
+        return spec.parse(spec.merge(entry.recipe if entry else {}, given))
+    except ConfigError as error:
+        raise _complaint(layers, error) from error
+
+
+def path_in(message: str) -> str:
+    """The path of the field that a ConfigError of the spec begins with; "" if it names none."""
+    match = re.match(r"(?:unknown field )?([A-Za-z]+(?:\.[A-Za-z0-9_-]+)*)", message)
+    return match[1] if match else ""
+
+
+def _default_files() -> list[Path]:
+    return [DEFAULT_FILE] if DEFAULT_FILE.exists() else []
+
+
+def _file_layer(path: Path) -> Layer:
+    file = specfile.load(path)
+    return Layer(values=_without_empty_sections(file.values), file=file)
+
+
+def _setting_layer(text: str) -> Layer:
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--set {text}: it must be FIELD=VALUE, like train.maxSteps=8")
+    try:
+        return Layer(values=spec.nest(path.strip(), specfile.scalar(value)), setting=text)
+    except ConfigError as error:
+        raise UsageError(f"--set {text}: {error.message}") from error
+
+
+def _check(layer: Layer) -> None:
+    """Unknown fields and wrong types of one layer; what is out of range is seen when all are together."""
+    version = layer.values.get("apiVersion", spec.API_VERSION)
+    if version != spec.API_VERSION:
+        message = f"apiVersion is {version!r}: this version of lorajob reads {spec.API_VERSION}"
+        raise layer.complain("apiVersion", message)
+    try:
+        fields.decode(RunSpec, layer.values)
+    except ConfigError as error:
+        raise layer.complain(path_in(error.message), error.message) from error
+
+
+def _complaint(layers: Sequence[Layer], error: ConfigError) -> UsageError:
+    """The error in the words of the last layer that has the field; the recipe is never at fault."""
+    path = path_in(error.message)
+    for layer in reversed(layers):
+        if _has(layer.values, path):
+            return layer.complain(path, error.message)
+    return UsageError(error.message)
+
+
+def _has(values: Mapping[str, Any], path: str) -> bool:
+    value: Any = values
+    for key in path.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            return False
+        value = value[key]
+    return True
+
+
+def _without_empty_sections(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`train:` with nothing below it says nothing; as a null it would wipe out the recipe's `train`."""
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if path in _SECTIONS:
+            if isinstance(value, Mapping):
+                kept[key] = _without_empty_sections(value, path + ".")
+            elif value is not None:
+                kept[key] = value
+        else:
+            kept[key] = value
+    return kept

@@ -1,0 +1,70 @@
+"""The commented spec file that `lorajob init` writes. Pure."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from lorajob.fieldtexts import ABSENT, CLUSTER_ONLY, TEXTS
+from lorajob_runtime import fields, spec
+
+WIDTH = 110
+
+_HEAD = """\
+# What `lorajob run` does in this folder. A flag wins over this file, --set over both.
+# A field that is commented out shows its default.
+apiVersion: lorajob.dev/v1
+"""
+
+
+def render(model: str, data: str | None, recipe: Mapping[str, Any]) -> str:
+    """A spec file with every field: those that are given or in the recipe active, the rest commented out."""
+    active = spec.merge(recipe, {"model": {"name": model}}, {"data": {"source": data}} if data else {})
+    lines: list[str] = []
+    open_sections: tuple[str, ...] = ()
+    for path, expected, default in spec.field_paths():
+        *sections, key = path.split(".")
+        for depth, section in enumerate(sections):
+            if open_sections[: depth + 1] != tuple(sections[: depth + 1]):
+                lines += [""] * (depth == 0) + ["  " * depth + f"{section}:"]
+        open_sections = tuple(sections)
+        indent = "  " * len(sections)
+        value = _at(active, path)
+        lines += _comment(path, expected, indent)
+        shown = _yaml(default if value is None else value)
+        lines.append(f"{indent}{key}: {shown}" if value is not None else f"{indent}# {key}: {shown}")
+    return _HEAD + "\n".join(lines) + "\n"
+
+
+def _comment(path: str, expected: Any, indent: str) -> list[str]:
+    absent = f" Without it: {ABSENT[path]}." if path in ABSENT else ""
+    choices = fields.describe(expected)
+    allowed = f" {choices[0].upper()}{choices[1:]}." if choices.startswith("one of ") else ""
+    cluster = " Only on a cluster." if path in CLUSTER_ONLY else ""
+    return textwrap.wrap(
+        TEXTS[path] + allowed + absent + cluster,
+        WIDTH,
+        initial_indent=f"{indent}# ",
+        subsequent_indent=f"{indent}# ",
+        break_on_hyphens=False,
+    )
+
+
+def _yaml(value: Any) -> str:
+    """A value on one line. JSON is YAML; plain words need no quotes."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, str) and value.isalnum() and value not in ("true", "false", "null") and not value.isdigit():
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _at(values: Mapping[str, Any], path: str) -> Any:
+    value: Any = values
+    for key in path.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(key)
+    return value
