@@ -1,0 +1,134 @@
+"""The cache of model files: where one model lies, what makes it complete, and how it becomes so in one rename.
+
+<cache>/<hub>/<org>--<name>/<revision>/            the files, and the manifest that was written last
+                           /.partial-<revision>/   a download that is going on, or was broken off
+                           /.lock-<revision>       its one writer
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lorajob_runtime.fetch.sources import Source
+
+MANIFEST = ".complete.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What a complete model consists of. `revision` is the commit where the hub tells it, else what was asked for.
+
+    `files` maps a path to its size in bytes and its sha256. `remote_code` says whether Python files were fetched too.
+    """
+
+    source: str
+    revision: str
+    remote_code: bool = False
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One model at one revision in the cache."""
+
+    root: Path
+    revision: str
+
+    @property
+    def _name(self) -> str:
+        return self.revision.replace("/", "--")
+
+    @property
+    def final(self) -> Path:
+        return self.root / self._name
+
+    @property
+    def partial(self) -> Path:
+        return self.root / f".partial-{self._name}"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / f".lock-{self._name}"
+
+    @property
+    def retired(self) -> Path:
+        """A new name for a folder that is being replaced and that someone may still be reading."""
+        return self.root / f".retired-{self._name}-{uuid.uuid4().hex[:8]}"
+
+
+def place_of(cache: Path, source: Source) -> Place:
+    """Where a hub's, a bucket's or a package's model belongs."""
+    return Place(cache / source.kind / source.id.replace("/", "--"), source.revision)
+
+
+def find(place: Place, *, remote_code: bool) -> tuple[Path, Manifest] | None:
+    """The complete copy at a place, or beside it one whose resolved commit is the revision asked for. Reads no file's
+    content: a size that differs from the manifest's makes a copy incomplete.
+    """
+    for folder in (place.final, *_siblings(place)):
+        manifest = read_manifest(folder)
+        if manifest is None or (remote_code and not manifest.remote_code):
+            continue
+        if folder == place.final or manifest.revision == place.revision:
+            return folder, manifest
+    return None
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder whose files are all there in their size, else None."""
+    try:
+        manifest = Manifest(**json.loads((folder / MANIFEST).read_bytes()))
+        sizes = {name: (folder / name).stat().st_size for name in manifest.files}
+    except (OSError, ValueError, TypeError):
+        return None
+    return manifest if all(sizes[name] == item["size"] for name, item in manifest.files.items()) else None
+
+
+def finish(place: Place, manifest: Manifest) -> None:
+    """Makes the partial download the model: stray files go, the manifest comes last, one rename shows it all."""
+    kept = set(manifest.files)
+    for path in sorted(place.partial.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.relative_to(place.partial).as_posix() not in kept:
+            path.unlink()
+    with (place.partial / MANIFEST).open("w", encoding="utf-8") as file:
+        json.dump(dataclasses.asdict(manifest), file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    if place.final.exists():
+        retired = place.retired
+        place.final.rename(retired)
+        place.partial.rename(place.final)
+        shutil.rmtree(retired, ignore_errors=True)
+    else:
+        place.partial.rename(place.final)
+
+
+def seed(place: Place) -> None:
+    """Starts the partial folder from a copy that has become incomplete, by hard links where the disk can."""
+    place.partial.mkdir(parents=True, exist_ok=True)
+    if not place.final.is_dir():
+        return
+    for path in place.final.rglob("*"):
+        target = place.partial / path.relative_to(place.final)
+        if path.is_file() and path.name != MANIFEST and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(path, target)
+            except OSError:
+                shutil.copyfile(path, target)
+
+
+def _siblings(place: Place) -> Iterator[Path]:
+    if place.root.is_dir():
+        yield from (path for path in sorted(place.root.iterdir()) if path.is_dir() and not path.name.startswith("."))

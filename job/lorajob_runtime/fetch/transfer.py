@@ -1,0 +1,163 @@
+"""From a hub into the cache: what is missing is fetched and checked, and all of it shown at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lorajob_runtime.exits import HubError, StorageError
+from lorajob_runtime.fetch import cache, process
+from lorajob_runtime.fetch.cache import Manifest, Place
+from lorajob_runtime.fetch.lock import Holder, WriterLock
+from lorajob_runtime.fetch.selection import RemoteFile, check_folder, choose
+from lorajob_runtime.fetch.sizes import folder_bytes, human
+from lorajob_runtime.fetch.sources import Source
+
+Notify = Callable[[str], None]
+
+STALL_SECONDS = 600
+_PROGRESS_SECONDS = 15
+_JOURNAL = ".verified.jsonl"
+
+
+def download(source: Source, place: Place, *, remote_code: bool, notify: Notify) -> tuple[Path, Manifest]:
+    """The complete copy of a source, downloaded unless another process did so meanwhile.
+
+    Raises ModelError, CredentialsError, HubError or StorageError.
+    """
+    with writer(place, str(source), notify) as lock:
+        if (found := cache.find(place, remote_code=remote_code)) is not None:
+            return found
+        with process.answers({"action": "list", "source": asdict(source)}) as listing:
+            answer = next(listing)
+        files = choose([RemoteFile(**file) for file in answer["files"]], remote_code=remote_code, source=str(source))
+        cache.seed(place)
+        hashes = _get(source, answer["revision"], files, place.partial, notify)
+        check_folder(place.partial, str(source))
+        lock.check()
+        manifest = Manifest(
+            source=str(source),
+            revision=answer["revision"],
+            remote_code=remote_code,
+            files={file.path: {"size": file.size, "sha256": hashes[file.path]} for file in files},
+        )
+        cache.finish(place, manifest)
+        return place.final, manifest
+
+
+def writer(place: Place, what: str, notify: Notify) -> WriterLock:
+    """The lock of a place. Raises StorageError when the cache cannot be written."""
+    try:
+        place.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the model cache {place.root} cannot be made: {error.strerror}",
+            hint="let LORAJOB_CACHE name another folder",
+        ) from error
+
+    def on_wait(holder: Holder) -> None:
+        notify(f"waiting for process {holder.pid} on {holder.host}, which is fetching {what}")
+
+    return WriterLock(place.lock, on_wait=on_wait)
+
+
+def _get(source: Source, revision: str, files: list[RemoteFile], folder: Path, notify: Notify) -> dict[str, str]:
+    """Fetches what the folder lacks; returns the sha256 of every file. What was checked before is not read again."""
+    journal = folder / _JOURNAL
+    hashes = _checked_before(journal, files, folder)
+    missing = [file for file in files if file.path not in hashes]
+    if not missing:
+        return hashes
+    for leftover in (folder / ".cache" / "huggingface").rglob("*.incomplete"):
+        leftover.unlink()  # this client never takes up what a killed process left
+    total = sum(file.size for file in files)
+    _check_room(folder, total - sum((folder / name).stat().st_size for name in hashes), source)
+    again = f", {len(hashes)} of them here already" if hashes else ""
+    notify(f"downloading {source} at {revision}: {len(files)} files{again}, {human(total)}")
+    request = {
+        "action": "get",
+        "source": asdict(source),
+        "revision": revision,
+        "folder": str(folder),
+        "files": [asdict(file) for file in missing],
+    }
+    by_path = {file.path: file for file in missing}
+    with (
+        process.answers(request, tick=Progress(source, folder, total, notify).tick) as checked,
+        journal.open("a", encoding="utf-8") as log,
+    ):
+        for answer in checked:
+            hashes[answer["path"]] = answer["sha256"]
+            log.write(json.dumps(asdict(by_path[answer["path"]]) | {"sha256": answer["sha256"]}) + "\n")
+            log.flush()
+    return hashes
+
+
+def _checked_before(journal: Path, files: list[RemoteFile], folder: Path) -> dict[str, str]:
+    """sha256 by path of files that an earlier attempt finished and that the hub still lists as they were then."""
+    wanted = {file.path: asdict(file) for file in files}
+    hashes: dict[str, str] = {}
+    for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else ():
+        try:
+            entry: dict[str, Any] = json.loads(line)
+            sha256 = entry.pop("sha256")
+            here = (folder / entry["path"]).stat().st_size
+        except (ValueError, KeyError, OSError):
+            continue
+        if entry == wanted.get(entry["path"]) and here == entry["size"]:
+            hashes[entry["path"]] = sha256
+    return hashes
+
+
+def _check_room(folder: Path, need: int, source: Source) -> None:
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise StorageError(
+            f"{source} needs {human(need)} more in the model cache, and {folder.parent} has {human(free)} free",
+            hint="make room, or let LORAJOB_CACHE name a folder on a larger disk",
+        )
+
+
+class Progress:
+    """Says now and then how far a download is, and ends one in which nothing arrives any more."""
+
+    def __init__(
+        self,
+        source: Source,
+        folder: Path,
+        total: int,
+        notify: Notify,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._source, self._folder, self._total, self._notify, self._clock = source, folder, total, notify, clock
+        self._bytes = self._first_bytes = folder_bytes(folder)
+        self._first_at = self._grown_at = self._said_at = clock()
+
+    def tick(self) -> None:
+        """Raises HubError after STALL_SECONDS without a new byte."""
+        now = self._clock()
+        if now - self._said_at < _PROGRESS_SECONDS:
+            return
+        self._said_at = now
+        held = folder_bytes(self._folder)
+        if held != self._bytes:
+            self._bytes, self._grown_at = held, now
+            self._notify(self._line(held, now))
+        elif now - self._grown_at > STALL_SECONDS:
+            raise HubError(f"{self._source} sent nothing for {STALL_SECONDS // 60} minutes")
+
+    def _line(self, held: int, now: float) -> str:
+        percent = min(99, 100 * held // max(1, self._total))
+        line = f"downloading {self._source}: {percent}% of {human(self._total)}"
+        rate = (held - self._first_bytes) / max(1e-9, now - self._first_at)
+        if rate <= 0:
+            return line
+        minutes = max(0, self._total - held) / rate / 60
+        left = "less than a minute" if minutes < 1 else f"about {minutes:.0f} min"
+        return f"{line}, {human(rate)}/s, {left} left"
