@@ -101,6 +101,9 @@ def finish(place: Place, manifest: Manifest) -> None:
                 path.rmdir()
         elif path.relative_to(place.partial).as_posix() not in kept:
             path.unlink()
+    for name in manifest.files:
+        # some writers make files that only their owner may read; the cache is shared
+        (place.partial / name).chmod(0o644)
     with (place.partial / MANIFEST).open("w", encoding="utf-8") as file:
         json.dump(dataclasses.asdict(manifest), file, indent=1)
         file.flush()
