@@ -1,0 +1,154 @@
+"""Runs rows of a file through form, template and tokens, and counts what became of each."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lorajob_runtime.data.conversation import Conversation, RowError, Text
+from lorajob_runtime.data.encode import Encoded, Encoder, Sample, cut
+from lorajob_runtime.data.forms import Form
+from lorajob_runtime.data.tokenizer import control_tokens
+from lorajob_runtime.data.tokens import Ids, Mask
+from lorajob_runtime.exits import DataError
+from lorajob_runtime.spec import DataSpec
+
+Severity = Literal["error", "dropped", "truncated", "warning"]
+
+TOO_LONG = "longer than data.maxLength"
+NO_ANSWER_LEFT = "no answer left within data.maxLength"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """What is wrong with one row; `number` counts from 1. An error ends `prepare`, the others are counted."""
+
+    number: int
+    reason: str
+    severity: Severity
+
+
+@dataclass(kw_only=True, slots=True)
+class Collected:
+    """What a selection of rows came to. `numbers` are those of the rows used, `sequences` what they are trained as."""
+
+    sequences: list[tuple[Ids, Mask]] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    remarks: Counter[str] = field(default_factory=Counter)
+    shortest_fit: int | None = None
+    """Tokens up to the first target of the row that needs the fewest: below this maxLength nothing can be trained."""
+    longest: int = 0
+    """Tokens of the longest row before it is cut."""
+
+    def dropped(self) -> dict[str, int]:
+        """Reason -> rows that were left out for it."""
+        return dict(Counter(fault.reason for fault in self.faults if fault.severity == "dropped"))
+
+    def truncated(self) -> int:
+        """Rows that lost their end."""
+        return sum(fault.severity == "truncated" for fault in self.faults)
+
+
+def collect(
+    rows: Sequence[Any], indices: Iterable[int], *, form: Form, encoder: Encoder, data: DataSpec, samples: int
+) -> Collected:
+    """Encodes the rows at `indices`, and cuts or drops what is longer than data.maxLength. No fault of a row raises."""
+    chosen = list(indices)
+    found = Collected()
+    items = (_converted(form, rows[index]) for index in chosen)
+    watched = _watched(items, chosen, found, encoder)
+    for index, encoded in zip(chosen, encoder.rows(watched), strict=True):
+        number = index + 1
+        if isinstance(encoded, RowError):
+            severity: Severity = "dropped" if encoded.droppable else "error"
+            found.faults.append(Fault(number=number, reason=encoded.reason, severity=severity))
+        elif _fits(encoded, number, data, found) and len(found.samples) < samples:
+            found.samples.append(encoded.sample)
+    return found
+
+
+def refuse_errors(faults: Iterable[Fault], source: object) -> None:
+    """Raises DataError for the first row that is wrong, and says how many more there are."""
+    errors = [fault for fault in faults if fault.severity == "error"]
+    if errors:
+        first = errors[0]
+        more = f" ({len(errors) - 1} more rows are at fault)" if len(errors) > 1 else ""
+        raise DataError(f"{source}: row {first.number} (counted from 1) {first.reason}{more}")
+
+
+def _converted(form: Form, row: object) -> Conversation | Text | RowError:
+    try:
+        return form.convert(row)
+    except RowError as fault:
+        return fault
+
+
+def _watched(
+    items: Iterable[Conversation | Text | RowError], indices: Sequence[int], found: Collected, encoder: Encoder
+) -> Iterator[Conversation | Text | RowError]:
+    """Passes rows on and remarks what a person should know of them, though they can be trained."""
+    tokens = control_tokens(encoder.tokenizer)
+    control = re.compile("|".join(re.escape(token) for token in tokens) or r"(?!)")
+    for index, item in zip(indices, items, strict=True):
+        if not isinstance(item, RowError):
+            hit = next((match[0] for text in _contents(item) if (match := control.search(text))), None)
+            if hit is not None:
+                reason = f"has the control token {hit} in its text"
+                found.faults.append(Fault(number=index + 1, reason=reason, severity="warning"))
+                found.remarks["rows have control tokens in their text"] += 1
+        if isinstance(item, Conversation):
+            _remark(item, found.remarks, encoder)
+        yield item
+
+
+def _remark(item: Conversation, remarks: Counter[str], encoder: Encoder) -> None:
+    template = encoder.template
+    if item.unanswered:
+        remarks["rows end without an answer: what follows the last answer is left out"] += 1
+    if template.drops_thoughts and any(_has_thought(message) for message in item.messages):
+        remarks["rows have thoughts that are left out, as data.thinking is off"] += 1
+    if item.tools and not template.knows_tools:
+        remarks[
+            "rows have tools that are described in the system prompt, as the chat template has no form for them"
+        ] += 1
+
+
+def _has_thought(message: dict[str, Any]) -> bool:
+    if message["role"] != "assistant":
+        return False
+    thought = message["content"].rpartition("</think>")[0].replace("<think>", "")
+    return bool(thought.strip() or message.get("reasoning_content", "").strip())
+
+
+def _contents(item: Conversation | Text) -> list[str]:
+    return [item.text] if isinstance(item, Text) else [message["content"] for message in item.messages]
+
+
+def _fits(encoded: Encoded, number: int, data: DataSpec, found: Collected) -> bool:
+    """Adds a row's sequences, cut to the limit; whether any of them has a target left."""
+    longest = max(len(ids) for ids, _ in encoded.sequences)
+    found.longest = max(found.longest, longest)
+    fit = min(int(targets.argmax()) + 1 for _, targets in encoded.sequences)
+    needed = fit if data.overflow == "truncate" else longest
+    found.shortest_fit = needed if found.shortest_fit is None else min(found.shortest_fit, needed)
+    too_long = longest > data.max_length
+    if too_long and data.overflow == "error":
+        reason = f"has {longest} tokens, more than data.maxLength {data.max_length}, and data.overflow is error"
+        found.faults.append(Fault(number=number, reason=reason, severity="error"))
+        return False
+    kept = [piece for ids, targets in encoded.sequences if len((piece := cut(ids, targets, data.max_length))[0])]
+    if too_long and (data.overflow == "drop" or not kept):
+        reason = TOO_LONG if data.overflow == "drop" else NO_ANSWER_LEFT
+        found.faults.append(Fault(number=number, reason=reason, severity="dropped"))
+        return False
+    if too_long:
+        reason = f"is cut from {longest} to {data.max_length} tokens"
+        found.faults.append(Fault(number=number, reason=reason, severity="truncated"))
+    found.sequences += kept
+    found.numbers += [number] * len(kept)
+    return True

@@ -1,0 +1,33 @@
+"""Tools for a chat template that has no form for them: said in words in the system prompt, calls written as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from lorajob_runtime.data.conversation import Message
+
+_INTRODUCTION = (
+    "You may call one or more of these functions. To call one, answer with its name and arguments as JSON within "
+    "<tool_call></tool_call> tags.\n"
+)
+
+
+def written_out(messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None) -> list[Message]:
+    """The same conversation with nothing left in it but roles and content."""
+    plain = [
+        {"role": message["role"], "content": message["content"] + _calls(message.get("tool_calls", ()))}
+        for message in messages
+    ]
+    if not tools:
+        return plain
+    described = _INTRODUCTION + "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+    if plain and plain[0]["role"] == "system":
+        return [{"role": "system", "content": f"{plain[0]['content']}\n\n{described}"}, *plain[1:]]
+    return [{"role": "system", "content": described}, *plain]
+
+
+def _calls(calls: Sequence[dict[str, Any]]) -> str:
+    functions = (json.dumps(call["function"], ensure_ascii=False) for call in calls)
+    return "\n".join(f"<tool_call>\n{function}\n</tool_call>" for function in functions)

@@ -1,0 +1,197 @@
+"""Makes the tokenised dataset of a run: reads, renders, tokenises, and writes one folder at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from lorajob_runtime.data.collect import NO_ANSWER_LEFT, TOO_LONG, Collected, collect, refuse_errors
+from lorajob_runtime.data.encode import Encoder
+from lorajob_runtime.data.forms import Form, detect
+from lorajob_runtime.data.read import Source, read
+from lorajob_runtime.data.render import stop_ids
+from lorajob_runtime.data.select import Selection, select
+from lorajob_runtime.data.tokenizer import load_tokenizer
+from lorajob_runtime.data.tokens import TokenRows
+from lorajob_runtime.exits import DataError, StorageError
+from lorajob_runtime.spec import DataSpec, RunSpec
+
+TRAIN = "train.safetensors"
+EVAL = "eval.safetensors"
+SAMPLES = "samples.json"
+REPORT = "report.json"
+
+EXAMPLE = "lighthouse.json"
+"""The example set that is trained on when a spec names no dataset."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataReport:
+    """What the dataset came to; report.json holds exactly these. `sequences` is what a step's batch counts.
+
+    `tokens` and `target_tokens` are of one epoch; the latter carry loss. `fingerprint` is a hash of the token arrays.
+    """
+
+    fingerprint: str
+    source: str
+    source_sha256: str
+    format: str
+    verdict: str
+    template_family: str
+    rows_read: int
+    rows_selected: int
+    rows_used: int
+    rows_dropped: dict[str, int]
+    rows_truncated: int
+    sequences: int
+    tokens: int
+    target_tokens: int
+    max_tokens: int
+    eval_rows: int
+    eval_rows_dropped: dict[str, int]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return asdict(self) | {"notes": list(self.notes)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loaded:
+    """A dataset file, the form of its rows, and which of them are meant."""
+
+    source: Source
+    form: Form
+    selection: Selection
+
+
+def prepare(spec: RunSpec, *, model_path: Path, folder: Path) -> DataReport:
+    """Tokenises `spec.data` for the model in `model_path` and writes `folder`, replacing it whole.
+
+    The same spec, file and tokenizer give the same bytes. Raises DataError, ModelError, ConfigError, StorageError.
+    """
+    data, loaded = spec.data, load(spec.data)
+    tokenizer = load_tokenizer(model_path, trust_remote_code=spec.model.trust_remote_code)
+    encoder = Encoder(tokenizer, thinking=data.thinking)
+    rows, wanted = loaded.source.rows, spec.report.samples.count
+
+    def gather(indices: Iterable[int]) -> Collected:
+        found = collect(rows, indices, form=loaded.form, encoder=encoder, data=data, samples=wanted)
+        refuse_errors(found.faults, loaded.source.path)
+        return found
+
+    train, held_out = gather(loaded.selection.train), gather(loaded.selection.evaluation)
+    refuse_empty(train, "data.rows", data, loaded.source.path)
+    if data.eval_rows is not None:
+        refuse_empty(held_out, "data.evalRows", data, loaded.source.path)
+    arrays = {TRAIN: TokenRows.of(train.sequences)}
+    if held_out.sequences:
+        arrays[EVAL] = TokenRows.of(held_out.sequences)
+    report = _report(loaded, encoder, train, held_out, arrays)
+    samples = {
+        "stop_ids": stop_ids(tokenizer),
+        "samples": [asdict(sample) for sample in (held_out.samples or train.samples)],
+    }
+    _write(folder, arrays, {SAMPLES: samples, REPORT: report.to_dict()})
+    return report
+
+
+def load(data: DataSpec) -> Loaded:
+    """The file that a spec names, or the example set. Raises DataError, ConfigError."""
+    if data.source is None:
+        example = resources.files("lorajob_runtime") / "examples" / EXAMPLE
+        with resources.as_file(example) as path:
+            source = read(path)
+    else:
+        source = read(Path(data.source).expanduser())
+    form = detect(source.rows, data)
+    return Loaded(source=source, form=form, selection=select(len(source.rows), data.rows, data.eval_rows))
+
+
+def refuse_empty(found: Collected, field: str, data: DataSpec, path: Path) -> None:
+    """Raises DataError when no token carries loss; when the limit is why, with the length that would do."""
+    if found.sequences:
+        return
+    reasons = found.dropped()
+    if found.shortest_fit is not None and reasons.keys() & {NO_ANSWER_LEFT, TOO_LONG}:
+        raise DataError(
+            f"data.maxLength {data.max_length} is too small for any answer in {field} of {path}: "
+            f"at least {found.shortest_fit} tokens are needed, and {found.longest} to cut nothing",
+            hint=f"set data.maxLength to {found.longest}",
+        )
+    listed = ", ".join(f"{count} rows with {reason}" for reason, count in reasons.items()) or "no rows"
+    raise DataError(f"{path} has nothing to train on in {field}: {listed}")
+
+
+def notes(selection: Selection, found: Collected) -> tuple[str, ...]:
+    """What a person should know of the rows, one line each."""
+    lines = [f"{count} {remark}" for remark, count in found.remarks.items()]
+    rows = len(set(found.numbers))
+    if len(found.sequences) > rows:
+        lines.append(
+            f"{rows} conversations are trained as {len(found.sequences)} sequences, "
+            "because the chat template rewrites earlier turns when a turn is added"
+        )
+    if selection.overlap:
+        lines.append(f"{selection.overlap} rows are in data.rows and data.evalRows: they are held out, not trained on")
+    return tuple(lines)
+
+
+def _report(
+    loaded: Loaded, encoder: Encoder, train: Collected, held_out: Collected, arrays: dict[str, TokenRows]
+) -> DataReport:
+    trained = arrays[TRAIN]
+    return DataReport(
+        fingerprint=_fingerprint(arrays),
+        source=str(loaded.source.path),
+        source_sha256=loaded.source.sha256,
+        format=loaded.form.name,
+        verdict=loaded.form.verdict,
+        template_family=encoder.family,
+        rows_read=len(loaded.source.rows),
+        rows_selected=len(loaded.selection.train),
+        rows_used=len(set(train.numbers)),
+        rows_dropped=train.dropped(),
+        rows_truncated=train.truncated(),
+        sequences=len(trained),
+        tokens=len(trained.input_ids),
+        target_tokens=trained.target_tokens,
+        max_tokens=int(trained.lengths.max()),
+        eval_rows=len(set(held_out.numbers)),
+        eval_rows_dropped=held_out.dropped(),
+        notes=notes(loaded.selection, train),
+    )
+
+
+def _fingerprint(arrays: dict[str, TokenRows]) -> str:
+    digest = hashlib.sha256()
+    for name, rows in arrays.items():
+        digest.update(f"{name} {len(rows)} {len(rows.input_ids)}\n".encode())
+        for array in (rows.input_ids, rows.targets, rows.offsets):
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _write(folder: Path, arrays: dict[str, TokenRows], documents: dict[str, Any]) -> None:
+    """Writes beside `folder` and takes its place, so that a folder that exists is whole. Raises StorageError."""
+    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    try:
+        for leftover in (fresh, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        for name, rows in arrays.items():
+            rows.save(fresh / name)
+        for name, document in documents.items():
+            (fresh / name).write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise StorageError(f"cannot write the tokenised dataset to {folder}: {error.strerror or error}") from error

@@ -1,0 +1,190 @@
+"""Conversations as text, through the model's own chat template.
+
+The law: training puts before an answer, token for token, what inference sends for it. So both ask the same function for
+the prompt, and the answer is what the template adds to it, up to and with the end of the turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from lorajob_runtime.data import families, plain_tools
+from lorajob_runtime.data.conversation import Message, RowError
+from lorajob_runtime.data.tokenizer import Tokenizer, added_tokens, encode, token_id
+from lorajob_runtime.exits import ModelError
+
+Clock = Callable[[], datetime]
+Tools = Sequence[dict[str, Any]] | None
+
+_ENDS_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>")
+"""What base models end a document with; instruct models made from them may still do it."""
+
+_PROBE = "lorajob"
+"""A word that no template changes."""
+
+
+def training_clock() -> datetime:
+    """The moment that templates with a clock show in training: a fixed one, as the same data gives the same tokens."""
+    return datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def present_clock() -> datetime:
+    """Now, for inference."""
+    return datetime.now().astimezone()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """One answer of a conversation: the text before it, and the text that is trained, with the end of its turn."""
+
+    prompt: str
+    answer: str
+    reference: str
+    """What the row says, for a person."""
+
+
+class ChatTemplate:
+    """A tokenizer's chat template with the thinking switch set. Raises ModelError when there is none or it fails."""
+
+    def __init__(self, tokenizer: Tokenizer, *, thinking: bool, clock: Clock = training_clock) -> None:
+        self._tokenizer = tokenizer
+        self._thinking = thinking
+        self._clock = clock
+        source = _source(tokenizer)
+        self.family = families.recognise(source)
+        self.knows_tools = "tools" in source
+        self._has_switch = "enable_thinking" in source
+        self.end_of_turn, self._after_turn = self._probe_end()
+
+    def text(self, messages: Sequence[Message], *, tools: Tools = None, **options: Any) -> str:
+        """The template's own text. Raises whatever the template raises."""
+        rendered: str = self._tokenizer.apply_chat_template(
+            list(messages), tools=tools, tokenize=False, strftime_now=self._strftime, **options
+        )
+        return rendered
+
+    def prompt(self, messages: Sequence[Message], tools: Tools = None) -> str:
+        """What inference sends to have the next answer after these messages."""
+        messages, tools = self._adapted(messages, tools)
+        return self.text(messages, tools=tools, add_generation_prompt=True, enable_thinking=self._thinking)
+
+    def answers(self, messages: Sequence[Message], tools: Tools = None) -> list[Answer]:
+        """Every answer of a conversation that has something before it, in order.
+
+        Raises RowError for an answer of which nothing is left, and whatever the template raises.
+        """
+        messages, tools = self._adapted(messages, tools)
+        return [
+            self._answer(messages[: index + 1], tools)
+            for index, message in enumerate(messages)
+            if message["role"] == "assistant" and index > 0
+        ]
+
+    def stop_tokens(self) -> list[str]:
+        """What ends an answer: the end of turn first, then the family's other ends and the tokenizer's own."""
+        known = added_tokens(self._tokenizer).values()
+        ends = (self.end_of_turn, self.family.end_of_call, self._tokenizer.eos_token, *_ENDS_OF_TEXT)
+        return list(dict.fromkeys(end for end in ends if end in known))
+
+    def _answer(self, messages: Sequence[Message], tools: Tools) -> Answer:
+        last = messages[-1]
+        if not last["content"].strip() and not last.get("tool_calls"):
+            raise RowError("an answer that is only a thought, with thinking off", droppable=True)
+        prompt = self.text(messages[:-1], tools=tools, add_generation_prompt=True, enable_thinking=self._thinking)
+        rest = self._after(prompt, self._finished(messages, tools)).removesuffix(self._after_turn)
+        if not rest.endswith(self.end_of_turn):
+            rest += (self.family.end_of_call if last.get("tool_calls") else None) or self.end_of_turn
+        return Answer(prompt=prompt, answer=rest, reference=last["content"] or rest.removesuffix(self.end_of_turn))
+
+    def _finished(self, messages: Sequence[Message], tools: Tools) -> str:
+        switch = {} if self.family.switch_after_answer else {"enable_thinking": self._thinking}
+        return self.text(messages, tools=tools, **switch)
+
+    def _after(self, prompt: str, finished: str) -> str:
+        """What a finished conversation has behind the prompt. Raises ModelError when the two do not go together."""
+        if finished.startswith(prompt):
+            return finished[len(prompt) :]
+        for bridge in self.family.bridges:
+            shorter = prompt.removesuffix(bridge.prompt_end)
+            if shorter != prompt and finished.startswith(shorter):
+                return bridge.answer_start + finished[len(shorter) :]
+        raise ModelError(
+            "the model's chat template writes a finished conversation otherwise than its prompt: "
+            f"…{prompt[-40:]!r} does not lead to …{finished[-40:]!r}"
+        )
+
+    def _adapted(self, messages: Sequence[Message], tools: Tools) -> tuple[list[Message], Tools]:
+        """Messages as this template can say them."""
+        adapted = [_without_thoughts(message) for message in messages] if self.drops_thoughts else list(messages)
+        adapted = [message for message in adapted if message["role"] != "system" or message["content"]]
+        if not self.knows_tools:
+            return plain_tools.written_out(adapted, tools), None
+        return adapted, tools
+
+    @property
+    def drops_thoughts(self) -> bool:
+        """With thinking switched off inference sends an empty thought, so that one in the data has no place."""
+        return self._has_switch and not self._thinking
+
+    def _probe_end(self) -> tuple[str, str]:
+        """The end-of-turn token, and what the template writes after it (which no answer has to learn)."""
+        asked = {"role": "user", "content": _PROBE}
+        try:
+            finished = self._finished([asked, {"role": "assistant", "content": _PROBE + "!"}], None)
+        except Exception as error:
+            raise ModelError(f"the model's chat template cannot render a conversation: {error}") from error
+        self._after(self.prompt([asked]), finished)
+        tail = finished.rpartition(_PROBE + "!")[2]
+        known = added_tokens(self._tokenizer)
+        ends = [known[index] for index in encode(self._tokenizer, [tail])[0] if index in known]
+        if ends:
+            return ends[0], tail.partition(ends[0])[2]
+        end = self.family.end_of_turn or self._tokenizer.eos_token
+        if not end:
+            raise ModelError("neither the model's chat template nor its tokenizer has an end-of-turn token")
+        return str(end), tail
+
+    def _strftime(self, form: str) -> str:
+        return self._clock().strftime(form)
+
+
+def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message], thinking: bool, tools: Tools = None) -> list[int]:
+    """Token ids that inference sends to have the next answer: what training put before it. Raises ModelError."""
+    template = ChatTemplate(tokenizer, thinking=thinking, clock=present_clock)
+    try:
+        prompt = template.prompt(messages, tools)
+    except Exception as error:
+        raise ModelError(f"the model's chat template refuses the conversation: {error}") from error
+    return encode(tokenizer, [prompt])[0]
+
+
+def stop_ids(tokenizer: Tokenizer) -> list[int]:
+    """Token ids at which generation ends. Without a chat template: the tokenizer's end token."""
+    if not tokenizer.chat_template:
+        tokens = [tokenizer.eos_token] if tokenizer.eos_token else []
+    else:
+        tokens = ChatTemplate(tokenizer, thinking=False).stop_tokens()
+    ids = (token_id(tokenizer, token) for token in tokens)
+    return [index for index in ids if index is not None]
+
+
+def _source(tokenizer: Tokenizer) -> str:
+    try:
+        source: str = tokenizer.get_chat_template()
+    except ValueError as error:
+        raise ModelError(
+            "the model's tokenizer has no chat template: take an instruct model, or train rows of the form text"
+        ) from error
+    return source
+
+
+def _without_thoughts(message: Message) -> Message:
+    if message["role"] != "assistant":
+        return message
+    shown = {key: value for key, value in message.items() if key != "reasoning_content"}
+    if "</think>" in message["content"]:
+        shown["content"] = message["content"].rpartition("</think>")[2].lstrip("\n")
+    return shown

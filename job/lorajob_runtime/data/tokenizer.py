@@ -1,0 +1,69 @@
+"""A model's tokenizer: loading it from local files, and encoding many texts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lorajob_runtime.exits import ModelError
+
+Tokenizer = Any
+"""A tokenizer of transformers, which has no types of its own."""
+
+
+def load_tokenizer(model_path: Path, *, trust_remote_code: bool = False) -> Tokenizer:
+    """The tokenizer in a folder. Raises ModelError."""
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    try:
+        return AutoTokenizer.from_pretrained(
+            str(model_path), trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(f"no tokenizer can be loaded from {model_path}: {reason}") from error
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, nothing added in front or behind: what a chat template's text becomes at inference."""
+    if not texts:
+        return []
+    if getattr(tokenizer, "is_fast", False):
+        backend = tokenizer.backend_tokenizer
+        # A tokenizer.json may ask for either; transformers resets them on each of its calls, too.
+        backend.no_truncation()
+        backend.no_padding()
+        return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The text of token ids with control tokens shown."""
+    text: str = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text
+
+
+def token_id(tokenizer: Tokenizer, token: str) -> int | None:
+    """The id of a token that is one in this vocabulary, else None."""
+    ids = encode(tokenizer, [token])[0]
+    return ids[0] if len(ids) == 1 else None
+
+
+def added_tokens(tokenizer: Tokenizer) -> dict[int, str]:
+    """The tokens outside the learned vocabulary: control tokens, and marks like <think>."""
+    return {int(index): str(token) for index, token in tokenizer.added_tokens_decoder.items()}
+
+
+def control_tokens(tokenizer: Tokenizer) -> list[str]:
+    """The tokens that steer the model. In a dataset's text they would open or end turns."""
+    return [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+
+
+def start_ids(tokenizer: Tokenizer) -> list[int]:
+    """What the tokenizer itself puts before a plain text: a begin token, or nothing."""
+    begin = tokenizer.bos_token_id
+    return [begin] if begin is not None and list(tokenizer("")["input_ids"])[:1] == [begin] else []
