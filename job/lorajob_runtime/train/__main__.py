@@ -1,0 +1,81 @@
+"""Entry point of a training process: `python -m lorajob_runtime.train RUN_FOLDER`, one a GPU, started by torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from lorajob_runtime import exits, processes
+from lorajob_runtime.exits import FailureClass, LorajobError
+from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.train import plan as plan_module
+
+
+def main(arguments: list[str]) -> int:
+    """Trains, and leaves the cause of a failure in the run folder. Returns the exit code of its class."""
+    processes.die_with_parent()
+    # a terminal's Ctrl-C reaches the whole group; stopping is asked for by file, so that a step is never cut in two
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    folder = RunFolder(Path(arguments[0]))
+    rank = int(os.environ.get("RANK", "0"))
+    plan = plan_module.loads(folder.plan.read_text())
+    _redirect(folder.log(plan.attempt, rank))
+    try:
+        from lorajob_runtime.train import loop
+
+        loop.train(plan, folder)
+    except LorajobError as error:
+        traceback.print_exc()
+        return _leave(folder, rank, error.failure, error.message, error.hint)
+    except Exception as error:  # noqa: BLE001 - the last place that can say why
+        traceback.print_exc()
+        failure = exits.OUT_OF_MEMORY if _is_out_of_memory(error) else exits.UNEXPECTED
+        return _leave(folder, rank, failure, f"{type(error).__name__}: {_first_line(error)}", failure.hint)
+    _close_process_group()
+    return 0
+
+
+def _leave(folder: RunFolder, rank: int, failure: FailureClass, message: str, hint: str) -> int:
+    cause = {"exit_code": failure.code, "class": failure.name, "message": message, "hint": hint}
+    draft = folder.cause(rank).with_suffix(".new")
+    draft.write_text(json.dumps(cause, ensure_ascii=False))
+    draft.replace(folder.cause(rank))
+    return failure.code
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
+
+
+def _redirect(path: Path) -> None:
+    """Sends everything this process prints, native libraries included, to its log."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.close(log)
+
+
+def _close_process_group() -> None:
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # not sys.exit: after a peer is gone, the libraries' own clean-up can hang or abort and hide the cause
+    os._exit(code)

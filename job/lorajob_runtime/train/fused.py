@@ -1,0 +1,96 @@
+"""PEFT's LoRA linear with one hand-written forward and backward instead of a chain of some ten operations.
+
+    y = x W' + (mask * x) A' (scale * B)'
+
+The thin products run in the frozen weight's type with fp32 accumulation, as under autocast; A, B and their gradients
+stay fp32. Saved for the backward pass: x (shared with whoever else reads it), the mask (shared too), and x A'.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Linear as PeftLinear
+from torch import Tensor, nn
+
+from lorajob_runtime.train.dropout import DropoutMasks
+
+
+class _LoraLinear(torch.autograd.Function):
+    """x [..., in], frozen weight [out, in] and bias [out] or None, A [rank, in], B [out, rank] -> [..., out]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        scale: float,
+        mask: Tensor | None,
+    ) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        thin_a = a.to(x.dtype)
+        thin_b = (b * scale).to(x.dtype).t().contiguous()
+        down = (rows if mask is None else rows * mask.view_as(rows)) @ thin_a.t()
+        output = rows @ weight.t() if bias is None else torch.addmm(bias, rows, weight.t())
+        output.addmm_(down, thin_b)
+        ctx.save_for_backward(x, weight, thin_a, thin_b, down, mask)
+        ctx.scale = scale
+        return output.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, thin_a, thin_b, down, mask = ctx.saved_tensors
+        gradient = gradients[0].reshape(-1, gradients[0].shape[-1])
+        rows = x.reshape(-1, x.shape[-1])
+        flat_mask = None if mask is None else mask.view_as(rows)
+        gradient_down = gradient @ thin_b.t()
+        gradient_b = (down.t() @ gradient).t().float().mul_(ctx.scale)
+        gradient_a = (gradient_down.t() @ (rows if flat_mask is None else rows * flat_mask)).float()
+        gradient_x = None
+        if ctx.needs_input_grad[0]:
+            through_a = gradient_down @ thin_a
+            gradient_x = gradient @ weight
+            gradient_x.add_(through_a if flat_mask is None else through_a.mul_(flat_mask))
+            gradient_x = gradient_x.view_as(x)
+        return gradient_x, None, None, gradient_a, gradient_b, None, None
+
+
+class FusedLoraLinear(PeftLinear):  # type: ignore[misc]
+    """A PEFT LoRA linear that trains through `_LoraLinear`. Outside training it is PEFT's own."""
+
+    fused_masks: DropoutMasks
+    fused_index: int
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not self.training or self.disable_adapters or self.merged or args or kwargs:
+            output: Tensor = super().forward(x, *args, **kwargs)
+            return output
+        adapter = self.active_adapters[0]
+        probability = getattr(self.lora_dropout[adapter], "p", 0.0)
+        mask = self.fused_masks.mask(x, probability, self.fused_index) if probability else None
+        base = self.base_layer
+        result: Tensor = _LoraLinear.apply(
+            x,
+            base.weight,
+            base.bias,
+            self.lora_A[adapter].weight,
+            self.lora_B[adapter].weight,
+            self.scaling[adapter],
+            mask,
+        )
+        return result
+
+
+def fuse(model: nn.Module, masks: DropoutMasks) -> int:
+    """Turns every plain LoRA linear of a PEFT model into a fused one, in place. Returns how many."""
+    count = 0
+    for module in model.modules():
+        if type(module) is PeftLinear and type(module.base_layer) is nn.Linear and not any(module.lora_bias.values()):
+            module.__class__ = FusedLoraLinear
+            module.fused_masks, module.fused_index = masks, count
+            count += 1
+    return count

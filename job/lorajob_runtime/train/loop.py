@@ -1,0 +1,143 @@
+"""The training loop, top to bottom."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+
+from lorajob_runtime import catalog, checkpoint, layout
+from lorajob_runtime.exits import StoppedError
+from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.train import lora, memory, samples, session
+from lorajob_runtime.train.plan import TrainPlan
+from lorajob_runtime.train.samples import SamplePrompts
+from lorajob_runtime.train.session import Session
+from lorajob_runtime.train.step import StepResult, evaluate, train_step
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+def train(plan: TrainPlan, folder: RunFolder, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    """Trains from the plan's checkpoint, or from nothing, to the last step.
+
+    Raises StoppedError after a stop request, DivergedError, and what loading raises.
+    """
+    run = session.start(plan, folder)
+    prompts = samples.load(folder.data / "samples.json")
+    total = run.steps.total_steps
+    if run.step == 0:
+        _look(run, prompts, step=0)
+    for step in range(run.step + 1, total + 1):
+        began = clock()
+        result = train_step(run, step)
+        _report_step(run, step, result, seconds=clock() - began)
+        if run.steps.ends_epoch(step) or step == total:
+            _look(run, prompts, step)
+        stopping = result.stop_requested and step < total
+        if step % plan.spec.train.save_steps == 0 or step == total or stopping:
+            _save(run, step)
+        if stopping:
+            _wait_for_everyone()
+            raise StoppedError(f"stopped at step {step} of {total}, with a checkpoint")
+    _wait_for_everyone()
+
+
+def _report_step(run: Session, step: int, result: StepResult, *, seconds: float) -> None:
+    run.report(
+        "step",
+        step=step,
+        total_steps=run.steps.total_steps,
+        epoch=round(run.steps.epoch_of(step), 4),
+        loss=result.loss,
+        grad_norm=result.grad_norm,
+        learning_rate=result.learning_rate,
+        tokens=result.tokens,
+        target_tokens=result.target_tokens,
+        tokens_per_second=round(result.tokens / seconds, 1),
+        memory_bytes=memory.peak_bytes(run.accelerator.device),
+    )
+
+
+def _look(run: Session, prompts: SamplePrompts, step: int) -> None:
+    """Evaluation and sample answers, where the run has any. Before the checkpoint of the step, so never twice."""
+    if run.eval_rows is not None:
+        mean_loss = evaluate(run, run.eval_rows)
+        run.report(
+            "evaluation",
+            step=step,
+            loss=mean_loss,
+            perplexity=math.exp(min(mean_loss, 700.0)),
+            target_tokens=run.eval_rows.target_tokens,
+        )
+    if prompts.prompts and run.plan.spec.report.samples.every == "epoch":
+        samples.sample(run, prompts, step)
+
+
+def _save(run: Session, step: int) -> None:
+    if run.log is None:
+        return
+    path = checkpoint.save(run.folder, step, lambda draft: _write(run, step, draft))
+    run.log.append("checkpoint", step=step, path=str(path.relative_to(run.folder.root)))
+    run.log.sync()
+
+
+def _write(run: Session, step: int, path: Path) -> None:
+    save_file(lora.adapter_state(run.model), path / layout.ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    lora.adapter_config(run.model, base_model_id(run.plan)).save_pretrained(str(path))
+    moments: dict[str, torch.Tensor] = {}
+    for name, parameter in lora.trained(run.model).items():
+        for moment in ("exp_avg", "exp_avg_sq"):
+            moments[f"{moment}/{name}"] = run.optimizer.state[parameter][moment].detach().cpu().contiguous()
+    save_file(moments, path / layout.OPTIMIZER)
+    for name in TOKENIZER_FILES:
+        source = Path(run.plan.model_path) / name
+        if source.is_file():
+            shutil.copyfile(source, path / name)
+    (path / layout.STATE).write_text(json.dumps(_state(run, step), indent=2))
+
+
+def _state(run: Session, step: int) -> dict[str, Any]:
+    """Where training stands. Which rows come next, and every random draw, follow from the step and the seed."""
+    return {
+        "step": step,
+        "epoch": run.steps.epoch_of(step),
+        "total_steps": run.steps.total_steps,
+        "finished": step == run.steps.total_steps,
+        "seed": run.steps.seed,
+        "decided": asdict(run.decided),
+        "data_fingerprint": run.data_fingerprint,
+        "model_revision": run.plan.model_revision,
+    }
+
+
+def base_model_id(plan: TrainPlan) -> str:
+    """What PEFT should load under the adapter: a hub's id where there is one, else the folder as it was given."""
+    entry = catalog.find(plan.spec.model.name)
+    if entry is not None and not plan.model_source.startswith("/"):
+        return entry.huggingface
+    return plan.model_source.removeprefix("modelscope:").removeprefix("hf:")
+
+
+def _wait_for_everyone() -> None:
+    if dist.is_initialized():
+        dist.barrier()

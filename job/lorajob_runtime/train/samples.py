@@ -1,0 +1,76 @@
+"""Answers to a few prompts, so that a person sees what training does."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from transformers import AutoTokenizer
+
+from lorajob_runtime.train import model as model_module
+from lorajob_runtime.train.session import Session
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplePrompts:
+    """Prompts as token ids, and the tokens that end an answer."""
+
+    stop_ids: list[int]
+    prompts: list[dict[str, Any]]
+
+
+def load(path: Path) -> SamplePrompts:
+    """The prompts that data preparation chose."""
+    content = json.loads(path.read_text())
+    return SamplePrompts(stop_ids=content["stop_ids"], prompts=content["samples"])
+
+
+def sample(session: Session, prompts: SamplePrompts, step: int) -> None:
+    """Answers every prompt greedily, each rank its part, and reports them in order as `sample` events."""
+    mine = prompts.prompts[session.rank :: session.ranks]
+    with model_module.generating(session.model):
+        answers = _answer(session, prompts, mine)
+    numbered = [(session.rank + session.ranks * index, answer) for index, answer in enumerate(answers)]
+    everyone: list[tuple[int, str]] = gather_object(numbered)
+    for index, answer in sorted(everyone):
+        prompt = prompts.prompts[index]
+        session.report(
+            "sample",
+            step=step,
+            index=index,
+            prompt=prompt["prompt"],
+            output=answer,
+            reference=prompt["reference"],
+        )
+
+
+@torch.no_grad()
+def _answer(session: Session, prompts: SamplePrompts, chosen: list[dict[str, Any]]) -> list[str]:
+    if not chosen:
+        return []
+    tokenizer = AutoTokenizer.from_pretrained(
+        session.plan.model_path, trust_remote_code=session.plan.spec.model.trust_remote_code
+    )
+    pad = prompts.stop_ids[0]
+    width = max(len(item["prompt_ids"]) for item in chosen)
+    ids = torch.full((len(chosen), width), pad, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, item in enumerate(chosen):
+        length = len(item["prompt_ids"])
+        ids[row, width - length :] = torch.tensor(item["prompt_ids"])
+        mask[row, width - length :] = 1
+    device = session.accelerator.device
+    output = session.model.generate(  # type: ignore[operator]
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        max_new_tokens=session.plan.spec.report.samples.max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=prompts.stop_ids,
+        pad_token_id=pad,
+    )
+    return [text.strip() for text in tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)]

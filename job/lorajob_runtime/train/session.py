@@ -1,0 +1,188 @@
+"""Everything that one attempt at training holds: the data, the model with its adapter, and what was decided."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from safetensors.torch import load_file
+from torch import nn
+
+from lorajob_runtime import checkpoint, layout
+from lorajob_runtime.data.tokens import TokenRows
+from lorajob_runtime.events import EventLog
+from lorajob_runtime.exits import ConfigError
+from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.train import fused, lora, memory
+from lorajob_runtime.train import model as model_module
+from lorajob_runtime.train.batches import StepPlan
+from lorajob_runtime.train.dropout import DropoutMasks
+from lorajob_runtime.train.gradients import FlatGradients
+from lorajob_runtime.train.model import Precision, Traits
+from lorajob_runtime.train.plan import TrainPlan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decisions:
+    """Fixed at the first start and kept in every checkpoint: with other ones a resumed run would round differently."""
+
+    world_size: int
+    global_batch: int
+    precision: Precision
+    token_budget: int
+    gradient_checkpointing: bool
+    packs: bool
+    plain_head: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Session:
+    """One attempt. `step` is the last step done before it."""
+
+    plan: TrainPlan
+    folder: RunFolder
+    accelerator: Accelerator
+    rows: TokenRows
+    eval_rows: TokenRows | None
+    data_fingerprint: str
+    model: nn.Module
+    masks: DropoutMasks
+    gradients: FlatGradients
+    optimizer: torch.optim.AdamW
+    steps: StepPlan
+    decided: Decisions
+    log: EventLog | None
+    step: int
+
+    @property
+    def rank(self) -> int:
+        return int(self.accelerator.process_index)
+
+    @property
+    def ranks(self) -> int:
+        return int(self.accelerator.num_processes)
+
+    def report(self, event: str, **values: Any) -> None:
+        """Appends to the event log, on the one rank that has it."""
+        if self.log is not None:
+            self.log.append(event, **values)
+
+
+def start(plan: TrainPlan, folder: RunFolder) -> Session:
+    """Loads everything, from the checkpoint that the plan names if it names one.
+
+    Raises ConfigError or ModelError for what cannot be trained, StorageError for a checkpoint that cannot be read.
+    """
+    accelerator = Accelerator(cpu=plan.device == "cpu" or not torch.cuda.is_available())
+    train = plan.spec.train
+    if train.sharding == "fsdp":
+        raise ConfigError("train.sharding is 'fsdp': this version replicates the model on every GPU, use auto or ddp")
+    saved = None if plan.resume_step is None else checkpoint.read_state(folder.checkpoint(plan.resume_step))
+    rows = TokenRows.load(folder.data / "train.safetensors")
+    eval_path = folder.data / "eval.safetensors"
+    fingerprint = json.loads((folder.data / "report.json").read_text())["fingerprint"]
+    if saved is not None and saved["data_fingerprint"] != fingerprint:
+        raise ConfigError(
+            f"the training tokens are not those of checkpoint {layout.step_name(saved['step'])}: data.source or the "
+            "model's files have changed; give the run another name, or the old data"
+        )
+    decided = None if saved is None else Decisions(**saved["decided"])
+    precision = decided.precision if decided else model_module.choose_precision(train.precision, accelerator.device)
+    base = model_module.load(Path(plan.model_path), plan.spec.model, precision, accelerator.device)
+    traits = Traits(packs=decided.packs, plain_head=decided.plain_head) if decided else model_module.probe(base)
+    model = lora.attach(base, plan.spec.lora, seed=train.seed)
+    masks = DropoutMasks()
+    fused.fuse(model, masks)
+    model.train()
+    if decided is None:
+        decided = _decide(plan, accelerator, model, rows, precision, traits)
+    if decided.gradient_checkpointing:
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+    adapter = lora.trained(model)
+    session = Session(
+        plan=plan,
+        folder=folder,
+        accelerator=accelerator,
+        rows=rows,
+        eval_rows=TokenRows.load(eval_path) if eval_path.exists() else None,
+        data_fingerprint=fingerprint,
+        model=model,
+        masks=masks,
+        gradients=FlatGradients(adapter.values()),
+        optimizer=torch.optim.AdamW(
+            adapter.values(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
+        ),
+        steps=StepPlan(
+            rows=len(rows),
+            global_batch=decided.global_batch,
+            epochs=train.epochs,
+            max_steps=train.max_steps,
+            seed=train.seed,
+        ),
+        decided=decided,
+        log=EventLog(folder.events) if accelerator.is_main_process else None,
+        step=plan.resume_step or 0,
+    )
+    if plan.resume_step is not None:
+        _restore(session, folder.checkpoint(plan.resume_step))
+    _report_start(session)
+    return session
+
+
+def _decide(
+    plan: TrainPlan, accelerator: Accelerator, model: nn.Module, rows: TokenRows, precision: Precision, traits: Traits
+) -> Decisions:
+    """Rank 0 decides for all, since they must not differ."""
+    train = plan.spec.train
+    world = accelerator.num_processes
+    here = accelerator.num_processes if accelerator.device.type == "cpu" else 1
+    outcome = memory.decide(
+        kept_bytes_per_token=memory.kept_bytes_per_token(model),
+        free_bytes=memory.free_bytes(accelerator.device, here),
+        longest_row=int(rows.lengths.max()),
+        device_tokens=memory.CPU_TOKENS if accelerator.device.type == "cpu" else memory.GPU_TOKENS,
+        asked=train.gradient_checkpointing,
+    )
+    mine = Decisions(
+        world_size=world,
+        global_batch=train.batch_size * train.gradient_accumulation * world,
+        precision=precision,
+        token_budget=outcome.token_budget if traits.packs else 1,
+        gradient_checkpointing=outcome.gradient_checkpointing,
+        packs=traits.packs,
+        plain_head=traits.plain_head,
+    )
+    box = [mine]
+    broadcast_object_list(box)
+    return box[0]
+
+
+def _restore(session: Session, path: Path) -> None:
+    lora.load_adapter(session.model, load_file(path / layout.ADAPTER_WEIGHTS))
+    moments = load_file(path / layout.OPTIMIZER)
+    for name, parameter in lora.trained(session.model).items():
+        session.optimizer.state[parameter] = {
+            "step": torch.tensor(float(session.step), device=parameter.device),
+            "exp_avg": moments[f"exp_avg/{name}"].to(parameter.device),
+            "exp_avg_sq": moments[f"exp_avg_sq/{name}"].to(parameter.device),
+        }
+
+
+def _report_start(session: Session) -> None:
+    asked = session.plan.spec.lora.targets
+    counted = lora.report(session.model, () if asked == "auto" else cast(tuple[str, ...], asked))
+    session.report("report", name="targets", **asdict(counted))
+    session.report(
+        "report",
+        name="decided",
+        **asdict(session.decided),
+        device=session.accelerator.device.type,
+        processes=session.ranks,
+        total_steps=session.steps.total_steps,
+        resumed_from=session.plan.resume_step,
+    )
