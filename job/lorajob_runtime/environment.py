@@ -37,7 +37,8 @@ class Environment:
 def read(variables: Mapping[str, str] = os.environ) -> Environment:
     """The settings in environment variables. Raises ConfigError for a value that is not one of its choices."""
     home = Path(variables.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorajob"
-    hubs = tuple(part.strip() for part in variables.get("LORAJOB_HUBS", "modelscope,hf").split(",") if part.strip())
+    listed = variables.get("LORAJOB_HUBS", "modelscope,hf").split(",")
+    hubs = tuple(part.strip() for part in listed if part.strip())
     for hub in hubs:
         if hub not in ("modelscope", "hf"):
             raise ConfigError(f"LORAJOB_HUBS has {hub!r}: it must be a list of modelscope and hf")
@@ -53,6 +54,24 @@ def read(variables: Mapping[str, str] = os.environ) -> Environment:
         swanlab_host=variables.get("SWANLAB_API_HOST") or None,
         swanlab_has_key=bool(variables.get("SWANLAB_API_KEY")),
     )
+
+
+_SECRETS = frozenset(
+    {
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "HF_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+        "MODELSCOPE_API_TOKEN",
+        "SWANLAB_API_KEY",
+    }
+)
+
+
+def without_secrets(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What training processes inherit: they talk to no storage, hub or report, and may run a model repository's code."""
+    return {name: value for name, value in variables.items() if name not in _SECRETS}
 
 
 def _choice(variables: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:

@@ -1,7 +1,7 @@
 """The event log: the one seam between training and the world.
 
 Rank 0 appends one JSON object a line to `events.jsonl`; the supervisor follows the file and hands each event to its
-sinks. Steps are explicit numbers, and a resumed run cuts the log back to its checkpoint, so that no step is there twice.
+sinks. Steps are explicit numbers, and a resumed run cuts the log back to its checkpoint, so no step is there twice.
 
     {"event": "phase", "time": …, "name": "train"}
     {"event": "step", "time": …, "step": 1, "epoch": 0.004, "loss": …, "grad_norm": …, "learning_rate": …, "tokens": …,
@@ -50,7 +50,9 @@ class EventLog:
     def __enter__(self) -> EventLog:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -71,7 +73,7 @@ class Tail:
             return []
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [event for line in whole.splitlines() if (event := _parse(line)) is not None]
+        return [event for line in whole.splitlines() if (event := parse(line)) is not None]
 
 
 def read(path: Path) -> Iterator[Event]:
@@ -88,7 +90,7 @@ def cut_back(path: Path, step: int) -> None:
         return
     kept: list[bytes] = []
     for line in path.read_bytes().splitlines(keepends=True):
-        event = _parse(line) if line.endswith(b"\n") else None
+        event = parse(line) if line.endswith(b"\n") else None
         if event is None:
             continue
         if event.get("step", 0) > step:
@@ -102,7 +104,8 @@ def cut_back(path: Path, step: int) -> None:
     replacement.replace(path)
 
 
-def _parse(line: bytes) -> Event | None:
+def parse(line: bytes) -> Event | None:
+    """The event in one line of a log; None for a torn or foreign line."""
     try:
         event = json.loads(line)
     except ValueError:

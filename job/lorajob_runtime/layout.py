@@ -83,6 +83,18 @@ class RunFolder:
         return self.root / LOGS / f"attempt-{attempt}" / f"rank-{rank}.log"
 
     @property
+    def logs(self) -> Path:
+        return self.root / LOGS
+
+    def launcher_log(self, attempt: int) -> Path:
+        """What training processes print before they open their own logs, and what torchrun says."""
+        return self.logs / f"attempt-{attempt}" / "launcher.log"
+
+    def supervisor_log(self, attempt: int) -> Path:
+        """Notices, warnings, and the trace of an error that nobody foresaw."""
+        return self.logs / f"attempt-{attempt}" / "supervisor.log"
+
+    @property
     def work(self) -> Path:
         return self.root / ".work"
 

@@ -1,0 +1,78 @@
+"""What is looked at before a run starts: the dataset is there, and so are the GPUs that were asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorajob_runtime import processes as system
+from lorajob_runtime.environment import Device, Environment
+from lorajob_runtime.exits import ConfigError, DataError
+from lorajob_runtime.spec import DataSpec
+from lorajob_runtime.store import Store, is_s3, open_store, split_s3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine:
+    """How many training processes run here, and on what."""
+
+    processes: int
+    device: Device
+
+
+def choose_machine(*, processes: int | None, gpus: int, device: Device, visible: int | None = None) -> Machine:
+    """One process a GPU that was asked for, or the number given. `visible` None: the driver is asked for GPUs.
+
+    A platform that says `device: cpu` has CPUs stand in for GPUs; so does a number of processes where no GPU is.
+    Raises ConfigError for GPUs that are not there.
+    """
+    wanted = gpus if processes is None else processes
+    if device == "cpu":
+        return Machine(processes=wanted, device="cpu")
+    there = system.visible_gpus() if visible is None else visible
+    if there == 0 and processes is not None:
+        return Machine(processes=wanted, device="cpu")
+    if there < wanted:
+        field = "resources.gpus" if processes is None else "processes"
+        found = "no GPU is visible" if there == 0 else f"only {there} {'is' if there == 1 else 'are'} visible"
+        raise ConfigError(
+            f"{field} is {wanted} and {found} here",
+            hint="ask for fewer, or set LORAJOB_DEVICE=cpu to train on the CPU",
+        )
+    return Machine(processes=wanted, device="auto")
+
+
+def check_data(data: DataSpec, environment: Environment) -> None:
+    """Raises DataError when the dataset that a spec names does not exist."""
+    if data.source is None:
+        return
+    if is_s3(data.source):
+        store, name = _object(data.source, environment)
+        exists = any(entry.key == name for entry in store.list(name))
+    else:
+        exists = Path(data.source).expanduser().exists()
+    if not exists:
+        raise DataError(
+            f"data.source is {data.source!r}: there is no such file", hint="correct the path or the address"
+        )
+
+
+def localize(data: DataSpec, work: Path, environment: Environment) -> DataSpec:
+    """The same data with its source on this machine; a dataset in S3 is downloaded below `work`."""
+    if data.source is None or not is_s3(data.source):
+        return data
+    store, name = _object(data.source, environment)
+    target = work / "source" / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    store.get(name, target)
+    return dataclasses.replace(data, source=str(target))
+
+
+def _object(address: str, environment: Environment) -> tuple[Store, str]:
+    """`s3://bucket/a/rows.json` -> the store of s3://bucket/a, rows.json."""
+    bucket, key = split_s3(address)
+    folder, _, name = key.rpartition("/")
+    if not name:
+        raise DataError(f"data.source is {address!r}: it names a bucket and no file")
+    return open_store(f"s3://{bucket}/{folder}", "", environment), name

@@ -1,0 +1,72 @@
+"""Ctrl-C and SIGTERM: the first asks for an orderly stop, a second Ctrl-C ends at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ECHO_SECONDS = 0.5
+"""A wrapper like `uv run` passes on the Ctrl-C that the terminal has already sent to the whole group."""
+
+
+class Interrupts:
+    """Takes the signals of this process while it is entered.
+
+    The first one sets `requested`, and inside `raising` also raises KeyboardInterrupt. A second Ctrl-C sets `aborted`
+    and raises it wherever the main thread is. Handlers do no more: what they interrupt may hold a lock.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.requested = False
+        self.aborted = False
+        self._clock = clock
+        self._first_at = 0.0
+        self._raises = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """For work that may be dropped where it stands: the first signal ends it too."""
+        if self.requested:
+            raise KeyboardInterrupt
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
+
+    def take(self, number: int) -> None:
+        """One signal."""
+        if not self.requested:
+            self.requested = True
+            self._first_at = self._clock()
+            if self._raises:
+                raise KeyboardInterrupt
+        elif number == signal.SIGINT and self._clock() - self._first_at >= _ECHO_SECONDS:
+            self.aborted = True
+            raise KeyboardInterrupt
+
+    def __enter__(self) -> Interrupts:
+        # only the main thread may; elsewhere the signals are somebody else's
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                # nohup, and a shell that starts a job in the background, have a signal ignored
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.take(number)

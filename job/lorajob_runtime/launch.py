@@ -1,0 +1,186 @@
+"""Training processes: started, watched, killed, and their end explained.
+
+torchrun ends with 1 whatever its workers ended with, and gives them sessions of their own. So a worker writes its cause
+down, and every process is bound to die with the one that started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lorajob_runtime import exits, processes
+from lorajob_runtime.exits import FailureClass, LorajobError, OutOfMemoryError, StorageError
+from lorajob_runtime.layout import RunFolder
+
+WORKER = "lorajob_runtime.train"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """One attempt at training: `processes` workers on this machine."""
+
+    folder: RunFolder
+    attempt: int
+    processes: int
+    variables: Mapping[str, str]
+    """What the workers inherit from the environment."""
+    worker: str = WORKER
+    """The module that every worker runs, with the run folder as its argument."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cause:
+    """Why a worker ended, in its own words."""
+
+    rank: int
+    failure: FailureClass
+    message: str
+    hint: str | None
+
+
+class Training:
+    """The training processes of one attempt, from their start to an explanation of their end."""
+
+    def __init__(self, launch: Launch) -> None:
+        """Starts them. The thread that does this must outlive them: the kernel takes its end for the parent's."""
+        self._launch = launch
+        self._memory_kills_before = processes.memory_kills()
+        _forget_last_attempt(launch.folder)
+        log = launch.folder.launcher_log(launch.attempt)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                processes.bound_to_parent(command(launch), parent=os.getpid()),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=variables(launch, cores=processes.usable_cores()),
+                start_new_session=True,
+            )
+
+    def ended(self, within_seconds: float) -> bool:
+        """Whether the processes have ended, waiting for it a little."""
+        try:
+            self._process.wait(within_seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def ask_to_stop(self) -> None:
+        """Asks for a checkpoint after the current step, and an end."""
+        self._launch.folder.stop_request.touch()
+
+    def kill(self) -> None:
+        """Ends every process at once, where they still run."""
+        if self._process.poll() is None:
+            processes.kill_tree(self._process.pid)
+            self._process.wait()
+
+    def error(self) -> LorajobError | None:
+        """Why training ended, None when it did its work. Asked after the end."""
+        return explain(
+            exit_status=self._process.returncode,
+            causes=_read_causes(self._launch),
+            workers=self._launch.processes,
+            memory_kills=processes.memory_kills() - self._memory_kills_before,
+            last_words=_last_words(self._launch),
+        )
+
+
+def command(launch: Launch) -> list[str]:
+    """The command that starts the workers: one alone directly, several by torchrun, which takes seconds to start."""
+    worker = [sys.executable, "-m", launch.worker, str(launch.folder.root)]
+    if launch.processes == 1:
+        return worker
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    torchrun += ["--nproc-per-node", str(launch.processes), "--max-restarts", "0", "--no-python"]
+    return [*torchrun, *processes.bound_to_parent(worker, parent=None)]
+
+
+def variables(launch: Launch, *, cores: int) -> dict[str, str]:
+    """The environment of the workers: what they inherit, the cores shared out, and the place of a worker alone."""
+    ours = {"OMP_NUM_THREADS": str(max(1, cores // launch.processes)), "PYTHONUNBUFFERED": "1"}
+    if launch.processes == 1:
+        ours |= {"RANK": "0", "WORLD_SIZE": "1"}
+    inherited = {name: value for name, value in launch.variables.items() if name not in _OF_OTHER_LAUNCHERS}
+    return ours | inherited
+
+
+_OF_OTHER_LAUNCHERS = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
+_OF_A_LOST_PEER = re.compile(
+    r"connection (was )?(closed|reset|refused)|broken pipe|gloo|nccl|process ?group|watchdog", re.IGNORECASE
+)
+_NO_ROOM = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+
+
+def explain(
+    *, exit_status: int, causes: Sequence[Cause], workers: int, memory_kills: int, last_words: str
+) -> LorajobError | None:
+    """The error that training ended with, None for success.
+
+    `exit_status` is the launcher's, negative for a signal. Of several causes the one that explains the others counts:
+    ranks that lost a peer only tell that it is gone. A rank that was killed leaves no cause.
+    """
+    if exit_status == 0:
+        return None
+    cause = min(causes, key=_distance, default=None)
+    killed = exit_status == -signal.SIGKILL or (workers > 1 and len(causes) < workers)
+    if memory_kills > 0 and killed and (cause is None or cause.failure is exits.UNEXPECTED):
+        return OutOfMemoryError("a training process was killed: the memory of this machine or container was used up")
+    if cause is not None and cause.failure is exits.UNEXPECTED and _NO_ROOM.search(cause.message):
+        return StorageError(f"training could not write: {cause.message}")
+    if cause is not None:
+        return _as_error(cause)
+    how = f"signal {-exit_status}" if exit_status < 0 else f"exit code {exit_status}"
+    return LorajobError(f"training ended with {how} and gave no cause; its last words: {last_words or 'none'}")
+
+
+def _distance(cause: Cause) -> tuple[int, int]:
+    """How far a cause is from what started it all; among equals the lowest rank speaks."""
+    if cause.failure is exits.UNEXPECTED:
+        return (3 if _OF_A_LOST_PEER.search(cause.message) else 2), cause.rank
+    return (1 if cause.failure is exits.STOPPED else 0), cause.rank
+
+
+def _as_error(cause: Cause) -> LorajobError:
+    return exits.ERRORS.get(cause.failure.name, LorajobError)(cause.message, hint=cause.hint)
+
+
+def _read_causes(launch: Launch) -> list[Cause]:
+    causes = []
+    for rank in range(launch.processes):
+        try:
+            values = json.loads(launch.folder.cause(rank).read_text())
+            failure = exits.from_code(int(values["exit_code"]))
+            causes.append(Cause(rank=rank, failure=failure, message=values["message"], hint=values.get("hint")))
+        except (OSError, ValueError, KeyError, TypeError):
+            # a worker that was killed while it wrote has left no cause
+            continue
+    return causes
+
+
+def _last_words(launch: Launch) -> str:
+    """The last line that a worker, or else the launcher, wrote and that has a word in it."""
+    logs = [launch.folder.log(launch.attempt, rank) for rank in range(launch.processes)]
+    for log in [*logs, launch.folder.launcher_log(launch.attempt)]:
+        try:
+            lines = log.read_bytes()[-8192:].decode(errors="replace").splitlines()
+        except OSError:
+            continue
+        for line in reversed(lines):
+            if re.search(r"\w", line):
+                return line.strip()[:300]
+    return ""
+
+
+def _forget_last_attempt(folder: RunFolder) -> None:
+    folder.work.mkdir(parents=True, exist_ok=True)
+    for stale in [folder.stop_request, *folder.work.glob("cause-*.json")]:
+        stale.unlink(missing_ok=True)

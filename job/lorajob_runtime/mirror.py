@@ -1,0 +1,153 @@
+"""Brings what is finished in the run's folder into storage, in an order that no interruption can spoil.
+
+A checkpoint's files go first, then the event log, then the manifest: without it there is no checkpoint. Retention goes
+the other way: first a manifest that no longer promises the files, then the files. One thread uses a mirror, and nothing
+else removes files of finished checkpoints, so that none disappears while it is read.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+from lorajob_runtime import checkpoint
+from lorajob_runtime.checkpoint import Manifest
+from lorajob_runtime.layout import (
+    ADAPTER,
+    CHECKPOINTS,
+    EVENTS,
+    LOGS,
+    MANIFEST,
+    OPTIMIZER,
+    RESUME_ONLY,
+    RunFolder,
+    checkpoint_key,
+    step_of,
+)
+from lorajob_runtime.store import Store
+
+
+class Mirror:
+    """The run's folder on one side, its storage on the other. Raises what the store raises, and OSError."""
+
+    def __init__(self, store: Store, folder: RunFolder, *, keep: int) -> None:
+        """`keep`: how many of the newest checkpoints stay resumable, in storage and here."""
+        self._store = store
+        self._folder = folder
+        self._keep = keep
+        self._pruned_at: list[int] = []
+        self._stored: dict[int, Manifest] | None = None
+        self._put: set[tuple[str, str]] = set()
+        self._events_size = -1
+        self._log_sizes: dict[str, int] | None = None
+
+    def checkpoints(self) -> None:
+        """Uploads what is finished here and not in storage, the newest first; then applies retention on both sides."""
+        steps = checkpoint.steps(self._folder)
+        if steps != self._pruned_at:
+            checkpoint.prune(self._folder, self._keep)
+            self._pruned_at = steps
+        stored = self._load_stored()
+        for step in reversed(steps):
+            manifest = checkpoint.read_manifest(self._folder.checkpoint(step))
+            if manifest is not None and not _holds(stored.get(step), manifest):
+                self._upload(step, manifest, stored)
+        self._retain(stored)
+
+    def events(self) -> None:
+        """Uploads the event log up to its last whole line, if it has grown."""
+        try:
+            data = self._folder.events.read_bytes()
+        except FileNotFoundError:
+            return
+        data = data[: data.rfind(b"\n") + 1]
+        if len(data) != self._events_size:
+            self._store.put_bytes(EVENTS, data)
+            self._events_size = len(data)
+
+    def adapter(self) -> None:
+        """Uploads the published adapter."""
+        for path in sorted(self._folder.adapter.rglob("*")):
+            if path.is_file():
+                status = path.stat()
+                key = f"{ADAPTER}/{path.relative_to(self._folder.adapter).as_posix()}"
+                self._put_once(key, path, f"{status.st_size}-{status.st_mtime_ns}")
+
+    def logs(self) -> None:
+        """Uploads the logs of every attempt that storage does not have or that have grown, compressed."""
+        if self._log_sizes is None:
+            # the logs of an attempt that is over never grow again: what is stored is whole unless this process wrote it
+            self._log_sizes = {entry.key: -1 for entry in self._store.list(LOGS)}
+        newest = max((_attempt(path) for path in self._folder.logs.glob("attempt-*")), default=0)
+        for path in sorted(self._folder.logs.glob("attempt-*/*.log")):
+            key = f"{LOGS}/{path.parent.name}/{path.name}.gz"
+            is_over = _attempt(path.parent) < newest and key in self._log_sizes
+            size = path.stat().st_size
+            if not is_over and self._log_sizes.get(key) != size:
+                self._store.put_bytes(key, gzip.compress(path.read_bytes(), mtime=0))
+                self._log_sizes[key] = size
+
+    def _load_stored(self) -> dict[int, Manifest]:
+        """The manifests in storage. Files that a broken-off retention has left behind are removed."""
+        if self._stored is not None:
+            return self._stored
+        stored: dict[int, Manifest] = {}
+        keys = {entry.key for entry in self._store.list(CHECKPOINTS)}
+        for step in sorted({step for key in keys if (step := _step_in(key)) is not None}):
+            if checkpoint_key(step, MANIFEST) not in keys:
+                continue
+            manifest = checkpoint.parse_manifest(self._store.get_bytes(checkpoint_key(step, MANIFEST)) or b"")
+            if manifest is not None:
+                stored[step] = manifest
+                orphans = [checkpoint_key(step, name) for name in RESUME_ONLY if name not in manifest["files"]]
+                self._store.delete(key for key in orphans if key in keys)
+        self._stored = stored
+        return stored
+
+    def _upload(self, step: int, manifest: Manifest, stored: dict[int, Manifest]) -> None:
+        if stored.pop(step, None) is not None:
+            # another attempt's checkpoint of this step: it stops to exist before its files are replaced
+            self._store.delete([checkpoint_key(step, MANIFEST)])
+        path = self._folder.checkpoint(step)
+        for name, entry in manifest["files"].items():
+            self._put_once(checkpoint_key(step, name), path / name, entry["sha256"])
+        self.events()
+        self._store.put_bytes(checkpoint_key(step, MANIFEST), _dump(manifest))
+        stored[step] = manifest
+
+    def _put_once(self, key: str, path: Path, version: str) -> None:
+        """Uploads a file unless this process has: a second try begins where the first one broke off."""
+        if (key, version) not in self._put:
+            self._store.put(key, path)
+            self._put.add((key, version))
+
+    def _retain(self, stored: dict[int, Manifest]) -> None:
+        resumable = sorted(step for step, manifest in stored.items() if OPTIMIZER in manifest["files"])
+        for step in resumable[: -self._keep]:
+            files = stored[step]["files"]
+            smaller = Manifest(step=step, files={name: files[name] for name in files if name not in RESUME_ONLY})
+            self._store.put_bytes(checkpoint_key(step, MANIFEST), _dump(smaller))
+            self._store.delete(checkpoint_key(step, name) for name in RESUME_ONLY)
+            stored[step] = smaller
+
+
+def _holds(stored: Manifest | None, local: Manifest) -> bool:
+    """Whether storage has every file of a local checkpoint, with its content; it may have more before retention."""
+    return stored is not None and all(stored["files"].get(name) == entry for name, entry in local["files"].items())
+
+
+def _dump(manifest: Manifest) -> bytes:
+    return json.dumps(manifest, indent=2).encode() + b"\n"
+
+
+def _step_in(key: str) -> int | None:
+    """checkpoints/step-000100/x -> 100."""
+    parts = key.split("/")
+    return step_of(parts[1]) if len(parts) == 3 else None
+
+
+def _attempt(path: Path) -> int:
+    """attempt-3 -> 3; 0 for another name."""
+    number = path.name.removeprefix("attempt-")
+    return int(number) if number.isdecimal() else 0

@@ -1,0 +1,335 @@
+"""One run from start to end: fetch, data, train, publish; and whatever happens, what is finished reaches storage.
+
+Training is other processes. What it and the supervisor have to say goes through the event log; the reports read that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lorajob_runtime import environment as environments
+from lorajob_runtime import lock, restore
+from lorajob_runtime.checks import Machine, check_data, choose_machine, localize
+from lorajob_runtime.environment import Environment
+from lorajob_runtime.exits import (
+    STOPPED,
+    SUCCEEDED,
+    UNEXPECTED,
+    ConfigError,
+    InterruptedByUserError,
+    LorajobError,
+    OutOfMemoryError,
+    StalledError,
+    StoppedError,
+    StorageError,
+)
+from lorajob_runtime.interrupts import Interrupts
+from lorajob_runtime.journal import Follower, Journal
+from lorajob_runtime.launch import WORKER, Launch, Training
+from lorajob_runtime.layout import ADAPTER, RunFolder
+from lorajob_runtime.report import Sink
+from lorajob_runtime.report.fanout import Fanout
+from lorajob_runtime.restore import Start
+from lorajob_runtime.spec import RunSpec
+from lorajob_runtime.store import Store, open_store, run_folder
+from lorajob_runtime.train.plan import TrainPlan
+from lorajob_runtime.upload import Pace, Uploader
+
+if TYPE_CHECKING:
+    from lorajob_runtime.fetch import FetchedModel
+
+_HURRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """How long the supervisor waits for what, in seconds."""
+
+    storage_at_start: float = 30
+    storage_at_end: float = 120
+    stall: float = 1800
+    """Without any event while training."""
+    sinks_at_end: float = 20
+    poll: float = 0.2
+    pace: Pace = Pace()  # noqa: RUF009 frozen
+
+
+def folder_of(spec: RunSpec, environment: Environment) -> RunFolder:
+    """Where a run keeps its work on this machine. Raises ConfigError for a spec without storage."""
+    return run_folder(_storage_uri(spec), spec.run_name, environment)
+
+
+def run(
+    spec: RunSpec,
+    environment: Environment,
+    *,
+    sinks: Sequence[Sink] = (),
+    processes: int | None = None,
+    limits: Limits = Limits(),
+    worker: str = WORKER,
+) -> int:
+    """Runs, or goes on with, the run that `spec` describes. Returns the exit code of its class.
+
+    How it ended is the last event that the sinks get. `processes` None: as many as the spec asks for GPUs, which then
+    must be there; a number: that many, on the CPU where no GPU is. Runs in the main thread, which takes the signals.
+    """
+    with ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        try:
+            with interrupts.raising():
+                attempt = _get_ready(spec, environment, processes, limits, interrupts, stack)
+        except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
+            return _end_early(sinks, limits, as_error(caught, interrupts))
+        if attempt.start.is_published:
+            return _end_early(sinks, limits, None, message=f"already done: the adapter is {attempt.adapter_uri}")
+        return attempt.run(sinks, worker)
+
+
+def _get_ready(
+    spec: RunSpec,
+    environment: Environment,
+    processes: int | None,
+    limits: Limits,
+    interrupts: Interrupts,
+    stack: ExitStack,
+) -> Attempt:
+    """Everything that can go wrong at once goes wrong here, before anything heavy is imported or downloaded."""
+    machine = choose_machine(processes=processes, gpus=spec.resources.gpus, device=environment.device)
+    check_data(spec.data, environment)
+    store = open_store(_storage_uri(spec), spec.run_name, environment)
+    folder = folder_of(spec, environment)
+    stack.enter_context(lock.hold(folder.lock))
+    store.check(patience_seconds=limits.storage_at_start)
+    warnings: list[str] = []
+    start = restore.restore(folder, store, spec, warn=warnings.append)
+    journal = Journal(folder.events, folder.supervisor_log(start.attempt))
+    for warning in warnings:
+        journal.warn(warning)
+    return Attempt(
+        spec=spec,
+        environment=environment,
+        machine=machine,
+        store=store,
+        folder=folder,
+        start=start,
+        limits=limits,
+        interrupts=interrupts,
+        journal=journal,
+    )
+
+
+def _end_early(sinks: Sequence[Sink], limits: Limits, error: LorajobError | None, *, message: str = "") -> int:
+    """Tells the reports of an end before there was a log to write it to: the run may be another process's."""
+    fanout = Fanout(sinks, warn=lambda _: None)
+    fanout.post({"event": "end"} | _end_values(error, message))
+    fanout.close(limits.sinks_at_end)
+    return (error.failure if error else SUCCEEDED).code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One start of a run whose folder this process holds."""
+
+    spec: RunSpec
+    environment: Environment
+    machine: Machine
+    store: Store
+    folder: RunFolder
+    start: Start
+    limits: Limits
+    interrupts: Interrupts
+    journal: Journal
+
+    @property
+    def adapter_uri(self) -> str:
+        return f"{self.store.uri}/{ADAPTER}"
+
+    def run(self, sinks: Sequence[Sink], worker: str) -> int:
+        """The attempt, its end told and its results brought home. Returns the exit code."""
+        fanout = Fanout(sinks, warn=self.journal.warn)
+        follower = Follower(self.folder.events, fanout.post, poll_seconds=self.limits.poll)
+        keep = self.spec.train.keep_checkpoints
+        uploader = Uploader(self.store, self.folder, keep=keep, pace=self.limits.pace, warn=self.journal.warn)
+        follower.start()
+        uploader.start()
+        error: LorajobError | None = None
+        try:
+            self._work(follower, uploader, worker)
+        except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
+            error = self._explain(caught)
+        failed = self._bring_home(error, uploader)
+        error = self._verdict(error, failed)
+        self._tell_end(error, follower, fanout)
+        if failed is None:
+            # the log's last lines, which say how it ended
+            with suppress(KeyboardInterrupt):
+                uploader.drain(self.limits.sinks_at_end)
+        uploader.close()
+        return (error.failure if error else SUCCEEDED).code
+
+    def _work(self, follower: Follower, uploader: Uploader, worker: str) -> None:
+        """The story of a run."""
+        journal = self.journal
+        if self.start.step is not None:
+            journal.notice(f"going on from the checkpoint of step {self.start.step}")
+        with self.interrupts.raising():
+            journal.add("phase", name="fetch")
+            model = self._fetch()
+            journal.add("phase", name="data")
+            self._prepare_data(model)
+        if not self.start.is_trained:
+            journal.add("phase", name="train")
+            self._train(model, follower, worker)
+        journal.add("phase", name="publish")
+        self._publish(model)
+        uploader.adapter_is_ready()
+
+    def _fetch(self) -> FetchedModel:
+        from lorajob_runtime.fetch import fetch
+
+        model = fetch(self.spec.model, environment=self.environment, notify=self.journal.notice)
+        self.journal.add("report", name="model", source=model.source, revision=model.revision, path=str(model.path))
+        return model
+
+    def _prepare_data(self, model: FetchedModel) -> None:
+        from lorajob_runtime.data.prepare import prepare
+
+        data = localize(self.spec.data, self.folder.work, self.environment)
+        spec = dataclasses.replace(self.spec, data=data)
+        report = prepare(spec, model_path=model.path, folder=self.folder.data)
+        self.journal.add("report", name="data", **report.to_dict())
+
+    def _train(self, model: FetchedModel, follower: Follower, worker: str) -> None:
+        plan = TrainPlan(
+            spec=self.spec,
+            model_path=str(model.path),
+            model_source=model.source,
+            model_revision=model.revision,
+            device=self.machine.device,
+            resume_step=self.start.step,
+            attempt=self.start.attempt,
+        )
+        self.folder.plan.write_text(plan.dumps())
+        launch = Launch(
+            folder=self.folder,
+            attempt=self.start.attempt,
+            processes=self.machine.processes,
+            variables=environments.without_secrets(),
+            worker=worker,
+        )
+        training = Training(launch)
+        try:
+            self._watch(training, follower)
+        finally:
+            training.kill()
+        if (error := training.error()) is not None:
+            raise error
+
+    def _watch(self, training: Training, follower: Follower) -> None:
+        """Waits for training to end; passes a wish to stop on, and gives up on training that shows no life."""
+        is_asked = False
+        follower.listen_anew()
+        while not training.ended(within_seconds=self.limits.poll):
+            if self.interrupts.requested and not is_asked:
+                training.ask_to_stop()
+                self.journal.notice("stopping after this step with a checkpoint; Ctrl-C again ends at once")
+                is_asked = True
+            if follower.silent_seconds() > self.limits.stall:
+                raise StalledError(f"training gave no sign of life for {self.limits.stall:g} s")
+
+    def _publish(self, model: FetchedModel) -> None:
+        from lorajob_runtime.publish import publish
+
+        publish(self.folder, spec=self.spec, model=model)
+
+    def _explain(self, caught: BaseException) -> LorajobError:
+        error = as_error(caught, self.interrupts)
+        if error.failure is UNEXPECTED and caught is not error:
+            self.journal.trace(caught)
+            return LorajobError(f"{error.message}; more in {self.folder.supervisor_log(self.start.attempt)}")
+        return error
+
+    def _bring_home(self, error: LorajobError | None, uploader: Uploader) -> LorajobError | None:
+        """Waits, within a limit, until all that is finished is in storage. Returns why it is not."""
+        if isinstance(error, InterruptedByUserError):
+            return error
+        is_told = self.interrupts.requested
+
+        def tell_once() -> None:
+            nonlocal is_told
+            if self.interrupts.requested and not is_told:
+                self.journal.notice("finishing the upload; Ctrl-C again ends at once")
+                is_told = True
+
+        try:
+            return uploader.drain(self.limits.storage_at_end, tick=tell_once)
+        except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
+            return self._explain(caught)
+
+    def _verdict(self, error: LorajobError | None, failed: LorajobError | None) -> LorajobError | None:
+        """What the run ended with: an error of its own comes before results that did not reach storage."""
+        if failed is None or isinstance(failed, InterruptedByUserError):
+            return failed or error
+        message = (
+            f"{failed.message}; finished checkpoints are kept in {self.folder.checkpoints}, "
+            "and running the same command again uploads them"
+        )
+        if error is None or error.failure is STOPPED:
+            return type(failed)(message, hint=failed.hint)
+        self.journal.warn(message)
+        return error
+
+    def _tell_end(self, error: LorajobError | None, follower: Follower, fanout: Fanout) -> None:
+        """Writes how the run ended and lets the reports finish. Another Ctrl-C cuts it short."""
+        values = _end_values(error, f"the adapter is {self.adapter_uri}")
+        is_hurried = isinstance(error, InterruptedByUserError)
+        with suppress(KeyboardInterrupt):
+            try:
+                self.journal.add("end", **values)
+            except OSError:
+                # a full disk takes no more lines; the reports get this one all the same
+                follower.stop()
+                fanout.post({"event": "end"} | values)
+            follower.stop()
+            fanout.close(_HURRY_SECONDS if is_hurried else self.limits.sinks_at_end)
+        self.journal.close()
+
+
+def as_error(caught: BaseException, interrupts: Interrupts) -> LorajobError:
+    """Whatever ended a run, as an error that has a class."""
+    if isinstance(caught, LorajobError):
+        return caught
+    if isinstance(caught, KeyboardInterrupt):
+        if interrupts.aborted:
+            return InterruptedByUserError("ended at once; finished checkpoints are kept and uploaded at the next start")
+        return StoppedError("stopped before a step of training was made")
+    if isinstance(caught, MemoryError):
+        return OutOfMemoryError("the memory of this machine was used up")
+    text = f"{type(caught).__name__}: {caught}"
+    if isinstance(caught, OSError) and caught.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"no space left on the disk of {caught.filename or 'the run folder'}")
+    if "No space left on device" in text:
+        return StorageError(f"a disk is full ({text[:300]})")
+    return LorajobError(text[:500])
+
+
+def _end_values(error: LorajobError | None, message: str) -> dict[str, object]:
+    if error is None:
+        return {"exit_code": SUCCEEDED.code, "class": SUCCEEDED.name, "message": message, "hint": ""}
+    return {
+        "exit_code": error.failure.code,
+        "class": error.failure.name,
+        "message": error.message,
+        "hint": error.hint,
+    }
+
+
+def _storage_uri(spec: RunSpec) -> str:
+    if spec.storage.uri is None:
+        raise ConfigError("storage.uri is null: a run needs a place for its results, s3://bucket/prefix or a folder")
+    return spec.storage.uri

@@ -1,0 +1,145 @@
+"""The thread that keeps storage up to date beside training, and holds out while storage is away."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lorajob_runtime.exits import LorajobError, StorageError
+from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.mirror import Mirror
+from lorajob_runtime.store import Store
+
+_LONGEST_PAUSE_SECONDS = 60.0
+_LONGEST_LAST_PAUSE_SECONDS = 5.0
+_TICK_SECONDS = 0.2
+_LET_GO_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pace:
+    """How often the uploader does what, in seconds."""
+
+    look: float = 1.0
+    events: float = 30.0
+    retry: float = 1.0
+    """The pause after a failure; it doubles with each further one, up to a minute, at the end of the run up to 5 s."""
+
+
+class Uploader:
+    """Uploads finished checkpoints and the event log as they come; the rest on `drain`."""
+
+    def __init__(self, store: Store, folder: RunFolder, *, keep: int, pace: Pace, warn: Callable[[str], None]) -> None:
+        """`keep`: how many checkpoints stay resumable. `warn` is told when storage goes and when it is back."""
+        self._mirror = Mirror(store, folder, keep=keep)
+        self._kept_in = folder.checkpoints
+        self._pace = pace
+        self._warn = warn
+        self._events_due = time.monotonic() + pace.events
+        self._changed = threading.Condition()
+        self._asked = 0
+        self._served = 0
+        self._adapter_is_ready = False
+        self._is_closed = False
+        self._error: LorajobError | None = None
+        self._fault: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="uploader", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def adapter_is_ready(self) -> None:
+        """From now on the adapter is uploaded too."""
+        self._adapter_is_ready = True
+
+    def drain(self, limit_seconds: float, *, tick: Callable[[], None] = lambda: None) -> LorajobError | None:
+        """Waits until all there is now has been uploaded, logs too. Returns why not, when the limit comes first.
+
+        A refusal that waiting cannot change (a wrong key, a bucket that is gone) ends the wait at once. `tick` is
+        called several times a second.
+        """
+        deadline = time.monotonic() + limit_seconds
+        with self._changed:
+            self._error = None
+            self._asked += 1
+            asked = self._asked
+            self._changed.notify_all()
+        while True:
+            with self._changed:
+                left = deadline - time.monotonic()
+                self._changed.wait_for(
+                    lambda: self._served >= asked or self._is_hopeless(), max(0, min(_TICK_SECONDS, left))
+                )
+                if self._fault is not None:
+                    raise self._fault
+                if self._served >= asked:
+                    return None
+                if self._is_hopeless() or left <= 0:
+                    return self._error or StorageError(f"storage did not take everything within {limit_seconds:g} s")
+            tick()
+
+    def close(self) -> None:
+        """Ends the thread; one that hangs in a call to storage is left behind."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        self._thread.join(_LET_GO_SECONDS)
+
+    def _is_hopeless(self) -> bool:
+        return self._fault is not None or (self._error is not None and self._error.failure.final)
+
+    def _run(self) -> None:
+        try:
+            self._keep_up()
+        except Exception as error:  # noqa: BLE001 a fault in this thread must reach the one that waits for it
+            with self._changed:
+                self._fault = error
+                self._changed.notify_all()
+
+    def _keep_up(self) -> None:
+        failures = 0
+        while not self._is_closed:
+            asked = self._asked
+            try:
+                self._upload(all_of_it=asked > self._served)
+            except (LorajobError, OSError) as error:
+                failures += 1
+                self._failed(error, first=failures == 1)
+            else:
+                if failures:
+                    self._warn("storage answers again: everything finished is uploaded")
+                failures = 0
+            with self._changed:
+                if not failures:
+                    self._served = asked
+                    self._changed.notify_all()
+                if self._asked == asked and not self._is_closed:
+                    self._changed.wait(self._pause(failures))
+
+    def _upload(self, *, all_of_it: bool) -> None:
+        self._mirror.checkpoints()
+        if all_of_it and self._adapter_is_ready:
+            self._mirror.adapter()
+        if all_of_it:
+            self._mirror.logs()
+        if all_of_it or time.monotonic() >= self._events_due:
+            self._mirror.events()
+            self._events_due = time.monotonic() + self._pace.events
+
+    def _pause(self, failures: int) -> float:
+        if failures == 0:
+            return self._pace.look
+        longest = _LONGEST_PAUSE_SECONDS if self._asked == self._served else _LONGEST_LAST_PAUSE_SECONDS
+        return float(min(self._pace.retry * 2 ** min(failures - 1, 16), longest))
+
+    def _failed(self, error: LorajobError | OSError, *, first: bool) -> None:
+        known = error if isinstance(error, LorajobError) else StorageError(f"cannot upload: {error}")
+        if first:
+            self._warn(
+                f"{known.message}; the run goes on, what is finished is kept in {self._kept_in} and uploaded later"
+            )
+        with self._changed:
+            self._error = known
+            self._changed.notify_all()

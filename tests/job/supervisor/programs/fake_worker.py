@@ -1,0 +1,81 @@
+"""A training process without training: appends steps and writes checkpoints as the real one does.
+
+FAKE_WORKER in the environment says how: {"total": 6, "save": 2, "hold": 3, "fail": {"rank": 0, "step": 3, …}}
+    hold     at this step it waits until it is asked to stop
+    deaf     it does not hear that it is asked to stop
+    fail     that rank ends at that step: "class" writes a cause, "signal" kills itself, "words" prints and exits 1
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from lorajob_runtime import checkpoint, exits, layout
+from lorajob_runtime.events import EventLog
+from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.train import plan as plans
+
+
+def main() -> int:
+    folder = RunFolder(Path(sys.argv[1]))
+    plan = plans.loads(folder.plan.read_text())
+    orders: dict[str, Any] = json.loads(os.environ["FAKE_WORKER"])
+    rank = int(os.environ["RANK"])
+    log_path = folder.log(plan.attempt, rank)
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    log_path.write_text(f"rank {rank} of {os.environ['WORLD_SIZE']}, {os.environ['OMP_NUM_THREADS']} threads\n")
+    (folder.work / f"pid-{rank}").write_text(str(os.getpid()))
+    log = EventLog(folder.events)
+    first = (plan.resume_step or 0) + 1
+    for step in range(first, orders["total"] + 1):
+        if rank == 0:
+            log.append("step", step=step, total_steps=orders["total"], loss=1 / step)
+        _fail(orders, rank, step, folder)
+        while step == orders.get("hold") and (orders.get("deaf") or not folder.stop_request.exists()):
+            time.sleep(0.01)
+        stopping = folder.stop_request.exists() and not orders.get("deaf")
+        last = step == orders["total"]
+        if rank == 0 and (step % orders["save"] == 0 or last or stopping):
+            checkpoint.save(folder, step, lambda draft, step=step, last=last: _write(draft, step, last))
+            log.append("checkpoint", step=step, path=f"checkpoints/step-{step:06d}")
+        if stopping and not last:
+            return _leave(folder, rank, "stopped", f"stopped at step {step} of {orders['total']}, with a checkpoint")
+        time.sleep(orders.get("seconds", 0))
+    return 0
+
+
+def _fail(orders: dict[str, Any], rank: int, step: int, folder: RunFolder) -> None:
+    for failure in orders.get("failures", []):
+        if failure["rank"] != rank or failure["step"] != step:
+            continue
+        if "words" in failure:
+            print(failure["words"], flush=True)
+            os._exit(1)
+        if "signal" in failure:
+            os.kill(os.getpid(), failure["signal"])
+        os._exit(_leave(folder, rank, failure["class"], failure["message"]))
+
+
+def _leave(folder: RunFolder, rank: int, name: str, message: str) -> int:
+    failure = exits.from_name(name)
+    cause = {"exit_code": failure.code, "class": name, "message": message, "hint": failure.hint}
+    folder.cause(rank).write_text(json.dumps(cause))
+    return failure.code
+
+
+def _write(draft: Path, step: int, last: bool) -> None:
+    (draft / layout.ADAPTER_WEIGHTS).write_bytes(f"adapter of step {step}".encode())
+    (draft / layout.ADAPTER_CONFIG).write_text("{}")
+    (draft / layout.OPTIMIZER).write_bytes(f"optimizer of step {step}".encode())
+    (draft / layout.STATE).write_text(json.dumps({"step": step, "finished": last}))
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)
