@@ -1,0 +1,212 @@
+"""A loaded model that answers: streamed, one conversation at a time, or many side by side."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorajob_runtime.data.conversation import Message
+from lorajob_runtime.data.render import prompt_ids, stop_ids
+from lorajob_runtime.data.tokenizer import Tokenizer, encode, load_tokenizer, start_ids
+from lorajob_runtime.exits import DataError, LorajobError, ModelError, OutOfMemoryError
+
+Conversation = Sequence[Message]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How the next token is chosen. At temperature 0 the likeliest; else the model's own top-k and top-p hold."""
+
+    max_new_tokens: int = 512
+    temperature: float = 0.0
+    top_k: int | None = None
+    seed: int | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of transformers' `generate`."""
+        if self.temperature == 0:
+            return {"do_sample": False}
+        return {"do_sample": True, "temperature": self.temperature} | ({"top_k": self.top_k} if self.top_k else {})
+
+
+class Generator:
+    """A base model with its adapter. `base=True` asks the base model alone, without loading it again."""
+
+    def __init__(self, model: Any, tokenizer: Tokenizer, *, thinking: bool) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._thinking = thinking
+        self._stops = stop_ids(tokenizer)
+
+    @classmethod
+    def load(cls, model: Path, adapter: Path, *, thinking: bool, trust_remote_code: bool = False) -> Generator:
+        """Loads base and adapter on the GPUs, or on the CPU where there are none.
+
+        Raises ModelError when they cannot be loaded or do not go together, OutOfMemoryError.
+        """
+        import torch
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
+
+        from lorajob_runtime.train.model import DTYPES, choose_precision
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            base = AutoModelForCausalLM.from_pretrained(
+                model,
+                dtype=DTYPES[choose_precision("auto", device)],
+                device_map="auto" if device.type == "cuda" else None,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+            )
+            tuned = PeftModel.from_pretrained(base, str(adapter)).eval()
+        except torch.OutOfMemoryError as error:
+            raise _out_of_memory(error) from error
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise ModelError(f"the adapter {adapter} cannot be loaded on {model}: {reason}") from error
+        # its own tokenizer is training's; one that needs the repository's code is only beside the base
+        own = (adapter / "tokenizer.json").is_file()
+        tokenizer = load_tokenizer(adapter if own else model, trust_remote_code=trust_remote_code)
+        return cls(tuned, tokenizer, thinking=thinking)
+
+    def prompt(self, conversation: Conversation) -> list[int]:
+        """Token ids that are sent, as training put them before an answer. Raises DataError when they do not fit."""
+        if self._tokenizer.chat_template:
+            ids = prompt_ids(self._tokenizer, conversation, self._thinking)
+        else:
+            # a model that was trained on plain text goes on with it
+            text = "\n".join(message["content"] for message in conversation)
+            ids = start_ids(self._tokenizer) + encode(self._tokenizer, [text])[0]
+        if len(ids) >= self._window:
+            raise DataError(f"the conversation has {len(ids)} tokens, and the model takes {self._window}", hint="")
+        return ids
+
+    def stream(self, conversation: Conversation, sampling: Sampling, *, base: bool = False) -> Iterator[str]:
+        """The answer in pieces as it is made. Closing the iterator ends it."""
+        ids = self.prompt(conversation)
+        stop = threading.Event()
+        tokens: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
+
+        def answer() -> None:
+            try:
+                self._generate([ids], sampling, base=base, streamer=_Streamer(tokens), stop=stop)
+            except BaseException as error:  # noqa: BLE001 - raised again where the answer is read
+                tokens.put(error)
+            tokens.put(None)
+
+        worker = threading.Thread(target=answer, name="generate", daemon=True)
+        worker.start()
+        try:
+            yield from self._pieces(tokens)
+        finally:
+            stop.set()
+            worker.join()
+
+    def batch(self, conversations: Sequence[Conversation], sampling: Sampling, *, base: bool = False) -> list[str]:
+        """The answers to several conversations, made side by side: prompts are padded on the left to one length."""
+        prompts = [self.prompt(conversation) for conversation in conversations]
+        width = max(len(ids) for ids in prompts)
+        output = self._generate(prompts, sampling, base=base)
+        return [self._text(row[width:]).strip() for row in output.tolist()]
+
+    def _generate(
+        self,
+        prompts: Sequence[list[int]],
+        sampling: Sampling,
+        *,
+        base: bool,
+        streamer: _Streamer | None = None,
+        stop: threading.Event | None = None,
+    ) -> Any:
+        """Prompt and answer ids [prompts, longest prompt + longest answer], padded."""
+        import torch
+        from transformers import StoppingCriteriaList
+
+        width = max(len(ids) for ids in prompts)
+        pad = self._pad
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in prompts], device=self._model.device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=self._model.device)
+        if sampling.seed is not None:
+            torch.manual_seed(sampling.seed)
+        adapter: AbstractContextManager[Any] = self._model.disable_adapter() if base else nullcontext()
+        criteria = [lambda ids, _, **__: torch.full((len(ids),), stop.is_set(), device=ids.device)] if stop else []
+        try:
+            with adapter, torch.inference_mode():
+                return self._model.generate(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    max_new_tokens=min(sampling.max_new_tokens, self._window - width),
+                    eos_token_id=self._stops or None,
+                    pad_token_id=pad,
+                    use_cache=True,
+                    streamer=streamer,
+                    stopping_criteria=StoppingCriteriaList(criteria),
+                    **sampling.options(),
+                )
+        except torch.OutOfMemoryError as error:
+            raise _out_of_memory(error) from error
+
+    def _pieces(self, tokens: queue.SimpleQueue[int | BaseException | None]) -> Iterator[str]:
+        """Text as whole characters come. What a token says depends on the ones before."""
+        ids: list[int] = []
+        known, shown = 0, 0
+        while (token := tokens.get()) is not None:
+            if isinstance(token, BaseException):
+                raise token
+            ids.append(token)
+            before, text = self._text(ids[known:shown]), self._text(ids[known:])
+            if len(text) > len(before) and not text.endswith("\ufffd"):
+                yield text[len(before) :]
+                known, shown = shown, len(ids)
+        if rest := self._text(ids[known:])[len(self._text(ids[known:shown])) :]:
+            yield rest
+
+    def _text(self, ids: Sequence[int]) -> str:
+        """Text of answer ids up to the token that ended it."""
+        ends = (index for index, token in enumerate(ids) if token in self._stops)
+        text: str = self._tokenizer.decode(list(ids[: next(ends, len(ids))]), skip_special_tokens=True)
+        return text
+
+    @property
+    def _pad(self) -> int:
+        if self._stops:
+            return self._stops[0]
+        pad = self._tokenizer.pad_token_id
+        return 0 if pad is None else int(pad)
+
+    @property
+    def _window(self) -> int:
+        """Most tokens that the model takes, prompt and answer."""
+        config = self._model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or 1 << 20)
+
+
+class _Streamer:
+    """Hands token ids on as transformers makes them; what comes first is the prompt."""
+
+    def __init__(self, tokens: queue.SimpleQueue[int | BaseException | None]) -> None:
+        self._tokens = tokens
+        self._prompt_seen = False
+
+    def put(self, ids: Any) -> None:
+        if self._prompt_seen:
+            for token in ids.flatten().tolist():
+                self._tokens.put(token)
+        self._prompt_seen = True
+
+    def end(self) -> None:
+        """Nothing to do: the thread's end says it."""
+
+
+def _out_of_memory(error: BaseException) -> LorajobError:
+    reason = str(error).split("\n")[0]
+    return OutOfMemoryError(f"the model does not fit: {reason}", hint="use a GPU with more memory, or fewer tokens")

@@ -1,0 +1,97 @@
+"""One call of `lorajob generate`, from the request to the last answer."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from lorajob_runtime import environment as environment_module
+from lorajob_runtime import fetch
+from lorajob_runtime.environment import Environment
+from lorajob_runtime.exits import DataError
+from lorajob_runtime.generate import batch, talk, target
+from lorajob_runtime.generate.generator import Generator, Sampling
+from lorajob_runtime.generate.request import Request
+
+
+def run(
+    request: Request,
+    stdout: TextIO,
+    stdin: TextIO,
+    *,
+    environment: Environment | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> None:
+    """Answers go to `stdout`, everything else to `notify` (default: stderr).
+
+    Raises ConfigError, DataError, ModelError and what fetching the base model raises; KeyboardInterrupt for a Ctrl-C
+    outside of a conversation.
+    """
+    say = notify or _to_stderr
+    settings = environment or environment_module.read()
+    lines = _lines(request.file, stdin) if request.file is not None else []
+    with target.find(
+        request.target,
+        storage=request.storage,
+        environment=settings,
+        trust_remote_code=request.trust_remote_code,
+    ) as found:
+        system = found.system if request.system is None else request.system or None
+        rows = batch.parse(lines, system=system) if request.file is not None else []
+        _answer(request, found, rows, system, settings, stdin, stdout, say)
+
+
+def _answer(
+    request: Request,
+    found: target.Target,
+    rows: list[batch.Row],
+    system: str | None,
+    environment: Environment,
+    stdin: TextIO,
+    stdout: TextIO,
+    say: Callable[[str], None],
+) -> None:
+    model = fetch.fetch(found.base, environment=environment, notify=say)
+    generator = Generator.load(
+        model.path, found.adapter, thinking=found.thinking, trust_remote_code=request.trust_remote_code
+    )
+    sampling = Sampling(
+        max_new_tokens=request.max_new_tokens,
+        temperature=request.temperature,
+        top_k=request.top_k,
+        seed=request.seed,
+    )
+    if request.file is not None:
+        for item in batch.answers(rows, generator, sampling, compare_base=request.compare_base):
+            stdout.write(json.dumps(item, ensure_ascii=False) + "\n")
+            stdout.flush()
+    elif request.prompt is not None:
+        show = talk.show_both if request.compare_base else talk.show
+        show(generator, sampling, batch.conversation(request.prompt, system), stdout)
+    else:
+        talk.talk(
+            generator,
+            sampling,
+            system=system,
+            compare_base=request.compare_base,
+            stdin=stdin,
+            stdout=stdout,
+            notify=say,
+        )
+
+
+def _lines(file: str, stdin: TextIO) -> list[str]:
+    if file == "-":
+        return stdin.readlines()
+    try:
+        return Path(file).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read: {error}", hint="") from error
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,109 @@
+"""Makes a run's adapter/ from its final checkpoint, all of it or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lorajob_runtime import checkpoint, events, layout
+from lorajob_runtime.exits import LorajobError, StorageError
+from lorajob_runtime.fetch import FetchedModel
+from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.publish import card, curve
+from lorajob_runtime.publish.base import BaseModel, describe
+from lorajob_runtime.publish.facts import RunFacts, gather, installed_versions
+from lorajob_runtime.publish.info import AdapterInfo
+from lorajob_runtime.spec import RunSpec
+
+_NOT_PUBLISHED = frozenset({*layout.RESUME_ONLY, layout.MANIFEST, layout.ADAPTER_CONFIG})
+
+
+def publish(folder: RunFolder, *, spec: RunSpec, model: FetchedModel) -> Path:
+    """Writes the adapter folder, replacing an older one; returns its path.
+
+    Raises StorageError when the disk does not take it, LorajobError when training has not finished.
+    """
+    source = _final_checkpoint(folder)
+    base = describe(spec.model.name, model.source, model.revision)
+    draft = folder.adapter.with_name(f".{folder.adapter.name}.new")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        _fill(draft, source, base)
+        _describe(draft, folder, spec, base, model)
+        _replace(draft, folder.adapter)
+    except OSError as error:
+        raise StorageError(f"{folder.adapter} cannot be written: {error.strerror or error}") from error
+    return folder.adapter
+
+
+def _final_checkpoint(folder: RunFolder) -> Path:
+    steps = checkpoint.steps(folder)
+    path = folder.checkpoint(steps[-1]) if steps else None
+    if path is None or not checkpoint.read_state(path).get("finished"):
+        raise LorajobError(f"{folder.root} has no checkpoint of a finished training: there is nothing to publish")
+    return path
+
+
+def _fill(draft: Path, source: Path, base: BaseModel) -> None:
+    """Weights and tokenizer as they are, and PEFT's configuration naming a base that others can load."""
+    for path in sorted(source.iterdir()):
+        if path.name not in _NOT_PUBLISHED and not path.name.startswith("."):
+            _link(path, draft / path.name)
+    config: dict[str, Any] = json.loads((source / layout.ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    config |= {"base_model_name_or_path": base.load_name, "revision": base.hub_revision, "inference_mode": True}
+    (draft / layout.ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _describe(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel, model: FetchedModel) -> None:
+    """Model card, curve, and what `generate` needs."""
+    AdapterInfo(
+        run=spec.run_name,
+        model=spec.model.name,
+        source=model.source,
+        revision=model.revision,
+        system=spec.data.system,
+        thinking=spec.data.thinking,
+    ).write(draft)
+    facts = _facts(draft, folder, spec, base)
+    if facts.losses:
+        curve.draw(facts.losses, facts.evaluations, draft / layout.LOSS_CURVE, title=spec.run_name)
+    (draft / layout.MODEL_CARD).write_text(card.render(facts), encoding="utf-8")
+
+
+def _facts(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel) -> RunFacts:
+    report = folder.data / "report.json"
+    return gather(
+        events.read(folder.events),
+        spec=spec,
+        base=base,
+        data=json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {},
+        versions=installed_versions(),
+        thinking_switch=_has_thinking_switch(draft),
+    )
+
+
+def _has_thinking_switch(tokenizer: Path) -> bool:
+    """Whether the chat template beside the adapter asks for `enable_thinking`."""
+    files = (tokenizer / "chat_template.jinja", tokenizer / "tokenizer_config.json")
+    return any("enable_thinking" in path.read_text(encoding="utf-8") for path in files if path.is_file())
+
+
+def _link(path: Path, target: Path) -> None:
+    """A second name for a file that nobody writes to any more; a copy where the disk has no links."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)
+
+
+def _replace(draft: Path, target: Path) -> None:
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    draft.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

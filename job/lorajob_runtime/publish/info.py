@@ -1,0 +1,49 @@
+"""lorajob.json beside an adapter: what `lorajob generate` must know to ask the model as training did."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lorajob_runtime.spec import ModelSpec
+
+FILE = "lorajob.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdapterInfo:
+    """Of which run an adapter is, on which base, and how its prompts were made.
+
+    `source` and `revision` are FetchedModel's: they find the same base weights again.
+    """
+
+    run: str
+    model: str
+    source: str
+    revision: str
+    system: str | None
+    thinking: bool
+
+    def base(self, *, trust_remote_code: bool) -> ModelSpec:
+        """The base model to fetch. Whether its code may run is the caller's word, never the adapter's."""
+        pinned = self.source.startswith(("modelscope:", "hf:"))
+        return ModelSpec(
+            name=self.model,
+            source=self.source,
+            revision=self.revision if pinned else None,
+            trust_remote_code=trust_remote_code,
+        )
+
+    def write(self, folder: Path) -> None:
+        """Puts the file into an adapter's folder."""
+        (folder / FILE).write_text(json.dumps(asdict(self), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> AdapterInfo | None:
+    """What lies in an adapter's folder; None where there is none, or none that can be read."""
+    try:
+        values = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return AdapterInfo(**{name: values[name] for name in AdapterInfo.__slots__})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
