@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import click
@@ -69,7 +70,7 @@ class FieldType(click.ParamType[Any]):
         if not isinstance(value, str):
             return value
         try:
-            return fields.convert(self.expected, _read(self.expected, value), flag)
+            return fields.convert(self.expected, _read(self.expected, value, flag), flag)
         except ConfigError as error:
             raise UsageError(error.message) from error
 
@@ -100,6 +101,26 @@ def options(*prefixes: str, without: Iterable[str] = ()) -> list[click.Parameter
 def option(*declarations: str, section: str = "Options", **keywords: Any) -> Callable[[Callable[..., Any]], Any]:
     """`click.option` with a heading."""
     return click.option(*declarations, cls=SectionOption, section=section, **keywords)
+
+
+files_option = option(
+    "-f",
+    "--file",
+    "files",
+    section="Run",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Spec file; of several the later ones win, field by field. [./lorajob.yaml if there is one]",
+)
+
+settings_option = option(
+    "--set",
+    "settings",
+    section="Run",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Any field by its path in the file, e.g. train.maxSteps=8. Wins over flags.",
+)
 
 
 def flag_fields(*prefixes: str) -> Iterator[tuple[str, Any, Any]]:
@@ -133,32 +154,32 @@ def default_text(path: str, default: Any) -> str:
     )
 
 
-def _read(expected: Any, text: str) -> object:
+def _read(expected: Any, text: str, flag: str) -> object:
     """The text of a flag as plain data: split for lists and mappings, text as it is, else as in a spec file."""
     choices = fields.alternatives(expected)
-    if any(typing.get_origin(choice) is tuple for choice in choices) and text not in _words(expected):
+    if str in choices or text in _literals(expected):
+        return text
+    if any(typing.get_origin(choice) is tuple for choice in choices):
         return [part.strip() for part in text.split(",") if part.strip()]
     if any(typing.get_origin(choice) is dict for choice in choices):
         pairs = [part.partition("=") for part in text.split(",")]
         if not all(role.strip() and equals and column.strip() for role, equals, column in pairs):
-            return text
+            raise ConfigError(f"{flag} is {text!r}: it must be ROLE=COLUMN,ROLE=COLUMN,…")
         return {role.strip(): column.strip() for role, _, column in pairs}
-    if str in choices or text in _words(expected):
-        return text
     from lorajob import specfile  # the YAML parser is loaded when a number is read
 
     return specfile.scalar(text)
 
 
+def _literals(expected: Any) -> list[str]:
+    """The words of a type that stand for themselves."""
+    literals = (choice for choice in fields.alternatives(expected) if typing.get_origin(choice) is Literal)
+    return [str(word) for choice in literals for word in typing.get_args(choice)]
+
+
 def _words(expected: Any) -> list[str]:
-    """The words that a type allows by name."""
-    found: list[str] = []
-    for choice in fields.alternatives(expected):
-        if typing.get_origin(choice) is Literal:
-            found += [str(word) for word in typing.get_args(choice)]
-        elif choice is bool:
-            found += ["true", "false"]
-    return found
+    """Every word that may be given for a type that allows only a few."""
+    return _literals(expected) + (["true", "false"] if bool in fields.alternatives(expected) else [])
 
 
 def _metavar(path: str, expected: Any) -> str:

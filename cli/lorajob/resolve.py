@@ -24,6 +24,19 @@ _SECTIONS = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Resolved:
+    """The spec of a run, what of it the user gave, and the files that were read."""
+
+    spec: RunSpec
+    given: dict[str, Any]
+    files: tuple[Path, ...]
+
+    def gives(self, path: str) -> bool:
+        """Whether a field comes from the user, not from the recipe or the defaults."""
+        return _has(self.given, path)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
     """Fields from one place, and how to name that place in an error."""
 
@@ -44,13 +57,14 @@ class Layer:
 
 def resolve(
     files: Sequence[Path] = (), flags: Mapping[str, Any] | None = None, settings: Sequence[str] = ()
-) -> RunSpec:
+) -> Resolved:
     """The spec of a run.
 
     `files` in order, the later ones winning; without any, ./lorajob.yaml if there is one. `flags` is path -> value,
     `settings` are the texts of --set. Raises UsageError, which names the place that the wrong value came from.
     """
-    layers = [_file_layer(path) for path in files or _default_files()]
+    files = tuple(files) or _default_files()
+    layers = [_file_layer(path) for path in files]
     layers += [Layer(values=spec.nest(path, value)) for path, value in (flags or {}).items()]
     layers += [_setting_layer(text) for text in settings]
     for layer in layers:
@@ -59,9 +73,10 @@ def resolve(
     name = given.get("model", {}).get("name") or RunSpec().model.name
     entry = catalog.find(name)
     try:
-        return spec.parse(spec.merge(entry.recipe if entry else {}, given))
+        resolved = spec.parse(spec.merge(entry.recipe if entry else {}, given))
     except ConfigError as error:
         raise _complaint(layers, error) from error
+    return Resolved(spec=resolved, given=given, files=tuple(files))
 
 
 def path_in(message: str) -> str:
@@ -70,8 +85,8 @@ def path_in(message: str) -> str:
     return match[1] if match else ""
 
 
-def _default_files() -> list[Path]:
-    return [DEFAULT_FILE] if DEFAULT_FILE.exists() else []
+def _default_files() -> tuple[Path, ...]:
+    return (DEFAULT_FILE,) if DEFAULT_FILE.exists() else ()
 
 
 def _file_layer(path: Path) -> Layer:
@@ -84,9 +99,10 @@ def _setting_layer(text: str) -> Layer:
     if not equals:
         raise UsageError(f"--set {text}: it must be FIELD=VALUE, like train.maxSteps=8")
     try:
-        return Layer(values=spec.nest(path.strip(), specfile.scalar(value)), setting=text)
+        nested = spec.nest(path.strip(), specfile.scalar(value))
     except ConfigError as error:
         raise UsageError(f"--set {text}: {error.message}") from error
+    return Layer(values=nested, setting=text)
 
 
 def _check(layer: Layer) -> None:

@@ -76,15 +76,23 @@ def scalar(text: str) -> Any:
 
 
 def dumps(value: dict[str, Any]) -> str:
-    """A mapping as YAML in the order of its keys."""
+    """A mapping as YAML in the order of its keys; whole numbers are written without a point."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.allow_unicode = True
     yaml.width = 4096
     stream = io.StringIO()
-    yaml.dump(value, stream)
+    yaml.dump(_plain(value), stream)
     return stream.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _yaml() -> YAML:

@@ -17,6 +17,7 @@ from lorajob.command import Command
 from lorajob.summary import Summary, location
 from lorajob_runtime import spec as specs
 from lorajob_runtime.exits import STOPPED, SUCCEEDED
+from lorajob_runtime.processes import visible_gpus
 from lorajob_runtime.spec import RunSpec, StorageSpec
 
 DEFAULT_STORAGE = "./runs"
@@ -32,23 +33,8 @@ DEFAULT_STORAGE = "./runs"
     ],
     params=flags.options(),
 )
-@flags.option(
-    "-f",
-    "--file",
-    "files",
-    section="Run",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Spec file; of several the later ones win, field by field. [./lorajob.yaml if there is one]",
-)
-@flags.option(
-    "--set",
-    "settings",
-    section="Run",
-    multiple=True,
-    metavar="FIELD=VALUE",
-    help="Any field by its path in the file, e.g. train.maxSteps=8. Wins over flags.",
-)
+@flags.files_option
+@flags.settings_option
 @flags.option(
     "-p",
     "--processes",
@@ -81,11 +67,15 @@ def command(
     The result is STORAGE/NAME/adapter. The same command with the same name goes on from the last checkpoint. What no
     flag says comes from ./lorajob.yaml, then from the model's recipe, then from the defaults shown here.
     """
-    given = flags.given(context)
-    spec = complete(resolve.resolve(files, given, settings))
+    resolved = resolve.resolve(files, flags.given(context), settings)
+    spec = complete(resolved.spec)
     if dry_run:
         click.echo(specfile.dumps(specs.to_dict(spec, defaults=True)), nl=False)
         return SUCCEEDED.code
+    for path in resolved.files:
+        click.echo(f"spec: {path}", err=True)
+    if processes is None and not resolved.gives("resources.gpus"):
+        processes = visible_gpus() or 1
     return train(spec, processes=processes, output=output)
 
 
@@ -101,9 +91,9 @@ def complete(spec: RunSpec) -> RunSpec:
 def train(spec: RunSpec, *, processes: int | None, output: str) -> int:
     """Runs the supervisor in this process and prints what it came to. Returns the exit code of the run."""
     from lorajob_runtime.report.console import Console
-    from lorajob_runtime.report.jsonl import JsonLines
 
     from lorajob_runtime import environment, supervisor
+    from lorajob_runtime.report.jsonl import JsonLines
 
     summary = Summary()
     progress = JsonLines(sys.stdout) if output == "json" else Console(sys.stderr)

@@ -1,0 +1,64 @@
+"""`lorajob data check`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lorajob import flags, resolve
+from lorajob.command import Command
+from lorajob_runtime.exits import DATA, SUCCEEDED
+from lorajob_runtime.spec import API_VERSION
+
+MODEL_FIELDS = ("model.name", "model.source", "model.revision", "model.trustRemoteCode")
+
+
+@click.command(
+    "check",
+    cls=Command,
+    examples=[
+        "lorajob data check poems.json",
+        "lorajob data check law.jsonl -m qwen3-8b --columns system=instruction,instruction=input,output=output",
+    ],
+    params=flags.options(*MODEL_FIELDS, "data.", without=["data.source"]),
+)
+@click.argument("source", metavar="[FILE]", required=False)
+@flags.files_option
+@flags.settings_option
+@flags.option("--rows-shown", default=3, metavar="N", type=click.IntRange(min=0), help="Rows shown as trained. [3]")
+@flags.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form of the output. [text]")
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    source: str | None,
+    files: Sequence[Path],
+    settings: Sequence[str],
+    rows_shown: int,
+    output: str,
+    **_: Any,
+) -> int:
+    """Show how a dataset would be trained on: the form of its rows, what the model sees, and which tokens carry loss.
+
+    No weights are loaded and nothing is trained. Ends with 11 when a run with this dataset would.
+    """
+    given = flags.given(context) | ({"data.source": source} if source else {})
+    spec = resolve.resolve(files, given, settings).spec
+
+    from lorajob_runtime import environment
+    from lorajob_runtime.data.check import check, check_text, to_dict
+    from lorajob_runtime.fetch import fetch
+
+    model = fetch(spec.model, environment=environment.read(), notify=lambda line: click.echo(line, err=True))
+    report = check(spec, model_path=model.path, shown_rows=rows_shown)
+    if output == "json":
+        document = {"apiVersion": API_VERSION, "kind": "DataCheck"} | to_dict(report)
+        click.echo(json.dumps(document, ensure_ascii=False, indent=2))
+    else:
+        click.echo(check_text(report, colour=sys.stdout.isatty()), nl=False)
+    return SUCCEEDED.code if report.problem is None else DATA.code

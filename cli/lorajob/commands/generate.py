@@ -1,0 +1,89 @@
+"""`lorajob generate`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from lorajob.command import Command
+from lorajob.errors import UsageError
+from lorajob.flags import option
+from lorajob_runtime.exits import ConfigError
+
+
+@click.command(
+    "generate",
+    cls=Command,
+    examples=[
+        "lorajob generate zhenhuan --prompt 'Who are you?' --base",
+        "lorajob generate runs/zhenhuan/adapter",
+        "lorajob generate s3://models/lora/zhenhuan --file questions.txt > answers.jsonl",
+    ],
+)
+@click.argument("target", metavar="RUN|DIR")
+@option("--prompt", section="What to ask", metavar="TEXT", help="One question. [a conversation]")
+@option(
+    "--file",
+    section="What to ask",
+    metavar="FILE",
+    help="One question a line, text or JSON; answers are JSON lines. - is the standard input.",
+)
+@option("--system", section="What to ask", metavar="TEXT", help="System prompt; '' for none. [as trained]")
+@option("--base", "compare_base", section="What to ask", is_flag=True, help="Ask the untuned model too, to compare.")
+@option("--max-new-tokens", section="How to answer", type=int, default=512, help="Longest answer in tokens. [512]")
+@option(
+    "--temperature",
+    section="How to answer",
+    type=float,
+    default=0.0,
+    help="Above 0 tokens are drawn, the more freely the higher. [0: the likeliest each time]",
+)
+@option("--top-k", section="How to answer", type=int, help="Draw from so many of the likeliest tokens only.")
+@option("--seed", section="How to answer", type=int, help="Draw the same tokens again.")
+@option(
+    "-s", "--storage", section="Where it lies", default="runs", metavar="URI", help="Where RUN is looked for. [./runs]"
+)
+@option(
+    "--trust-remote-code",
+    section="Where it lies",
+    is_flag=True,
+    help="Run Python code that the base model's repository brings.",
+)
+def command(
+    target: str,
+    prompt: str | None,
+    file: str | None,
+    system: str | None,
+    compare_base: bool,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    seed: int | None,
+    storage: str,
+    trust_remote_code: bool,
+) -> None:
+    """Ask a trained adapter, with the template and the thinking mode that it was trained with.
+
+    RUN is the name of a run, or its address s3://BUCKET/PREFIX/NAME; DIR the folder of a run, an adapter or a
+    checkpoint. With neither --prompt nor --file it is a conversation.
+    """
+    from lorajob_runtime.generate import Request, run
+
+    try:
+        request = Request(
+            target=target,
+            prompt=prompt,
+            file=file,
+            compare_base=compare_base,
+            system=system,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            seed=seed,
+            storage=storage,
+            trust_remote_code=trust_remote_code,
+        )
+    except ConfigError as error:
+        raise UsageError(error.message) from error
+    run(request, sys.stdout, sys.stdin)

@@ -1,0 +1,123 @@
+"""The small commands: init, models, version, completion."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from calling import Call
+
+from lorajob.commands.models import human_bytes, human_count
+from lorajob.resolve import resolve
+from lorajob.specfile import loads
+from lorajob_runtime import __version__, catalog
+from lorajob_runtime.spec import field_paths
+
+
+@pytest.mark.parametrize("model", catalog.entries())
+def test_init_writes_a_file_that_means_the_recipe_of_the_model(
+    lorajob: Call, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = lorajob("init", "--model", model, "--data", "my rows.json")
+
+    assert outcome.code == 0
+    written = resolve().spec
+    (tmp_path / "lorajob.yaml").unlink()
+    assert written == resolve(flags={"model.name": model, "data.source": "my rows.json"}).spec
+
+
+def test_what_init_comments_out_are_the_defaults(lorajob: Call, tmp_path: Path) -> None:
+    lorajob("init", "--model", "hf:some/model")
+    text = (tmp_path / "lorajob.yaml").read_text()
+    names = "|".join(path.rpartition(".")[2] for path, _, _ in field_paths())
+    (tmp_path / "all.yaml").write_text(re.sub(rf"(?m)^( *)# (?=(?:{names}): )", r"\1", text))
+
+    assert all(resolve([tmp_path / "all.yaml"]).gives(path) for path, _, _ in field_paths())
+    assert resolve([tmp_path / "all.yaml"]).spec == resolve(flags={"model.name": "hf:some/model"}).spec
+
+
+def test_init_keeps_a_file_that_is_there_unless_told_otherwise(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "lorajob.yaml").write_text("name: mine\n")
+
+    refused = lorajob("init")
+
+    assert refused.code == 2
+    assert refused.err.splitlines() == ["lorajob: error: lorajob.yaml is already here", "hint: --force replaces it"]
+    assert (tmp_path / "lorajob.yaml").read_text() == "name: mine\n"
+    assert lorajob("init", "--force").code == 0
+
+
+def test_init_of_an_unknown_model_names_the_nearest(lorajob: Call, tmp_path: Path) -> None:
+    outcome = lorajob("init", "--model", "qwen3-8")
+
+    assert outcome.code == 12
+    assert "did you mean qwen3-8b?" in outcome.err
+    assert not (tmp_path / "lorajob.yaml").exists()
+
+
+def test_models_as_a_table_has_a_line_for_each(lorajob: Call) -> None:
+    lines = lorajob("models").out.splitlines()
+
+    assert lines[0].split() == ["NAME", "PARAMETERS", "ACTIVE", "DOWNLOAD", "LICENCE", "SOURCE"]
+    assert [line.split()[0] for line in lines[1:]] == list(catalog.entries())
+
+
+def test_models_as_json_and_yaml_are_the_same_document(lorajob: Call) -> None:
+    document = json.loads(lorajob("models", "-o", "json").out)
+
+    assert document["kind"] == "ModelList"
+    assert [item["name"] for item in document["items"]] == list(catalog.entries())
+    assert loads(lorajob("models", "-o", "yaml").out, "output").values == document
+
+
+def test_models_by_name_are_words_for_a_script(lorajob: Call) -> None:
+    assert lorajob("models", "-o", "name").out.split() == list(catalog.entries())
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"), [(134_515_008, "135M"), (8_190_735_360, "8.2B"), (106_900_000_000, "107B"), (12, "12")]
+)
+def test_counts_are_shown_for_people(number: int, shown: str) -> None:
+    assert human_count(number) == shown
+
+
+@pytest.mark.parametrize(("number", "shown"), [(16_381_470_720, "16.4 GB"), (269_060_552, "269 MB")])
+def test_sizes_are_shown_for_people(number: int, shown: str) -> None:
+    assert human_bytes(number) == shown
+
+
+def test_version_names_lorajob_and_what_it_trains_with(lorajob: Call) -> None:
+    document = json.loads(lorajob("version", "-o", "json").out)
+
+    assert document["versions"]["lorajob"] == __version__
+    assert "python" in document["versions"]
+    assert lorajob("version").out.split()[:2] == ["lorajob", __version__]
+    assert lorajob("--version").out == f"lorajob {__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_the_script_of_a_shell(lorajob: Call, shell: str) -> None:
+    outcome = lorajob("completion", shell)
+
+    assert outcome.code == 0
+    assert f"_LORAJOB_COMPLETE={shell}_complete" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "offered"),
+    [
+        ("lorajob run --model", "qw", {"qwen3-8b", "qwen2.5-coder-7b"}),
+        ("lorajob run --scheduler", "", {"linear", "cosine", "constant"}),
+        ("lorajob", "mod", {"models"}),
+    ],
+)
+def test_completion_offers_commands_models_and_choices(words: str, incomplete: str, offered: set[str]) -> None:
+    from click.shell_completion import ShellComplete
+
+    from lorajob.main import cli
+
+    found = ShellComplete(cli, {}, "lorajob", "_LORAJOB_COMPLETE").get_completions(words.split()[1:], incomplete)
+
+    assert {item.value for item in found} == offered

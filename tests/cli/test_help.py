@@ -1,0 +1,122 @@
+"""Help: the golden files, the examples that it shows, and what it costs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+
+from lorajob.flags import FieldOption, flag_fields
+from lorajob.main import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "transformers", "kubernetes", "boto3", "botocore", "pydantic", "rich", "datasets", "peft", "numpy")
+
+
+def _renew() -> ModuleType:
+    found = importlib.util.spec_from_file_location("golden_renew", ROOT / "tests/golden/renew.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+RENEW = _renew()
+
+
+@pytest.mark.parametrize("path", RENEW.documents(), ids=lambda path: path.name)
+def test_help_and_generated_docs_are_as_their_golden_files_say(path: Path) -> None:
+    assert path.read_text("utf-8") == RENEW.documents()[path], "run `make golden` and read the difference"
+
+
+def test_no_golden_file_is_left_of_a_command_that_is_gone() -> None:
+    assert set((ROOT / "tests/golden/help").glob("*.txt")) <= set(RENEW.documents())
+
+
+def _commands() -> list[tuple[str, click.Command]]:
+    found = []
+    for _, words in RENEW.command_lines():
+        command: click.Command = cli
+        for word in words:
+            assert isinstance(command, click.Group)
+            inner = command.get_command(click.Context(command), word)
+            assert inner is not None
+            command = inner
+        found.append((" ".join(words) or "lorajob", command))
+    return found
+
+
+@pytest.mark.parametrize(("name", "command"), [pair for pair in _commands() if not isinstance(pair[1], click.Group)])
+def test_every_help_has_an_example_that_parses(name: str, command: click.Command) -> None:
+    shell = re.compile(r"source <\(|\)$| > \S+$")
+    examples = [shell.sub("", line) for line in getattr(command, "examples", ())]
+
+    assert examples, f"lorajob {name} --help shows no example"
+    for example in examples:
+        words = shlex.split(example)
+        assert words[: 1 + len(name.split())] == ["lorajob", *name.split()]
+        command.make_context(name, words[1 + len(name.split()) :])
+
+
+def test_every_field_that_matters_here_has_one_flag_of_run_and_no_two_share_a_name() -> None:
+    command = dict(_commands())["run"]
+    paths = [parameter.path for parameter in command.params if isinstance(parameter, FieldOption)]
+    names = [name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)]
+
+    assert sorted(paths) == sorted(path for path, _, _ in flag_fields())
+    assert sorted(names) == sorted(set(names))
+
+
+def test_every_field_has_a_sentence_and_no_sentence_is_left_of_a_field_that_is_gone() -> None:
+    from lorajob.fieldtexts import ABSENT, CLUSTER_ONLY, TEXTS
+    from lorajob_runtime.spec import field_paths
+
+    defaults = {path: default for path, _, default in field_paths()}
+
+    assert set(TEXTS) == set(defaults)
+    assert set(defaults) >= CLUSTER_ONLY
+    assert set(ABSENT) == {path for path, default in defaults.items() if default is None or default == {}}
+
+
+def _compiled(folder: Path) -> dict[str, str]:
+    """The environment of a Python that keeps compiled modules, as an installed one has them."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return variables | {"PYTHONPYCACHEPREFIX": str(folder)}
+
+
+def test_help_loads_no_library_that_is_slow_to_import(tmp_path: Path) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "lorajob", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=_compiled(tmp_path),
+    )
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in shown.stderr.splitlines()}
+
+    assert "click" in loaded
+    assert not loaded & {*HEAVY, "ruamel", "yaml"}
+
+
+def test_help_takes_at_most_eight_times_as_long_as_a_bare_python(tmp_path: Path) -> None:
+    environment = _compiled(tmp_path)
+
+    def best(*arguments: str) -> float:
+        times = []
+        for _ in range(9):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True, env=environment)
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    assert best("-m", "lorajob", "--help") < 8 * best("-c", "pass")
