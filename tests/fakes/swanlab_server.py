@@ -1,4 +1,4 @@
-"""A stand-in for SwanLab's server: the part of its protocol that the SDK 0.10 speaks, everything recorded, faults on demand."""
+"""A stand-in for SwanLab's server: what the SDK 0.10 asks of it, everything recorded, faults on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From events to what is charted: the values and texts that the tutorials log, at the steps at which they log them. Pure."""
+"""From events to what is charted: values and texts as the tutorials log them, at the steps at which they do. Pure."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Point:
 class Points:
     """Turns a run's events, in order and from the first one on, into points.
 
-    As transformers.Trainer does, every `logging_steps` steps the mean loss since the last point, with the gradient norm,
-    learning rate and epoch of that step. The last step makes a point too, so that no run is without one.
+    As transformers.Trainer does, every `logging_steps` steps the mean loss since the last point, with the gradient
+    norm, learning rate and epoch of that step. The last step makes a point too, so that no run is without one.
     """
 
     def __init__(self, logging_steps: int) -> None:

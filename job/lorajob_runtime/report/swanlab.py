@@ -1,8 +1,8 @@
 """The SwanLab sink: one run id across restarts, no step twice, and no fault of SwanLab's ever becomes one of the run's.
 
-The SDK runs in a child process that can be killed (see docs/decisions.md). This side decides: what is sent, what goes on
-offline, what the user is told. It is fed the whole event log after every restart, so that nothing is kept but the run's id
-and how far the server has it: what lies unsent in the run's folder is written there anew.
+The SDK runs in a child process that can be killed (see docs/decisions.md). This side decides: what is sent, what goes
+on offline, what the user is told. It is fed the whole event log after every restart, so that nothing is kept but the
+run's id and how far the server has it: what lies unsent in the run's folder is written there anew.
 """
 
 from __future__ import annotations

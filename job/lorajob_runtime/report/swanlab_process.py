@@ -1,8 +1,9 @@
 """SwanLab's SDK in a process of its own: `python -m lorajob_runtime.report.swanlab_process`.
 
 Reads JSON lines: first {"start": {mode, project, workspace, name, id, log_dir, run_dir, config}}, then any number of
-{"log": {step, values, texts}, "number": n}, then {"finish": {state, error}}. Answers {"ready": {url}} or {"failed": reason};
-{"confirmed": n} when the server has everything up to number n; {"finished": true}. Ends at once when its input closes.
+{"log": {step, values, texts}, "number": n}, then {"finish": {state, error}}. Answers {"ready": {url}} or {"failed":
+reason}; {"confirmed": n} when the server has everything up to number n; {"finished": true}. Ends at once when its
+input closes.
 """
 
 from __future__ import annotations

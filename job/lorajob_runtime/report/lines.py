@@ -1,0 +1,147 @@
+"""Events as short lines for a person. Pure; what comes from a dataset or a model is stripped of control characters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lorajob_runtime.events import Event
+from lorajob_runtime.exits import STOPPED, SUCCEEDED
+from lorajob_runtime.report import human
+
+_SAMPLE_LENGTH = 160
+_VALUE_LENGTH = 60
+_OWN_FIELDS = ("event", "time", "name")
+
+Tone = Literal["plain", "quiet", "good", "warning", "bad"]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line, and how it is meant."""
+
+    text: str
+    tone: Tone = "plain"
+
+
+def lines(event: Event) -> list[Line]:
+    """What a person reads of an event; nothing for phases and steps, which progress shows."""
+    render = _EVENTS.get(event["event"])
+    return [Line(human.one_line(line.text), line.tone) for line in render(event)] if render else []
+
+
+def end(event: Event, seconds: float | None) -> list[Line]:
+    """How the run ended, and the hint where it did not succeed."""
+    after = "" if seconds is None else f" after {human.duration(seconds)}"
+    message = human.one_line(str(event.get("message") or ""))
+    said = f": {message}" if message else ""
+    if event.get("exit_code") == SUCCEEDED.code:
+        return [Line(f"done{after}{said}", "good")]
+    name, code = event.get("class"), event.get("exit_code")
+    if code == STOPPED.code:
+        return [Line(f"stopped{after}{said}", "warning"), *_hint(event)]
+    return [Line(f"failed{after} ({name}, exit code {code}){said}", "bad"), *_hint(event)]
+
+
+def _hint(event: Event) -> list[Line]:
+    hint = human.one_line(str(event.get("hint") or ""))
+    return [Line(f"hint: {hint}")] if hint else []
+
+
+def _evaluation(event: Event) -> list[Line]:
+    return [Line(f"evaluation at step {event['step']}: loss {event['loss']:.4f}, perplexity {event['perplexity']:.4g}")]
+
+
+def _checkpoint(event: Event) -> list[Line]:
+    return [Line(f"checkpoint at step {event['step']}", "quiet")]
+
+
+def _sample(event: Event) -> list[Line]:
+    prompt = human.one_line(str(event["prompt"]), _SAMPLE_LENGTH // 2)
+    answer = human.one_line(str(event["output"]), _SAMPLE_LENGTH) or "(nothing)"
+    return [Line(f"sample at step {event['step']}: {prompt} -> {answer}", "quiet")]
+
+
+def _report(event: Event) -> list[Line]:
+    try:
+        return _REPORTS.get(str(event.get("name")), _any)(event)
+    except (KeyError, TypeError, ValueError):
+        # one of another version's making: shown as it is
+        return _any(event)
+
+
+def _any(event: Event) -> list[Line]:
+    """`name: key=value …`."""
+    values = " ".join(f"{key}={_short(value)}" for key, value in event.items() if key not in _OWN_FIELDS)
+    return [Line(f"{event.get('name')}: {values}", "quiet")]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        value = ",".join(f"{key}:{item}" for key, item in value.items())
+    elif isinstance(value, list | tuple):
+        value = ",".join(str(item) for item in value)
+    return human.one_line(str(value), _VALUE_LENGTH)
+
+
+def _notice(event: Event) -> list[Line]:
+    return [Line(str(event["message"]))]
+
+
+def _warning(event: Event) -> list[Line]:
+    return [Line(f"warning: {event['message']}", "warning")]
+
+
+def _model(event: Event) -> list[Line]:
+    return [Line(f"model: {event['source']}, revision {event['revision']}", "quiet")]
+
+
+def _data(event: Event) -> list[Line]:
+    found = [Line(f"data: {event['verdict']}")]
+    used = f"{event['rows_used']} of {event['rows_selected']} rows"
+    if event.get("eval_rows"):
+        used += f", {event['eval_rows']} held out"
+    tokens = f"{human.count(event['tokens'])} tokens an epoch, {human.count(event['target_tokens'])} of them with loss"
+    found.append(Line(f"data: {used}, {tokens}, the longest row {event['max_tokens']}", "quiet"))
+    if dropped := event.get("rows_dropped"):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+        found.append(Line(f"warning: rows left out: {reasons}", "warning"))
+    if truncated := event.get("rows_truncated"):
+        found.append(Line(f"warning: {truncated} rows were cut at data.maxLength", "warning"))
+    return found + [Line(f"data: {note}", "quiet") for note in event.get("notes") or ()]
+
+
+def _targets(event: Event) -> list[Line]:
+    modules = ", ".join(f"{count} {name}" for name, count in event["targets"].items())
+    trained, all_parameters = event["trained_parameters"], event["all_parameters"]
+    share = (
+        f"{human.count(trained)} of {human.count(all_parameters)} parameters ({100 * trained / all_parameters:.2g} %)"
+    )
+    return [Line(f"LoRA: {share} in {modules}", "quiet")]
+
+
+def _decided(event: Event) -> list[Line]:
+    processes = event["processes"]
+    where = f"{processes} {event['device']} process{'es' if processes != 1 else ''}"
+    checkpointing = "with" if event["gradient_checkpointing"] else "without"
+    said = f"training: {event['total_steps']} steps of {event['global_batch']} rows on {where}"
+    return [Line(f"{said}, {event['precision']}, {checkpointing} gradient checkpointing", "quiet")]
+
+
+_REPORTS: dict[str, Callable[[Event], list[Line]]] = {
+    "notice": _notice,
+    "warning": _warning,
+    "model": _model,
+    "data": _data,
+    "targets": _targets,
+    "decided": _decided,
+}
+"""Reports that have a line of their own; any other is shown as `name: key=value …`."""
+
+_EVENTS: dict[str, Callable[[Event], list[Line]]] = {
+    "evaluation": _evaluation,
+    "checkpoint": _checkpoint,
+    "sample": _sample,
+    "report": _report,
+}
