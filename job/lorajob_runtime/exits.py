@@ -73,7 +73,7 @@ def from_name(name: str) -> FailureClass:
 
 
 class LorajobError(Exception):
-    """Base of every error that ends a run with a class. `message` is one line: what, which value, what would be right."""
+    """Base of every error that ends a run with a class. `message` is one line: what, its value, what would be right."""
 
     failure: FailureClass = UNEXPECTED
 

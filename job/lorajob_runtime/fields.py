@@ -11,7 +11,7 @@ import functools
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Literal, TypeVar, Union
 
 from lorajob_runtime.exits import ConfigError
@@ -30,9 +30,13 @@ def kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])([A-Z])", r"-\1", name).replace("_", "-").lower()
 
 
-@functools.cache
 def hints(cls: type) -> dict[str, Any]:
     """Field name -> resolved type of a dataclass."""
+    return _hints(cls)
+
+
+@functools.cache
+def _hints(cls: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 

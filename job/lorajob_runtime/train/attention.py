@@ -6,7 +6,8 @@ as `cu_seq_lens_q`. CUDA takes torch's variable-length flash attention, the CPU 
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +70,7 @@ def document_attention(
             scale=scaling,
             enable_gqa=key.shape[1] != query.shape[1],
         ).transpose(1, 2)
-        for start, end in zip(bounds, bounds[1:], strict=False)
+        for start, end in itertools.pairwise(bounds)
     ]
     return torch.cat(documents, dim=1), None
 
@@ -94,8 +95,7 @@ def _flash_varlen(
         window_size=(-1, 0),
         enable_gqa=key.shape[1] != query.shape[1],
     )
-    assert isinstance(output, Tensor)
-    return output.unsqueeze(0)
+    return cast(Tensor, output).unsqueeze(0)
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

@@ -53,7 +53,7 @@ class StepPlan:
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
-    """The shuffle of one epoch (from 0): the same as accelerate's SeedableRandomSampler, so as transformers.Trainer's."""
+    """The shuffle of one epoch (from 0), as accelerate's SeedableRandomSampler makes it for transformers.Trainer."""
     generator = torch.Generator().manual_seed(seed + epoch)
     order: list[int] = torch.randperm(rows, generator=generator).tolist()
     return order

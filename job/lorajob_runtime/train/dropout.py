@@ -1,11 +1,11 @@
 """Dropout masks for LoRA's input, made fast and the same again after a restart.
 
-A mask is a function of (seed, step, micro-batch, rank, module), so no generator state has to be kept: a resumed run, and
-a layer recomputed under gradient checkpointing, draws what was drawn before. Projections that read the same input (q, k
-and v; gate and up) share one mask, as they would share a dropout layer in front of them.
+A mask is a function of (seed, step, rank, micro-batch, module), so no generator state has to be kept: a resumed run,
+and a layer recomputed under gradient checkpointing, draws what was drawn before. Projections that read the same
+input (q, k and v; gate and up) share one mask, as they would share a dropout layer in front of them.
 
-torch's own bernoulli draws one number after the other on a CPU and took a third of a step there; numpy's SFC64 gives
-four 16-bit numbers a call and is some ten times faster.
+On a CPU torch's bernoulli draws one number after the other, and took a third of a step; numpy's SFC64 gives four
+16-bit numbers a draw.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class DropoutMasks:
         self._input = self._mask = None
 
     def mask(self, inputs: Tensor, probability: float, module: int) -> Tensor:
-        """0 or 1 / (1 - probability) for every element of `inputs`, in its type. The same object gives the same mask."""
+        """0 or 1 / (1 - probability) for every element of `inputs`, in its type; the same for the same object."""
         if self._mask is None or self._input is not inputs or self._probability != probability:
             self._input, self._probability = inputs, probability
             self._mask = self._draw(inputs, probability, module)

@@ -8,7 +8,7 @@ stay fp32. Saved for the backward pass: x (shared with whoever else reads it), t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft.tuners.lora.layer import Linear as PeftLinear
@@ -59,7 +59,7 @@ class _LoraLinear(torch.autograd.Function):
         return gradient_x, None, None, gradient_a, gradient_b, None, None
 
 
-class FusedLoraLinear(PeftLinear):  # type: ignore[misc]
+class FusedLoraLinear(PeftLinear):
     """A PEFT LoRA linear that trains through `_LoraLinear`. Outside training it is PEFT's own."""
 
     fused_masks: DropoutMasks
@@ -72,7 +72,7 @@ class FusedLoraLinear(PeftLinear):  # type: ignore[misc]
         adapter = self.active_adapters[0]
         probability = getattr(self.lora_dropout[adapter], "p", 0.0)
         mask = self.fused_masks.mask(x, probability, self.fused_index) if probability else None
-        base = self.base_layer
+        base = cast(nn.Linear, self.base_layer)
         result: Tensor = _LoraLinear.apply(
             x,
             base.weight,
@@ -91,6 +91,6 @@ def fuse(model: nn.Module, masks: DropoutMasks) -> int:
     for module in model.modules():
         if type(module) is PeftLinear and type(module.base_layer) is nn.Linear and not any(module.lora_bias.values()):
             module.__class__ = FusedLoraLinear
-            module.fused_masks, module.fused_index = masks, count
+            module.__dict__.update(fused_masks=masks, fused_index=count)
             count += 1
     return count

@@ -66,7 +66,8 @@ def choose_targets(model: nn.Module, lora: LoraSpec) -> tuple[str, ...]:
     for name in lora.targets:
         if name.rsplit(".", 1)[-1] not in linear:
             raise ConfigError(
-                f"lora.targets has {name!r}: no linear layer of this model is called so; it has {', '.join(sorted(linear))}"
+                f"lora.targets has {name!r}: no linear layer of this model is called so; "
+                f"it has {', '.join(sorted(linear))}"
             )
     return lora.targets
 

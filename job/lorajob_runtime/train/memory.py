@@ -37,7 +37,7 @@ class MemoryDecision:
 def decide(
     *, kept_bytes_per_token: int, free_bytes: int, longest_row: int, device_tokens: int, asked: Literal["auto"] | bool
 ) -> MemoryDecision:
-    """Keeps activations when a micro-batch of the longest row (or of what fills a CPU) fits; asked-for wins over that."""
+    """Keeps activations when a micro-batch of the longest row, or of what fills a CPU, fits; `asked` outranks that."""
     affordable = int(free_bytes * SHARE / max(1, kept_bytes_per_token))
     enough = max(longest_row, min(device_tokens, CPU_TOKENS))
     checkpointing = affordable < enough if asked == "auto" else asked

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -57,7 +58,7 @@ def load(path: Path, model: ModelSpec, precision: Precision, device: torch.devic
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Traits:
-    """What holds for a model. `packs`: documents end to end do not see one another. `plain_head`: logits = head(hidden)."""
+    """What holds for a model: `packs`, documents do not see each other; `plain_head`, logits = head(hidden)."""
 
     packs: bool
     plain_head: bool
@@ -113,19 +114,19 @@ def packed_inputs(tokens: Tensor, documents: list[int]) -> dict[str, Any]:
 
 def decoder(model: nn.Module) -> nn.Module:
     """The part below the head, of a plain or a PEFT model."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return cast(nn.Module, base.get_decoder())  # type: ignore[operator]
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    return cast(nn.Module, base.get_decoder())
 
 
 def head(model: nn.Module) -> nn.Module:
     """The language model head, of a plain or a PEFT model."""
-    return cast(nn.Module, model.get_output_embeddings())  # type: ignore[operator]
+    return cast(nn.Module, cast(Any, model).get_output_embeddings())
 
 
 @contextlib.contextmanager
 def generating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode with an attention that can use a key-value cache; afterwards all is as it was."""
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     was_training, was_attention = model.training, base.config._attn_implementation
     model.eval()
     base.set_attn_implementation("sdpa")

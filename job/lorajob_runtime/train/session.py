@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -175,7 +175,7 @@ def _restore(session: Session, path: Path) -> None:
 
 def _report_start(session: Session) -> None:
     asked = session.plan.spec.lora.targets
-    counted = lora.report(session.model, () if asked == "auto" else cast(tuple[str, ...], asked))
+    counted = lora.report(session.model, () if asked == "auto" else asked)
     session.report("report", name="targets", **asdict(counted))
     session.report(
         "report",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -93,8 +94,7 @@ def summed_loss(session: Session, rows: TokenRows, micro_batch: Sequence[int]) -
         inputs = model_module.packed_inputs(tokens, lengths)
         return loss.logits_loss(session.model(**inputs).logits[0].index_select(0, before), labels)
     hidden = model_module.hidden_states(session.model, tokens, lengths)[0].index_select(0, before)
-    weight = model_module.head(session.model).weight
-    assert isinstance(weight, Tensor)
+    weight = cast(Tensor, model_module.head(session.model).weight)
     return loss.head_loss(hidden, weight, labels)
 
 

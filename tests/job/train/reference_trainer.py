@@ -1,0 +1,100 @@
+"""The reference: transformers.Trainer with PEFT on the rows of a run folder, padded by DataCollatorForSeq2Seq.
+
+    python reference_trainer.py RUN_FOLDER OUTPUT.json        (or under torchrun)
+
+Starts from the very adapter that the run starts from: PEFT's initial weights under the same seed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    DataCollatorForSeq2Seq,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from lorajob_runtime.data.tokens import TokenRows
+from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.train import plan as plan_module
+from lorajob_runtime.train.lora import AUTO_TARGETS
+
+
+class Record(TrainerCallback):
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.norms: list[float] = []
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in logs:
+            self.losses.append(float(logs["loss"]))
+            self.norms.append(float(logs["grad_norm"]))
+
+
+def padding_tokenizer() -> PreTrainedTokenizerFast:
+    """Only pads: any tokenizer with a pad token does."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"[PAD]": 0}, "[PAD]")), pad_token="[PAD]")
+
+
+def main(root: str, output: str) -> None:
+    folder = RunFolder(Path(root))
+    plan = plan_module.loads(folder.plan.read_text())
+    train, lora = plan.spec.train, plan.spec.lora
+    rows = TokenRows.load(folder.data / "train.safetensors")
+    examples = []
+    for index in range(len(rows)):
+        ids, targets = rows.row(index)
+        labels = [int(token) if target else -100 for token, target in zip(ids, targets, strict=True)]
+        examples.append({"input_ids": ids.tolist(), "labels": labels, "attention_mask": [1] * len(labels)})
+    model = AutoModelForCausalLM.from_pretrained(plan.model_path, dtype=torch.float32)
+    model.requires_grad_(False)
+    torch.manual_seed(train.seed)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(AUTO_TARGETS),
+        task_type="CAUSAL_LM",
+    )
+    record = Record()
+    trainer = Trainer(
+        model=get_peft_model(model, config),
+        args=TrainingArguments(
+            output_dir=str(folder.root / "reference"),
+            per_device_train_batch_size=train.batch_size,
+            gradient_accumulation_steps=train.gradient_accumulation,
+            learning_rate=train.learning_rate,
+            lr_scheduler_type=train.scheduler,
+            max_steps=train.max_steps,
+            max_grad_norm=train.max_grad_norm,
+            seed=train.seed,
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_list(examples),
+        data_collator=DataCollatorForSeq2Seq(tokenizer=padding_tokenizer(), padding=True),
+        callbacks=[record],
+    )
+    trainer.train()
+    if int(os.environ.get("RANK", "0")) == 0:
+        Path(output).write_text(json.dumps({"losses": record.losses, "norms": record.norms}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,87 @@
+"""A run that was killed and started again is bit for bit the run that was never stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from training_runs import random_rows, run_training, start_training, steps_of, write_run
+
+from lorajob_runtime import checkpoint, events, layout
+from lorajob_runtime.layout import RunFolder
+from waiting import wait_until
+
+SETTINGS = {"lora": {"dropout": 0.1}, "train": {"batchSize": 2, "gradientAccumulation": 2, "epochs": 2, "saveSteps": 5}}
+
+
+def final(folder: RunFolder) -> dict[str, bytes]:
+    path = folder.checkpoint(checkpoint.steps(folder)[-1])
+    return {name: (path / name).read_bytes() for name in (layout.ADAPTER_WEIGHTS, layout.OPTIMIZER, layout.STATE)}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_after_a_checkpoint_and_resumed_it_ends_bit_identical(
+    tmp_path: Path, tiny_model: Path, processes: int
+) -> None:
+    rows, held_out = random_rows(50), random_rows(7, seed=1)
+    whole = write_run(tmp_path / "whole", tiny_model, rows, SETTINGS, eval_rows=held_out)
+    assert run_training(whole, processes=processes) == 0
+    broken = write_run(tmp_path / "broken", tiny_model, rows, SETTINGS, eval_rows=held_out)
+    first = start_training(broken, processes=processes)
+    wait_until(lambda: checkpoint.steps(broken), seconds=120, what="a checkpoint")
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    kept = checkpoint.steps(broken)[0]
+    for later in checkpoint.steps(broken)[1:]:
+        (broken.checkpoint(later) / layout.MANIFEST).unlink()
+    events.cut_back(broken.events, kept)
+
+    resumed = write_run(tmp_path / "broken", tiny_model, rows, SETTINGS, resume_step=kept, attempt=2)
+    assert run_training(resumed, processes=processes) == 0
+
+    assert final(resumed) == final(whole)
+    assert [step["step"] for step in steps_of(resumed)] == list(range(1, steps_of(whole)[-1]["step"] + 1))
+    assert [step["loss"] for step in steps_of(resumed)] == [step["loss"] for step in steps_of(whole)]
+    assert [event["step"] for event in events.read(resumed.events) if event["event"] == "evaluation"] == [
+        event["step"] for event in events.read(whole.events) if event["event"] == "evaluation"
+    ]
+
+
+def test_a_stop_request_ends_training_with_a_checkpoint_of_the_step_and_its_own_exit_code(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    folder = write_run(tmp_path, tiny_model, random_rows(50), SETTINGS)
+    folder.stop_request.touch()
+
+    assert run_training(folder, processes=2) == 1, "torchrun hides the workers' code"
+
+    assert checkpoint.steps(folder) == [1]
+    assert [json.loads(folder.cause(rank).read_text())["exit_code"] for rank in (0, 1)] == [30, 30]
+
+
+def test_other_tokens_than_the_checkpoints_are_refused(tmp_path: Path, tiny_model: Path) -> None:
+    stop_at_one = {"train": {"maxSteps": 1}}
+    assert run_training(write_run(tmp_path, tiny_model, random_rows(9), stop_at_one)) == 0
+
+    resumed = write_run(tmp_path, tiny_model, random_rows(9, seed=5), stop_at_one, resume_step=1)
+
+    assert run_training(resumed) == 10
+    assert "data.source" in json.loads(resumed.cause(0).read_text())["message"]
+
+
+def test_on_another_number_of_processes_the_global_batch_and_the_losses_stay(tmp_path: Path, tiny_model: Path) -> None:
+    without_dropout = {"train": SETTINGS["train"]}
+    one = write_run(tmp_path / "one", tiny_model, random_rows(50), without_dropout)
+    assert run_training(one) == 0
+    two = write_run(tmp_path / "two", tiny_model, random_rows(50), without_dropout)
+    assert run_training(two) == 0
+    events.cut_back(two.events, 5)
+
+    assert (
+        run_training(write_run(two.root, tiny_model, random_rows(50), without_dropout, resume_step=5), processes=2) == 0
+    )
+
+    assert [step["tokens"] for step in steps_of(two)] == [step["tokens"] for step in steps_of(one)]
+    assert [step["loss"] for step in steps_of(two)] == pytest.approx([step["loss"] for step in steps_of(one)], rel=1e-5)
