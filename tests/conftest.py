@@ -24,7 +24,7 @@ from lorajob_runtime import environment as environment_module
 from lorajob_runtime.environment import Environment
 
 
-def wait_until(condition: Callable[[], Any], *, seconds: float = 20, what: str = "the condition") -> Any:
+def _wait_until(condition: Callable[[], Any], *, seconds: float = 20, what: str = "the condition") -> Any:
     """The first true value of `condition`; the test fails when there is none in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -32,6 +32,12 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 20, what: str =
             return value
         time.sleep(0.02)
     pytest.fail(f"{what} did not come within {seconds:g} s")
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., Any]:
+    """`wait_until(condition, seconds=20, what="the condition")`: its first true value, in place of sleeping."""
+    return _wait_until
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,12 +107,18 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     names = [f"{part}.port{kind}" for part in ("s3", "master", "filer", "volume") for kind in ("", ".grpc")]
     options = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
     fixed = ["-s3", f"-s3.config={config}", "-s3.iam=false", "-s3.port.iceberg=0", "-s3.autoCreateBucket=false"]
-    sizes = ["-volume.max=1000", "-master.volumeSizeLimitMB=64", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}"]
+    sizes = [
+        "-volume.max=1000",
+        "-master.volumeSizeLimitMB=64",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-dir={folder}",
+    ]
     log = (folder / "weed.log").open("wb")
     process = subprocess.Popen([weed, "server", *fixed, *sizes, *options], stdout=log, stderr=log, cwd=folder)
     server = S3Server(f"http://127.0.0.1:{ports[0]}", "TESTKEY", "test-secret", "READKEY", "read-secret")
     try:
-        wait_until(lambda: process.poll() is None and _writes(server, ports[0]), seconds=60, what="the S3 server")
+        _wait_until(lambda: process.poll() is None and _writes(server, ports[0]), seconds=60, what="the S3 server")
         yield server
     finally:
         # its orderly end takes half a minute, and its folder is thrown away

@@ -53,7 +53,9 @@ class Journal:
             file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text.rstrip()}\n")
 
     def close(self) -> None:
-        self._events.close()
+        # closing tries once more to write what a full disk did not take
+        with contextlib.suppress(OSError):
+            self._events.close()
 
 
 class Follower:

@@ -6,6 +6,7 @@ down, and every process is bound to die with the one that started it.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from lorajob_runtime import exits, processes
 from lorajob_runtime.exits import FailureClass, LorajobError, OutOfMemoryError, StorageError
 from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.store import FULL_DISK_HINT
 
 WORKER = "lorajob_runtime.train"
 
@@ -91,6 +93,7 @@ class Training:
             workers=self._launch.processes,
             memory_kills=processes.memory_kills() - self._memory_kills_before,
             last_words=_last_words(self._launch),
+            full_disk=str(self._launch.folder.root) if _is_full(self._launch.folder) else None,
         )
 
 
@@ -121,12 +124,19 @@ _NO_ROOM = re.compile(r"no space left on device|disk quota exceeded", re.IGNOREC
 
 
 def explain(
-    *, exit_status: int, causes: Sequence[Cause], workers: int, memory_kills: int, last_words: str
+    *,
+    exit_status: int,
+    causes: Sequence[Cause],
+    workers: int,
+    memory_kills: int,
+    last_words: str,
+    full_disk: str | None = None,
 ) -> LorajobError | None:
     """The error that training ended with, None for success.
 
-    `exit_status` is the launcher's, negative for a signal. Of several causes the one that explains the others counts:
-    ranks that lost a peer only tell that it is gone. A rank that was killed leaves no cause.
+    `exit_status` is the launcher's, negative for a signal; `full_disk` a folder that takes no more. Of several causes
+    the one that explains the others counts: ranks that lost a peer only tell that it is gone. A rank that was killed
+    leaves no cause.
     """
     if exit_status == 0:
         return None
@@ -135,7 +145,9 @@ def explain(
     if memory_kills > 0 and killed and (cause is None or cause.failure is exits.UNEXPECTED):
         return OutOfMemoryError("a training process was killed: the memory of this machine or container was used up")
     if cause is not None and cause.failure is exits.UNEXPECTED and _NO_ROOM.search(cause.message):
-        return StorageError(f"training could not write: {cause.message}")
+        return StorageError(f"training could not write: {cause.message}", hint=FULL_DISK_HINT)
+    if cause is None and full_disk is not None:
+        return StorageError(f"cannot write {full_disk}: {os.strerror(errno.ENOSPC)}", hint=FULL_DISK_HINT)
     if cause is not None:
         return _as_error(cause)
     how = f"signal {-exit_status}" if exit_status < 0 else f"exit code {exit_status}"
@@ -164,6 +176,18 @@ def _read_causes(launch: Launch) -> list[Cause]:
             # a worker that was killed while it wrote has left no cause
             continue
     return causes
+
+
+def _is_full(folder: RunFolder) -> bool:
+    """Whether the disk takes no more: a worker that ends for that reason cannot write it down."""
+    probe = folder.work / "room"
+    try:
+        probe.write_bytes(bytes(1 << 16))
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    finally:
+        probe.unlink(missing_ok=True)
+    return False
 
 
 def _last_words(launch: Launch) -> str:

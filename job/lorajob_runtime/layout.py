@@ -13,6 +13,7 @@ from pathlib import Path
 
 SPEC = "spec.json"
 EVENTS = "events.jsonl"
+SINKS = "sinks.json"
 ADAPTER = "adapter"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
@@ -124,4 +125,4 @@ class RunFolder:
     @property
     def sinks(self) -> Path:
         """What the report sinks remember across restarts: ids and the last step sent."""
-        return self.work / "sinks.json"
+        return self.work / SINKS

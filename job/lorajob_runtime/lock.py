@@ -11,18 +11,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lorajob_runtime.exits import ConfigError, StorageError
+from lorajob_runtime.exits import ConfigError
 
 
 @contextmanager
 def hold(path: Path) -> Iterator[None]:
-    """Holds the lock of a run's folder. Raises ConfigError that names the holder when another process has it."""
+    """Holds the lock of a run's folder.
+
+    Raises ConfigError that names the holder when another process has it, and OSError for a full disk.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
-        failure = StorageError if error.errno in (errno.ENOSPC, errno.EDQUOT) else ConfigError
-        raise failure(f"cannot write to {path.parent}: {error.strerror}") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ConfigError(f"cannot write to {path.parent}: {error.strerror}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

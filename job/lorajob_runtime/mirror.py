@@ -8,6 +8,7 @@ else removes files of finished checkpoints, so that none disappears while it is 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from lorajob_runtime.layout import (
     MANIFEST,
     OPTIMIZER,
     RESUME_ONLY,
+    SINKS,
     RunFolder,
     checkpoint_key,
     step_of,
@@ -39,7 +41,7 @@ class Mirror:
         self._pruned_at: list[int] = []
         self._stored: dict[int, Manifest] | None = None
         self._put: set[tuple[str, str]] = set()
-        self._events_size = -1
+        self._small: dict[str, bytes] = {}
         self._log_sizes: dict[str, int] | None = None
 
     def checkpoints(self) -> None:
@@ -56,15 +58,12 @@ class Mirror:
         self._retain(stored)
 
     def events(self) -> None:
-        """Uploads the event log up to its last whole line, if it has grown."""
-        try:
-            data = self._folder.events.read_bytes()
-        except FileNotFoundError:
-            return
-        data = data[: data.rfind(b"\n") + 1]
-        if len(data) != self._events_size:
-            self._store.put_bytes(EVENTS, data)
-            self._events_size = len(data)
+        """Uploads the event log up to its last whole line, and what the reports remember of it, where they changed."""
+        whole = _read(self._folder.events)
+        for key, data in ((EVENTS, whole[: whole.rfind(b"\n") + 1]), (SINKS, _read(self._folder.sinks))):
+            if data and self._small.get(key) != (digest := hashlib.sha256(data).digest()):
+                self._store.put_bytes(key, data)
+                self._small[key] = digest
 
     def adapter(self) -> None:
         """Uploads the published adapter."""
@@ -135,6 +134,13 @@ class Mirror:
 def _holds(stored: Manifest | None, local: Manifest) -> bool:
     """Whether storage has every file of a local checkpoint, with its content; it may have more before retention."""
     return stored is not None and all(stored["files"].get(name) == entry for name, entry in local["files"].items())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _dump(manifest: Manifest) -> bytes:

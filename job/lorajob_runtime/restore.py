@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lorajob_runtime import checkpoint, events
@@ -21,6 +22,7 @@ from lorajob_runtime.layout import (
     LOGS,
     MANIFEST,
     RESUME_ONLY,
+    SINKS,
     SPEC,
     RunFolder,
     checkpoint_key,
@@ -64,7 +66,10 @@ def restore(folder: RunFolder, store: Store, spec: RunSpec, *, warn: Warn) -> St
     if steps and step is None:
         warn("no checkpoint of this run can be used: training starts from the beginning")
     _drop_later(folder, step)
-    _restore_events(folder, store, step, is_from_storage=step is not None and not _covers(folder, step))
+    if step is not None and not _covers(folder, step):
+        _take(EVENTS, folder.events, store)
+    if not folder.sinks.exists():
+        _take(SINKS, folder.sinks, store)
     events.cut_back(folder.events, step or 0)
     state = checkpoint.read_state(folder.checkpoint(step)) if step is not None else {}
     return Start(
@@ -195,11 +200,10 @@ def _covers(folder: RunFolder, step: int) -> bool:
     return any(event.get("step", 0) >= step for event in events.read(folder.events))
 
 
-def _restore_events(folder: RunFolder, store: Store, step: int | None, *, is_from_storage: bool) -> None:
-    if folder.events.exists() and not is_from_storage:
-        return
-    data = store.get_bytes(EVENTS)
+def _take(key: str, path: Path, store: Store) -> None:
+    """Brings a small file here, where storage has it."""
+    data = store.get_bytes(key)
     if data is not None:
-        new = folder.events.with_name(EVENTS + ".new")
+        new = path.with_name(path.name + ".new")
         new.write_bytes(data)
-        new.replace(folder.events)
+        new.replace(path)

@@ -34,9 +34,10 @@ from lorajob_runtime.launch import WORKER, Launch, Training
 from lorajob_runtime.layout import ADAPTER, RunFolder
 from lorajob_runtime.report import Sink
 from lorajob_runtime.report.fanout import Fanout
+from lorajob_runtime.report.swanlab import SwanLab
 from lorajob_runtime.restore import Start
 from lorajob_runtime.spec import RunSpec
-from lorajob_runtime.store import Store, open_store, run_folder
+from lorajob_runtime.store import FULL_DISK_HINT, Store, is_s3, open_store, run_folder
 from lorajob_runtime.train.plan import TrainPlan
 from lorajob_runtime.upload import Pace, Uploader
 
@@ -75,8 +76,9 @@ def run(
 ) -> int:
     """Runs, or goes on with, the run that `spec` describes. Returns the exit code of its class.
 
-    How it ended is the last event that the sinks get. `processes` None: as many as the spec asks for GPUs, which then
-    must be there; a number: that many, on the CPU where no GPU is. Runs in the main thread, which takes the signals.
+    `sinks` are the caller's own reports; SwanLab is the spec's and joins them. How the run ended is the last event they
+    get. `processes` None: as many as the spec asks for GPUs, which then must be there; a number: that many, on the CPU
+    where no GPU is. Runs in the main thread, which takes the signals.
     """
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
@@ -84,7 +86,8 @@ def run(
             with interrupts.raising():
                 attempt = _get_ready(spec, environment, processes, limits, interrupts, stack)
         except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
-            return _end_early(sinks, limits, as_error(caught, interrupts))
+            place = environment.work if is_s3(spec.storage.uri or "") else spec.storage.uri
+            return _end_early(sinks, limits, as_error(caught, interrupts, disk=str(place)))
         if attempt.start.is_published:
             return _end_early(sinks, limits, None, message=f"already done: the adapter is {attempt.adapter_uri}")
         return attempt.run(sinks, worker)
@@ -151,7 +154,14 @@ class Attempt:
 
     def run(self, sinks: Sequence[Sink], worker: str) -> int:
         """The attempt, its end told and its results brought home. Returns the exit code."""
-        fanout = Fanout(sinks, warn=self.journal.warn)
+        swanlab = SwanLab(
+            self.spec,
+            folder=self.folder,
+            environment=self.environment,
+            warn=self.journal.warn,
+            notify=self.journal.notice,
+        )
+        fanout = Fanout([*sinks, swanlab], warn=self.journal.warn)
         follower = Follower(self.folder.events, fanout.post, poll_seconds=self.limits.poll)
         keep = self.spec.train.keep_checkpoints
         uploader = Uploader(self.store, self.folder, keep=keep, pace=self.limits.pace, warn=self.journal.warn)
@@ -248,7 +258,7 @@ class Attempt:
         publish(self.folder, spec=self.spec, model=model)
 
     def _explain(self, caught: BaseException) -> LorajobError:
-        error = as_error(caught, self.interrupts)
+        error = as_error(caught, self.interrupts, disk=str(self.folder.root))
         if error.failure is UNEXPECTED and caught is not error:
             self.journal.trace(caught)
             return LorajobError(f"{error.message}; more in {self.folder.supervisor_log(self.start.attempt)}")
@@ -300,8 +310,8 @@ class Attempt:
         self.journal.close()
 
 
-def as_error(caught: BaseException, interrupts: Interrupts) -> LorajobError:
-    """Whatever ended a run, as an error that has a class."""
+def as_error(caught: BaseException, interrupts: Interrupts, *, disk: str) -> LorajobError:
+    """Whatever ended a run, as an error that has a class. `disk` is what is full when the system does not say."""
     if isinstance(caught, LorajobError):
         return caught
     if isinstance(caught, KeyboardInterrupt):
@@ -312,9 +322,9 @@ def as_error(caught: BaseException, interrupts: Interrupts) -> LorajobError:
         return OutOfMemoryError("the memory of this machine was used up")
     text = f"{type(caught).__name__}: {caught}"
     if isinstance(caught, OSError) and caught.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"no space left on the disk of {caught.filename or 'the run folder'}")
+        return StorageError(f"cannot write {caught.filename or disk}: {caught.strerror}", hint=FULL_DISK_HINT)
     if "No space left on device" in text:
-        return StorageError(f"a disk is full ({text[:300]})")
+        return StorageError(f"cannot write {disk}: {text[:300]}", hint=FULL_DISK_HINT)
     return LorajobError(text[:500])
 
 

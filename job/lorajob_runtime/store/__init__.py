@@ -13,6 +13,8 @@ from lorajob_runtime.environment import Environment
 from lorajob_runtime.exits import ConfigError
 from lorajob_runtime.layout import RunFolder
 
+FULL_DISK_HINT = "make room there and run the same command again"
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

@@ -31,7 +31,7 @@ class Run:
         limits: dict[str, Any],
         processes: int,
     ) -> None:
-        whole = {"name": "n", "storage": {"uri": uri}} | spec
+        whole = {"name": "n", "storage": {"uri": uri}, "report": {"swanlab": {"mode": "disabled"}}} | spec
         pace = {"look": 0.05, "events": 0.1, "retry": 0.1}
         quick = {"poll": 0.05, "storage_at_start": 0.5, "storage_at_end": 10, "sinks_at_end": 5, "pace": pace} | limits
         self._output = output

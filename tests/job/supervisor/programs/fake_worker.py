@@ -17,6 +17,7 @@ from typing import Any
 
 from lorajob_runtime import checkpoint, exits, layout
 from lorajob_runtime.events import EventLog
+from lorajob_runtime.exits import LorajobError
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.train import plan as plans
 
@@ -76,6 +77,9 @@ def _write(draft: Path, step: int, last: bool) -> None:
 
 
 if __name__ == "__main__":
-    code = main()
+    try:
+        code = main()
+    except LorajobError as error:
+        code = _leave(RunFolder(Path(sys.argv[1])), int(os.environ["RANK"]), error.failure.name, error.message)
     sys.stdout.flush()
     os._exit(code)

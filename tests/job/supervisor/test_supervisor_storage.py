@@ -1,0 +1,175 @@
+"""What a run does about storage that refuses, goes away, or is full; and how it resumes from it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorajob_runtime import checkpoint, store
+from lorajob_runtime.layout import RunFolder
+
+
+@pytest.fixture
+def uri(s3_server) -> str:
+    return f"s3://{s3_server.make_bucket()}/team"
+
+
+@pytest.fixture
+def s3(s3_server) -> dict[str, str]:
+    return s3_server.variables()
+
+
+def work_folder(uri: str, settings: Any) -> RunFolder:
+    return store.run_folder(uri, "n", settings())
+
+
+def keys(s3_server, uri: str) -> list[str]:
+    return s3_server.keys(uri.split("/")[2])
+
+
+def test_a_run_leaves_the_same_layout_in_s3(start, uri: str, s3: dict[str, str], s3_server) -> None:
+    run = start(uri, variables=s3)
+
+    assert run.wait() == 0, run.end()
+
+    found = {key.removeprefix("team/n/") for key in keys(s3_server, uri)}
+    files = (
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "checkpoint.json",
+        "optimizer.safetensors",
+        "state.json",
+    )
+    assert found >= {f"checkpoints/step-00000{step}/{file}" for step in (2, 4) for file in files}
+    assert found >= {"spec.json", "events.jsonl", "adapter/adapter_model.safetensors", "logs/attempt-1/rank-0.log.gz"}
+    assert run.end()["message"] == f"the adapter is {uri}/n/adapter"
+
+
+def test_a_wrong_key_ends_with_13_and_no_secret(start, uri: str, s3: dict[str, str]) -> None:
+    run = start(uri, variables=s3 | {"AWS_SECRET_ACCESS_KEY": "wrong-and-secret"})
+
+    assert run.wait() == 13
+    assert "refuses access" in run.end()["message"]
+    assert "wrong-and-secret" not in str(run.events())
+
+
+def test_a_missing_bucket_ends_with_10_and_its_name(start, s3: dict[str, str]) -> None:
+    run = start("s3://nobody-made-this/x", variables=s3)
+
+    assert run.wait() == 10
+    assert "'nobody-made-this' does not exist" in run.end()["message"]
+
+
+def test_storage_that_is_down_at_the_start_ends_with_21(start, s3: dict[str, str]) -> None:
+    run = start("s3://bucket", variables=s3 | {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1"})
+
+    assert run.wait() == 21
+    assert "does not answer (Connection refused)" in run.end()["message"]
+
+
+def test_training_goes_on_while_storage_is_away_and_all_is_uploaded_when_it_is_back(
+    start, uri: str, s3_server, s3_proxy, wait_until
+) -> None:
+    run = start(uri, variables=s3_server.variables(endpoint=s3_proxy.endpoint), orders={"total": 6, "hold": 5})
+    wait_until(lambda: "team/n/checkpoints/step-000004/checkpoint.json" in keys(s3_server, uri), what="step 4")
+
+    s3_proxy.cut()
+    run.process.terminate()
+    wait_until(lambda: any(e["event"] == "checkpoint" and e["step"] == 5 for e in run.events()), what="step 5")
+    wait_until(lambda: run.remarks("warning"), what="the warning")
+    s3_proxy.restore()
+
+    assert run.wait() == 30
+    assert "team/n/checkpoints/step-000005/checkpoint.json" in keys(s3_server, uri)
+    away, back = run.remarks("warning")
+    assert "does not answer" in away
+    assert "answers again" in back
+
+
+def test_storage_that_stays_away_ends_with_21_and_the_next_start_uploads_what_was_kept(
+    start, uri: str, s3_server, s3_proxy, settings, wait_until
+) -> None:
+    cut_off = s3_server.variables(endpoint=s3_proxy.endpoint)
+    run = start(uri, variables=cut_off, orders={"hold": 3}, limits={"storage_at_end": 1})
+    wait_until(lambda: 3 in run.steps(), what="step 3")
+    s3_proxy.cut()
+    run.process.terminate()
+
+    assert run.wait() == 21
+    folder = work_folder(uri, settings)
+    assert str(folder.checkpoints) in run.end()["message"]
+    assert checkpoint.steps(folder) == [2, 3]
+
+    again = start(uri, variables=s3_server.variables())
+
+    assert again.wait() == 0, again.end()
+    assert again.steps() == [1, 2, 3, 4]
+    assert "team/n/checkpoints/step-000003/checkpoint.json" in keys(s3_server, uri)
+
+
+def test_a_run_goes_on_from_storage_when_its_folder_is_gone(
+    start, uri: str, s3: dict[str, str], tmp_path: Path, wait_until
+) -> None:
+    first = start(uri, variables=s3, orders={"hold": 3})
+    wait_until(lambda: 3 in first.steps(), what="step 3")
+    first.process.terminate()
+    assert first.wait() == 30
+
+    elsewhere = start(uri, variables=s3 | {"LORAJOB_WORK": str(tmp_path / "another-machine")})
+
+    assert elsewhere.wait() == 0, elsewhere.end()
+    assert "going on from the checkpoint of step 3" in elsewhere.remarks("notice")
+    assert elsewhere.steps() == [1, 2, 3, 4]
+
+
+def test_only_as_many_checkpoints_as_asked_for_stay_resumable_and_every_adapter_stays(
+    start, uri: str, s3: dict[str, str], s3_server, settings
+) -> None:
+    run = start(uri, variables=s3, spec={"train": {"keepCheckpoints": 2}}, orders={"total": 8, "seconds": 0.1})
+
+    assert run.wait() == 0, run.end()
+
+    found = keys(s3_server, uri)
+    assert [key for key in found if key.endswith("optimizer.safetensors")] == [
+        f"team/n/checkpoints/step-00000{step}/optimizer.safetensors" for step in (6, 8)
+    ]
+    assert len([key for key in found if key.endswith("checkpoint.json")]) == 4
+    folder = work_folder(uri, settings)
+    assert [step for step in checkpoint.steps(folder) if checkpoint.resumable(folder.checkpoint(step))] == [6, 8]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A file system of 200 KiB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", path]
+    if os.geteuid() != 0 or subprocess.run(mount).returncode != 0:
+        pytest.skip("a full disk needs a file system of its own: this user may not mount one")
+    yield path
+    subprocess.run(["umount", "--lazy", path], check=True)
+
+
+def test_a_disk_that_is_full_from_the_start_ends_with_21_and_one_line(start, small_disk: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "filler").write_bytes(bytes(1 << 20))
+
+    run = start(str(small_disk / "runs"))
+
+    assert run.wait() == 21
+    assert str(small_disk) in run.end()["message"]
+    assert run.stderr() == ""
+
+
+def test_a_disk_that_fills_up_while_training_ends_with_21_and_keeps_what_was_finished(start, small_disk: Path) -> None:
+    run = start(str(small_disk / "runs"), orders={"total": 400, "save": 1})
+
+    assert run.wait() == 21
+    assert "No space left on device" in run.end()["message"]
+    assert run.stderr() == ""
+    folder = RunFolder(small_disk / "runs/.work/n")
+    assert all(checkpoint.verify(folder.checkpoint(step)) for step in checkpoint.steps(folder))
