@@ -12,6 +12,9 @@ import click
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
+LAST_SECTION = "Options"
+"""Heading of what belongs under no other."""
+
 SIGPIPE_EXIT_CODE = 141
 """128 + SIGPIPE: how a shell shows that the reader of our output went away."""
 
@@ -32,9 +35,9 @@ class Command(click.Command):
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
-                sections.setdefault(getattr(parameter, "section", "Options"), []).append(record)
-        for heading, records in sections.items():
+            if isinstance(parameter, click.Option) and record is not None:
+                sections.setdefault(getattr(parameter, "section", LAST_SECTION), []).append(record)
+        for heading, records in sorted(sections.items(), key=lambda item: item[0] == LAST_SECTION):
             with formatter.section(heading):
                 formatter.write_dl(records)
 

@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from lorajob.command import LAST_SECTION
 from lorajob.errors import UsageError
 from lorajob.fieldtexts import ABSENT, CLUSTER_ONLY, SECTIONS, TEXTS
 from lorajob_runtime import catalog, fields, spec
@@ -30,7 +31,7 @@ SHORT = {"model.name": "-m", "data.source": "-d", "storage.uri": "-s"}
 class SectionOption(click.Option):
     """An option that says under which heading of the help it stands."""
 
-    def __init__(self, *arguments: Any, section: str = "Options", **keywords: Any) -> None:
+    def __init__(self, *arguments: Any, section: str = LAST_SECTION, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.section = section
 
@@ -98,7 +99,7 @@ def options(*prefixes: str, without: Iterable[str] = ()) -> list[click.Parameter
     ]
 
 
-def option(*declarations: str, section: str = "Options", **keywords: Any) -> Callable[[Callable[..., Any]], Any]:
+def option(*declarations: str, section: str = LAST_SECTION, **keywords: Any) -> Callable[[Callable[..., Any]], Any]:
     """`click.option` with a heading."""
     return click.option(*declarations, cls=SectionOption, section=section, **keywords)
 

@@ -90,16 +90,18 @@ def complete(spec: RunSpec) -> RunSpec:
 
 def train(spec: RunSpec, *, processes: int | None, output: str) -> int:
     """Runs the supervisor in this process and prints what it came to. Returns the exit code of the run."""
-    from lorajob_runtime.report.console import Console
-
     from lorajob_runtime import environment, supervisor
+    from lorajob_runtime.report.console import Console
     from lorajob_runtime.report.jsonl import JsonLines
 
+    progress = (
+        JsonLines(sys.stdout) if output == "json" else Console(sys.stderr, logging_steps=spec.train.logging_steps)
+    )
     summary = Summary()
-    progress = JsonLines(sys.stdout) if output == "json" else Console(sys.stderr)
     code = supervisor.run(spec, environment.read(), sinks=[progress, summary], processes=processes)
     if output == "text":
-        click.echo("\n".join(closing_lines(spec, summary, code)))
+        for line in closing_lines(spec, summary, code):
+            click.echo(line)
     return code
 
 
