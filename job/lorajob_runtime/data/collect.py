@@ -13,12 +13,13 @@ from lorajob_runtime.data.encode import Encoded, Encoder, Sample, cut
 from lorajob_runtime.data.forms import Form
 from lorajob_runtime.data.tokenizer import control_tokens
 from lorajob_runtime.data.tokens import Ids, Mask
+from lorajob_runtime.data.wording import counted
 from lorajob_runtime.exits import DataError
 from lorajob_runtime.spec import DataSpec
 
 Severity = Literal["error", "dropped", "truncated", "warning"]
 
-TOO_LONG = "longer than data.maxLength"
+TOO_LONG = "more tokens than data.maxLength"
 NO_ANSWER_LEFT = "no answer left within data.maxLength"
 
 
@@ -42,8 +43,8 @@ class Collected:
     remarks: Counter[str] = field(default_factory=Counter)
     shortest_fit: int | None = None
     """Tokens up to the first target of the row that needs the fewest: below this maxLength nothing can be trained."""
-    longest: int = 0
-    """Tokens of the longest row before it is cut."""
+    lengths: list[int] = field(default_factory=list)
+    """Tokens of every sequence before it is cut or dropped for its length."""
 
     def dropped(self) -> dict[str, int]:
         """Reason -> rows that were left out for it."""
@@ -77,7 +78,7 @@ def refuse_errors(faults: Iterable[Fault], source: object) -> None:
     errors = [fault for fault in faults if fault.severity == "error"]
     if errors:
         first = errors[0]
-        more = f" ({len(errors) - 1} more rows are at fault)" if len(errors) > 1 else ""
+        more = f" (at fault as well: {counted(len(errors) - 1, 'row')})" if len(errors) > 1 else ""
         raise DataError(f"{source}: row {first.number} (counted from 1) {first.reason}{more}")
 
 
@@ -100,7 +101,7 @@ def _watched(
             if hit is not None:
                 reason = f"has the control token {hit} in its text"
                 found.faults.append(Fault(number=index + 1, reason=reason, severity="warning"))
-                found.remarks["rows have control tokens in their text"] += 1
+                found.remarks["control tokens are in the text"] += 1
         if isinstance(item, Conversation):
             _remark(item, found.remarks, encoder)
         yield item
@@ -109,13 +110,11 @@ def _watched(
 def _remark(item: Conversation, remarks: Counter[str], encoder: Encoder) -> None:
     template = encoder.template
     if item.unanswered:
-        remarks["rows end without an answer: what follows the last answer is left out"] += 1
+        remarks["what follows the last answer is left out"] += 1
     if template.drops_thoughts and any(_has_thought(message) for message in item.messages):
-        remarks["rows have thoughts that are left out, as data.thinking is off"] += 1
+        remarks["thoughts are left out, as data.thinking is off"] += 1
     if item.tools and not template.knows_tools:
-        remarks[
-            "rows have tools that are described in the system prompt, as the chat template has no form for them"
-        ] += 1
+        remarks["tools are described in the system prompt, as the chat template has no form for them"] += 1
 
 
 def _has_thought(message: dict[str, Any]) -> bool:
@@ -131,8 +130,9 @@ def _contents(item: Conversation | Text) -> list[str]:
 
 def _fits(encoded: Encoded, number: int, data: DataSpec, found: Collected) -> bool:
     """Adds a row's sequences, cut to the limit; whether any of them has a target left."""
-    longest = max(len(ids) for ids, _ in encoded.sequences)
-    found.longest = max(found.longest, longest)
+    lengths = [len(ids) for ids, _ in encoded.sequences]
+    found.lengths += lengths
+    longest = max(lengths)
     fit = min(int(targets.argmax()) + 1 for _, targets in encoded.sequences)
     needed = fit if data.overflow == "truncate" else longest
     found.shortest_fit = needed if found.shortest_fit is None else min(found.shortest_fit, needed)

@@ -17,6 +17,7 @@ from lorajob_runtime.data.conversation import Conversation, RowError, Text
 from lorajob_runtime.data.render import Answer, ChatTemplate
 from lorajob_runtime.data.tokenizer import Tokenizer, decode, encode, start_ids
 from lorajob_runtime.data.tokens import Ids, Mask
+from lorajob_runtime.data.wording import brief
 from lorajob_runtime.exits import ModelError
 
 Pair = tuple[list[int], list[int]]
@@ -95,7 +96,7 @@ class Encoder:
         except RowError as fault:
             return fault
         except Exception as error:  # noqa: BLE001 - a template is a program of the model's, and may raise anything
-            return RowError(f"is refused by the model's chat template: {type(error).__name__}: {error}")
+            return RowError(f"is refused by the model's chat template: {brief(error, 160)}")
         return answers if _encodable(_texts(answers)) else _NOT_UNICODE
 
     def _text(self, ids: list[int]) -> Encoded:

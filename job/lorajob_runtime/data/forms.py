@@ -15,7 +15,8 @@ from typing import Any
 
 from lorajob_runtime.data.conversation import Conversation, Message, RowError, Text
 from lorajob_runtime.data.read import is_turn
-from lorajob_runtime.data.turns import as_text, conversation, finished, kind, parsed, tool_list
+from lorajob_runtime.data.turns import as_text, conversation, finished, parsed, tool_list
+from lorajob_runtime.data.wording import keys_of, kind
 from lorajob_runtime.exits import DataError
 from lorajob_runtime.spec import COLUMN_ROLES, DataSpec
 
@@ -49,8 +50,7 @@ class Form:
         if not isinstance(row, dict):
             raise RowError(f"is {kind(row)}: it must be an object with {self._needed()}")
         if not all(_has(row, self.columns, role) for role in _NEEDS[self.name]):
-            keys = ", ".join(map(str, row)) or "none"
-            raise RowError(f"has the keys {keys}: the form {self.name} needs {self._needed()}")
+            raise RowError(f"has the keys {keys_of(row)}: the form {self.name} needs {self._needed()}")
         if self.name == "text":
             return self._text(row)
         if self.name in ("alpaca", "qa"):
@@ -182,5 +182,5 @@ def _in_first(first: object, columns: Mapping[str, str], role: str) -> bool:
 
 def _keys_of(row: object) -> str:
     if isinstance(row, dict):
-        return f"the first row has the keys {', '.join(map(str, row)) or 'none'}"
+        return f"the first row has the keys {keys_of(row)}"
     return f"the first row is {kind(row)}"

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from lorajob_runtime.data.collect import NO_ANSWER_LEFT, TOO_LONG, Collected, collect, refuse_errors
-from lorajob_runtime.data.encode import Encoder
+from lorajob_runtime.data.encode import Encoder, Sample
 from lorajob_runtime.data.forms import Form, detect
 from lorajob_runtime.data.read import Source, read
 from lorajob_runtime.data.render import stop_ids
 from lorajob_runtime.data.select import Selection, select
-from lorajob_runtime.data.tokenizer import load_tokenizer
+from lorajob_runtime.data.tokenizer import Tokenizer, load_tokenizer
 from lorajob_runtime.data.tokens import TokenRows
+from lorajob_runtime.data.wording import counted
 from lorajob_runtime.exits import DataError, StorageError
 from lorajob_runtime.spec import DataSpec, RunSpec
 
@@ -71,13 +72,31 @@ class Loaded:
     selection: Selection
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tokenised:
+    """The dataset of a run, ready to be written. `evaluation` is None where no rows are held out."""
+
+    train: TokenRows
+    evaluation: TokenRows | None
+    samples: tuple[Sample, ...]
+    stop_ids: tuple[int, ...]
+    report: DataReport
+
+
 def prepare(spec: RunSpec, *, model_path: Path, folder: Path) -> DataReport:
     """Tokenises `spec.data` for the model in `model_path` and writes `folder`, replacing it whole.
 
     The same spec, file and tokenizer give the same bytes. Raises DataError, ModelError, ConfigError, StorageError.
     """
-    data, loaded = spec.data, load(spec.data)
     tokenizer = load_tokenizer(model_path, trust_remote_code=spec.model.trust_remote_code)
+    dataset = tokenise(spec, tokenizer)
+    _write(folder, dataset)
+    return dataset.report
+
+
+def tokenise(spec: RunSpec, tokenizer: Tokenizer) -> Tokenised:
+    """The rows of `spec.data` as a model with this tokenizer reads them. Raises DataError, ModelError, ConfigError."""
+    data, loaded = spec.data, load(spec.data)
     encoder = Encoder(tokenizer, thinking=data.thinking)
     rows, wanted = loaded.source.rows, spec.report.samples.count
 
@@ -90,16 +109,15 @@ def prepare(spec: RunSpec, *, model_path: Path, folder: Path) -> DataReport:
     refuse_empty(train, "data.rows", data, loaded.source.path)
     if data.eval_rows is not None:
         refuse_empty(held_out, "data.evalRows", data, loaded.source.path)
-    arrays = {TRAIN: TokenRows.of(train.sequences)}
-    if held_out.sequences:
-        arrays[EVAL] = TokenRows.of(held_out.sequences)
-    report = _report(loaded, encoder, train, held_out, arrays)
-    samples = {
-        "stop_ids": stop_ids(tokenizer),
-        "samples": [asdict(sample) for sample in (held_out.samples or train.samples)],
-    }
-    _write(folder, arrays, {SAMPLES: samples, REPORT: report.to_dict()})
-    return report
+    trained = TokenRows.of(train.sequences)
+    evaluation = TokenRows.of(held_out.sequences) if held_out.sequences else None
+    return Tokenised(
+        train=trained,
+        evaluation=evaluation,
+        samples=tuple(held_out.samples or train.samples),
+        stop_ids=tuple(stop_ids(tokenizer)),
+        report=_report(loaded, encoder, train, held_out, trained, evaluation),
+    )
 
 
 def load(data: DataSpec) -> Loaded:
@@ -120,35 +138,42 @@ def refuse_empty(found: Collected, field: str, data: DataSpec, path: Path) -> No
         return
     reasons = found.dropped()
     if found.shortest_fit is not None and reasons.keys() & {NO_ANSWER_LEFT, TOO_LONG}:
+        longest = max(found.lengths)
         raise DataError(
             f"data.maxLength {data.max_length} is too small for any answer in {field} of {path}: "
-            f"at least {found.shortest_fit} tokens are needed, and {found.longest} to cut nothing",
-            hint=f"set data.maxLength to {found.longest}",
+            f"at least {found.shortest_fit} tokens are needed, and {longest} to cut nothing",
+            hint=f"set data.maxLength to {longest}",
         )
-    listed = ", ".join(f"{count} rows with {reason}" for reason, count in reasons.items()) or "no rows"
+    listed = ", ".join(f"{counted(count, 'row')} with {reason}" for reason, count in reasons.items()) or "no rows"
     raise DataError(f"{path} has nothing to train on in {field}: {listed}")
 
 
 def notes(selection: Selection, found: Collected) -> tuple[str, ...]:
     """What a person should know of the rows, one line each."""
-    lines = [f"{count} {remark}" for remark, count in found.remarks.items()]
+    lines = [f"{counted(count, 'row')}: {remark}" for remark, count in found.remarks.items()]
     rows = len(set(found.numbers))
     if len(found.sequences) > rows:
         lines.append(
-            f"{rows} conversations are trained as {len(found.sequences)} sequences, "
+            f"{counted(rows, 'row')}: trained as {len(found.sequences):,} sequences, "
             "because the chat template rewrites earlier turns when a turn is added"
         )
     if selection.overlap:
-        lines.append(f"{selection.overlap} rows are in data.rows and data.evalRows: they are held out, not trained on")
+        lines.append(
+            f"{counted(selection.overlap, 'row')}: in data.rows and data.evalRows, so held out and not trained on"
+        )
     return tuple(lines)
 
 
 def _report(
-    loaded: Loaded, encoder: Encoder, train: Collected, held_out: Collected, arrays: dict[str, TokenRows]
+    loaded: Loaded,
+    encoder: Encoder,
+    train: Collected,
+    held_out: Collected,
+    trained: TokenRows,
+    evaluation: TokenRows | None,
 ) -> DataReport:
-    trained = arrays[TRAIN]
     return DataReport(
-        fingerprint=_fingerprint(arrays),
+        fingerprint=_fingerprint(trained, evaluation),
         source=str(loaded.source.path),
         source_sha256=loaded.source.sha256,
         format=loaded.form.name,
@@ -169,25 +194,29 @@ def _report(
     )
 
 
-def _fingerprint(arrays: dict[str, TokenRows]) -> str:
+def _fingerprint(*parts: TokenRows | None) -> str:
     digest = hashlib.sha256()
-    for name, rows in arrays.items():
-        digest.update(f"{name} {len(rows)} {len(rows.input_ids)}\n".encode())
+    for rows in parts:
+        if rows is None:
+            continue
+        digest.update(f"{len(rows)} rows, {len(rows.input_ids)} tokens\n".encode())
         for array in (rows.input_ids, rows.targets, rows.offsets):
             digest.update(array.tobytes())
     return digest.hexdigest()
 
 
-def _write(folder: Path, arrays: dict[str, TokenRows], documents: dict[str, Any]) -> None:
+def _write(folder: Path, dataset: Tokenised) -> None:
     """Writes beside `folder` and takes its place, so that a folder that exists is whole. Raises StorageError."""
+    samples = {"stop_ids": dataset.stop_ids, "samples": [asdict(sample) for sample in dataset.samples]}
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     try:
         for leftover in (fresh, old):
             shutil.rmtree(leftover, ignore_errors=True)
         fresh.mkdir(parents=True)
-        for name, rows in arrays.items():
-            rows.save(fresh / name)
-        for name, document in documents.items():
+        dataset.train.save(fresh / TRAIN)
+        if dataset.evaluation is not None:
+            dataset.evaluation.save(fresh / EVAL)
+        for name, document in ((SAMPLES, samples), (REPORT, dataset.report.to_dict())):
             (fresh / name).write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
         if folder.exists():
             folder.rename(old)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lorajob_runtime.data.wording import brief
 from lorajob_runtime.exits import DataError
 
 
@@ -133,8 +134,8 @@ def _load(path: Path, kind: str, **options: Any) -> list[Any]:
             )
             rows: list[Any] = loaded.to_list()
         except Exception as error:
-            reason = str(error.__cause__ or error).strip().split("\n")[0].replace(str(link), path.name)
-            raise DataError(f"{path} cannot be read as {kind}: {reason or type(error).__name__}") from error
+            reason = brief(error.__cause__ or error, 160).replace(str(link), path.name)
+            raise DataError(f"{path} cannot be read as {kind}: {reason}") from error
     return rows
 
 

@@ -6,7 +6,7 @@ the prompt, and the answer is what the template adds to it, up to and with the e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,9 +14,9 @@ from typing import Any
 from lorajob_runtime.data import families, plain_tools
 from lorajob_runtime.data.conversation import Message, RowError
 from lorajob_runtime.data.tokenizer import Tokenizer, added_tokens, encode, token_id
+from lorajob_runtime.data.wording import brief
 from lorajob_runtime.exits import ModelError
 
-Clock = Callable[[], datetime]
 Tools = Sequence[dict[str, Any]] | None
 
 _ENDS_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>")
@@ -26,14 +26,11 @@ _PROBE = "lorajob"
 """A word that no template changes."""
 
 
-def training_clock() -> datetime:
-    """The moment that templates with a clock show in training: a fixed one, as the same data gives the same tokens."""
-    return datetime(2025, 1, 1, tzinfo=UTC)
+TRAINING_MOMENT = datetime(2025, 1, 1, tzinfo=UTC)
+"""What templates with a clock show in training: the same data must give the same tokens."""
 
-
-def present_clock() -> datetime:
-    """Now, for inference."""
-    return datetime.now().astimezone()
+_CLOCK = "strftime_now"
+_CLOCK_CODES = ("%Y", "%y", "%m", "%B", "%b", "%d", "%-d", "%j", "%A", "%a", "%H", "%I", "%M", "%S", "%p", "%Z", "%z")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,22 +44,29 @@ class Answer:
 
 
 class ChatTemplate:
-    """A tokenizer's chat template with the thinking switch set. Raises ModelError when there is none or it fails."""
+    """A tokenizer's chat template with the thinking switch set, at a fixed moment or, with None, at the present one.
 
-    def __init__(self, tokenizer: Tokenizer, *, thinking: bool, clock: Clock = training_clock) -> None:
+    Raises ModelError when the tokenizer has none, or one that cannot be trained with.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, thinking: bool, moment: datetime | None = TRAINING_MOMENT) -> None:
         self._tokenizer = tokenizer
         self._thinking = thinking
-        self._clock = clock
-        source = _source(tokenizer)
+        source, for_tools = _source(tokenizer), _source(tokenizer, tools=[{}])
+        self._plain, self._for_tools = _at(moment, source), _at(moment, for_tools)
         self.family = families.recognise(source)
-        self.knows_tools = "tools" in source
+        self.knows_tools = "tools" in for_tools
         self._has_switch = "enable_thinking" in source
         self.end_of_turn, self._after_turn = self._probe_end()
 
     def text(self, messages: Sequence[Message], *, tools: Tools = None, **options: Any) -> str:
         """The template's own text. Raises whatever the template raises."""
         rendered: str = self._tokenizer.apply_chat_template(
-            list(messages), tools=tools, tokenize=False, strftime_now=self._strftime, **options
+            list(messages),
+            tools=tools,
+            chat_template=self._for_tools if tools else self._plain,
+            tokenize=False,
+            **options,
         )
         return rendered
 
@@ -85,9 +89,9 @@ class ChatTemplate:
 
     def stop_tokens(self) -> list[str]:
         """What ends an answer: the end of turn first, then the family's other ends and the tokenizer's own."""
-        known = added_tokens(self._tokenizer).values()
+        known = set(added_tokens(self._tokenizer).values())
         ends = (self.end_of_turn, self.family.end_of_call, self._tokenizer.eos_token, *_ENDS_OF_TEXT)
-        return list(dict.fromkeys(end for end in ends if end in known))
+        return list(dict.fromkeys(str(end) for end in ends if end in known))
 
     def _answer(self, messages: Sequence[Message], tools: Tools) -> Answer:
         last = messages[-1]
@@ -135,7 +139,7 @@ class ChatTemplate:
         try:
             finished = self._finished([asked, {"role": "assistant", "content": _PROBE + "!"}], None)
         except Exception as error:
-            raise ModelError(f"the model's chat template cannot render a conversation: {error}") from error
+            raise ModelError(f"the model's chat template cannot render a conversation: {brief(error, 160)}") from error
         self._after(self.prompt([asked]), finished)
         tail = finished.rpartition(_PROBE + "!")[2]
         known = added_tokens(self._tokenizer)
@@ -147,17 +151,14 @@ class ChatTemplate:
             raise ModelError("neither the model's chat template nor its tokenizer has an end-of-turn token")
         return str(end), tail
 
-    def _strftime(self, form: str) -> str:
-        return self._clock().strftime(form)
-
 
 def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message], thinking: bool, tools: Tools = None) -> list[int]:
     """Token ids that inference sends to have the next answer: what training put before it. Raises ModelError."""
-    template = ChatTemplate(tokenizer, thinking=thinking, clock=present_clock)
+    template = ChatTemplate(tokenizer, thinking=thinking, moment=None)
     try:
         prompt = template.prompt(messages, tools)
     except Exception as error:
-        raise ModelError(f"the model's chat template refuses the conversation: {error}") from error
+        raise ModelError(f"the model's chat template refuses the conversation: {brief(error, 160)}") from error
     return encode(tokenizer, [prompt])[0]
 
 
@@ -171,14 +172,23 @@ def stop_ids(tokenizer: Tokenizer) -> list[int]:
     return [index for index in ids if index is not None]
 
 
-def _source(tokenizer: Tokenizer) -> str:
+def _source(tokenizer: Tokenizer, tools: Tools = None) -> str:
     try:
-        source: str = tokenizer.get_chat_template()
+        source: str = tokenizer.get_chat_template(tools=tools)
     except ValueError as error:
         raise ModelError(
             "the model's tokenizer has no chat template: take an instruct model, or train rows of the form text"
         ) from error
     return source
+
+
+def _at(moment: datetime | None, source: str) -> str:
+    """The template with its clock stopped: a macro of the clock's name that fills in a fixed moment."""
+    if moment is None or _CLOCK not in source:
+        return source
+    codes = "".join(f"|replace({code!r}, {moment.strftime(code)!r})" for code in _CLOCK_CODES)
+    # The empty output keeps white space at the template's start from being trimmed with the macro's end.
+    return f"{{% macro {_CLOCK}(form) %}}{{{{ form{codes} }}}}{{% endmacro %}}{{{{ '' }}}}{source}"
 
 
 def _without_thoughts(message: Message) -> Message:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lorajob_runtime.data.wording import brief
 from lorajob_runtime.exits import ModelError
 
 Tokenizer = Any
@@ -23,8 +24,7 @@ def load_tokenizer(model_path: Path, *, trust_remote_code: bool = False) -> Toke
             str(model_path), trust_remote_code=trust_remote_code, local_files_only=True
         )
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(f"no tokenizer can be loaded from {model_path}: {reason}") from error
+        raise ModelError(f"no tokenizer can be loaded from {model_path}: {brief(error, 160)}") from error
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

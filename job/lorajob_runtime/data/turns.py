@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lorajob_runtime.data.conversation import Conversation, Message, RowError
+from lorajob_runtime.data.wording import brief, keys_of, kind
 
 _ROLES = {
     "system": "system",
@@ -77,12 +78,6 @@ def parsed(value: object, what: str) -> object:
         raise RowError(f"{what} is text that is not JSON") from error
 
 
-def kind(value: object) -> str:
-    """A value's type as a person calls it."""
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
-    return "null" if value is None else names.get(type(value), f"a {type(value).__name__}")
-
-
 def as_text(value: object, what: str) -> str:
     """Text of a value: null is empty, a number is written out. Raises RowError for anything else."""
     if value is None or value != value:  # NaN stands for null in tables
@@ -100,9 +95,9 @@ def _message(number: int, turn: object) -> Message:
     said = turn.get("from", turn.get("role"))
     role = _ROLES.get(said.strip().lower()) if isinstance(said, str) else None
     if role is None:
-        raise RowError(f"turn {number} is from {said!r}: it must be one of {', '.join(_ROLES)}")
+        raise RowError(f"turn {number} is from {brief(said)!r}: it must be one of {', '.join(_ROLES)}")
     if "value" not in turn and "content" not in turn and not _calls_in(turn):
-        raise RowError(f"turn {number} has the keys {', '.join(map(str, turn))}: it needs value or content")
+        raise RowError(f"turn {number} has the keys {keys_of(turn)}: it needs value or content")
     content = turn.get("value", turn.get("content"))
     if role == "call":
         return {"role": "assistant", "content": "", "tool_calls": _calls(parsed(content, f"turn {number}"), number)}

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import lzma
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from lorajob_runtime.data.prepare import Tokenised, tokenise
+from lorajob_runtime.data.tokens import TokenRows
+from lorajob_runtime.spec import parse
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 
@@ -98,3 +104,45 @@ def _model(folder: Path) -> LocalModel:
     from transformers import AutoTokenizer
 
     return LocalModel(path=folder, tokenizer=AutoTokenizer.from_pretrained(str(folder)))
+
+
+Prepare = Callable[..., Tokenised]
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Prepare:
+    """Writes rows to a file (or takes a file), and tokenises it for a model with the given `data` fields."""
+
+    def run(model: LocalModel, rows: object, *, samples: int = 5, **data: Any) -> Tokenised:
+        source = rows if isinstance(rows, Path) else tmp_path / "rows.json"
+        if not isinstance(rows, Path):
+            source.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+        spec = parse({"data": {"source": str(source)} | data, "report": {"samples": {"count": samples}}})
+        return tokenise(spec, model.tokenizer)
+
+    return run
+
+
+def marked(tokenizer: Any, text: str) -> tuple[list[int], list[bool]]:
+    """Tokens and targets of a hand-written sequence whose trained parts stand between ⟦ and ⟧."""
+    ids: list[int] = []
+    targets: list[bool] = []
+    for index, piece in enumerate(re.split(r"[⟦⟧]", text)):
+        piece_ids = tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
+        ids += piece_ids
+        targets += [index % 2 == 1] * len(piece_ids)
+    return ids, targets
+
+
+@pytest.fixture
+def expect_sequences() -> Callable[..., None]:
+    """Asserts that token rows are exactly these hand-written sequences: tokens and loss mask."""
+
+    def expect(model: LocalModel, rows: TokenRows, *texts: str) -> None:
+        shown = [model.tokenizer.decode(rows.row(index)[0].tolist()) for index in range(len(rows))]
+        assert shown == [re.sub(r"[⟦⟧]", "", text) for text in texts]
+        for index, text in enumerate(texts):
+            ids, targets = rows.row(index)
+            assert (ids.tolist(), targets.tolist()) == marked(model.tokenizer, text)
+
+    return expect

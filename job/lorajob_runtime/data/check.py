@@ -1,0 +1,235 @@
+"""What `lorajob data check` shows: how a dataset would be trained, with what is wrong with it. Needs no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lorajob_runtime.data.collect import Collected, Fault, collect, refuse_errors
+from lorajob_runtime.data.encode import Encoder
+from lorajob_runtime.data.prepare import load, notes, refuse_empty
+from lorajob_runtime.data.tokenizer import Tokenizer, decode, load_tokenizer
+from lorajob_runtime.data.tokens import Ids, Mask
+from lorajob_runtime.data.wording import brief, counted, harmless
+from lorajob_runtime.exits import DataError
+from lorajob_runtime.spec import RunSpec
+
+_FAULTS_SHOWN = 20
+_BARS = 12
+_BAR_WIDTH = 40
+_GREEN, _DIM, _PLAIN = "\x1b[1;32m", "\x1b[2m", "\x1b[0m"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """A stretch of a sequence that is trained as a whole, or not."""
+
+    text: str
+    trained: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShownRow:
+    """A sequence as the model sees it, control tokens and all. `number` is its row's, from 1."""
+
+    number: int
+    tokens: int
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bin:
+    """Sequences of `first` to `last` tokens, both included, before anything is cut."""
+
+    first: int
+    last: int
+    sequences: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckReport:
+    """A dataset under the eyes of one model. `problem` is what a run would end with, None when it would train.
+
+    `duplicates` are rows that are, token for token, the same as an earlier one.
+    """
+
+    source: str
+    format: str
+    verdict: str
+    template_family: str
+    thinking: bool
+    max_length: int
+    rows_read: int
+    rows_selected: int
+    rows_used: int
+    rows_dropped: dict[str, int]
+    rows_truncated: int
+    eval_rows: int
+    duplicates: int
+    sequences: int
+    tokens: int
+    target_tokens: int
+    longest_tokens: int
+    lengths: tuple[Bin, ...]
+    faults: tuple[Fault, ...]
+    notes: tuple[str, ...]
+    shown: tuple[ShownRow, ...]
+    problem: str | None
+
+
+def check(spec: RunSpec, *, model_path: Path, shown_rows: int = 3) -> CheckReport:
+    """Looks at `spec.data` with the tokenizer in `model_path`; faults of rows are listed, not raised.
+
+    Raises DataError for a file that cannot be read or has no known form, ModelError, ConfigError.
+    """
+    data, loaded = spec.data, load(spec.data)
+    tokenizer = load_tokenizer(model_path, trust_remote_code=spec.model.trust_remote_code)
+    encoder = Encoder(tokenizer, thinking=data.thinking)
+    rows, selection = loaded.source.rows, loaded.selection
+    train = collect(rows, selection.train, form=loaded.form, encoder=encoder, data=data, samples=0)
+    held_out = collect(rows, selection.evaluation, form=loaded.form, encoder=encoder, data=data, samples=0)
+    lengths = train.lengths or [0]
+    return CheckReport(
+        source=str(loaded.source.path),
+        format=loaded.form.name,
+        verdict=loaded.form.verdict,
+        template_family=encoder.family,
+        thinking=data.thinking,
+        max_length=data.max_length,
+        rows_read=len(rows),
+        rows_selected=len(selection.train),
+        rows_used=len(set(train.numbers)),
+        rows_dropped=train.dropped(),
+        rows_truncated=train.truncated(),
+        eval_rows=len(set(held_out.numbers)),
+        duplicates=_duplicates(train),
+        sequences=len(train.sequences),
+        tokens=sum(len(ids) for ids, _ in train.sequences),
+        target_tokens=sum(int(np.count_nonzero(targets)) for _, targets in train.sequences),
+        longest_tokens=max(lengths),
+        lengths=histogram(lengths),
+        faults=tuple(sorted((*train.faults, *held_out.faults), key=_gravity)),
+        notes=notes(selection, train),
+        shown=tuple(
+            ShownRow(number=number, tokens=len(ids), spans=spans(tokenizer, ids, targets))
+            for number, (ids, targets) in zip(train.numbers[:shown_rows], train.sequences, strict=False)
+        ),
+        problem=_problem(train, held_out, spec, loaded.source.path),
+    )
+
+
+def to_dict(report: CheckReport) -> dict[str, Any]:
+    """The report as JSON values."""
+    return asdict(report)
+
+
+def check_text(report: CheckReport, colour: bool) -> str:
+    """The report for a person. What is trained is green with `colour`, else between ⟦ and ⟧."""
+    blocks = [_summary(report), _bars(report)]
+    if report.faults:
+        blocks.append(_faults(report.faults))
+    blocks += [_row(row, colour) for row in report.shown]
+    if report.problem is not None:
+        blocks.append(f"A run with this dataset would end: {brief(report.problem, 400)}")
+    return "\n\n".join(blocks) + "\n"
+
+
+def spans(tokenizer: Tokenizer, ids: Ids, targets: Mask) -> tuple[Span, ...]:
+    """A sequence in stretches that are trained or not, as text."""
+    edges = [0, *(np.flatnonzero(np.diff(targets)) + 1).tolist(), len(ids)]
+    return tuple(
+        Span(text=decode(tokenizer, ids[start:stop].tolist()), trained=bool(targets[start]))
+        for start, stop in pairwise(edges)
+        if stop > start
+    )
+
+
+def histogram(lengths: Sequence[int]) -> tuple[Bin, ...]:
+    """Counts of lengths in at most 12 bins of one width, a power of two; the last one takes the few that are longer."""
+    width, common = 1, np.percentile(lengths, 98)
+    while width * (_BARS - 1) < common:
+        width *= 2
+    places = np.minimum((np.maximum(lengths, 1) - 1) // width, _BARS - 1)
+    bins = [
+        Bin(first=index * width + 1, last=(index + 1) * width, sequences=int(count))
+        for index, count in enumerate(np.bincount(places))
+    ]
+    return (*bins[:-1], replace(bins[-1], last=max(bins[-1].last, *lengths)))
+
+
+def _gravity(fault: Fault) -> tuple[int, int]:
+    return ("error", "dropped", "warning", "truncated").index(fault.severity), fault.number
+
+
+def _duplicates(found: Collected) -> int:
+    rows: dict[int, list[bytes]] = {}
+    for number, (ids, _) in zip(found.numbers, found.sequences, strict=True):
+        rows.setdefault(number, []).append(ids.tobytes())
+    return len(rows) - len({tuple(row) for row in rows.values()})
+
+
+def _problem(train: Collected, held_out: Collected, spec: RunSpec, path: Path) -> str | None:
+    try:
+        refuse_errors((*train.faults, *held_out.faults), path)
+        refuse_empty(train, "data.rows", spec.data, path)
+        if spec.data.eval_rows is not None:
+            refuse_empty(held_out, "data.evalRows", spec.data, path)
+    except DataError as error:
+        return error.message
+    return None
+
+
+def _summary(report: CheckReport) -> str:
+    dropped = sum(report.rows_dropped.values())
+    share = report.target_tokens / report.tokens if report.tokens else 0
+    lines = [
+        ("dataset", report.source),
+        ("form", report.verdict),
+        ("template", f"{report.template_family}, thinking {'on' if report.thinking else 'off'}"),
+        (
+            "rows",
+            f"{report.rows_read:,} read, {report.rows_used:,} of {report.rows_selected:,} trained on, "
+            f"{report.eval_rows:,} held out, {dropped:,} dropped, {report.rows_truncated:,} cut, "
+            f"{report.duplicates:,} duplicates",
+        ),
+        (
+            "tokens",
+            f"{report.tokens:,} an epoch in {report.sequences:,} sequences, {report.target_tokens:,} trained "
+            f"({share:.0%}); longest {report.longest_tokens:,}, data.maxLength {report.max_length:,}",
+        ),
+        *(("dropped", f"{counted(count, 'row')} with {reason}") for reason, count in report.rows_dropped.items()),
+        *(("note", note) for note in report.notes),
+    ]
+    return "\n".join(f"{name:<9} {brief(value, 400)}" for name, value in lines)
+
+
+def _bars(report: CheckReport) -> str:
+    most = max(item.sequences for item in report.lengths)
+    wide = len(f"{report.lengths[-1].last:,}")
+    lines = ["tokens of a sequence, before any cut"]
+    for item in report.lengths:
+        bar = "█" * -(-_BAR_WIDTH * item.sequences // most) if most else ""
+        lines.append(f"{item.first:>{wide},}-{item.last:<{wide},} {bar} {item.sequences:,}")
+    return "\n".join(lines)
+
+
+def _faults(faults: Sequence[Fault]) -> str:
+    lines = [f"row {fault.number}: {fault.severity}: {brief(fault.reason, 200)}" for fault in faults[:_FAULTS_SHOWN]]
+    if len(faults) > _FAULTS_SHOWN:
+        lines.append(f"and {len(faults) - _FAULTS_SHOWN:,} more")
+    return "\n".join(("rows at fault, counted from 1", *lines))
+
+
+def _row(row: ShownRow, colour: bool) -> str:
+    before, after = (_GREEN, _PLAIN) if colour else ("⟦", "⟧")
+    aside, normal = (_DIM, _PLAIN) if colour else ("", "")
+    parts = (
+        f"{before}{harmless(span.text)}{after}" if span.trained else f"{aside}{harmless(span.text)}{normal}"
+        for span in row.spans
+    )
+    return f"row {row.number}, {row.tokens:,} tokens, trained: {before}like this{after}\n{''.join(parts)}"

@@ -1,0 +1,38 @@
+"""How values of a dataset are named in messages: short, on one line, and harmless to a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+_KEYS_SHOWN = 12
+_ESCAPED = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {127: "␡"}
+_ESCAPED |= dict.fromkeys((*range(0x80, 0xA0), 0x202A, 0x202B, 0x202D, 0x202E, 0x2066, 0x2067, 0x2068), "�")
+
+
+def kind(value: object) -> str:
+    """A value's type as a person calls it."""
+    return "null" if value is None else _KINDS.get(type(value), f"a {type(value).__name__}")
+
+
+def harmless(text: str) -> str:
+    """Text with what could steer a terminal made visible: escapes, other control characters, turned direction."""
+    return text.translate(_ESCAPED).encode("utf-8", "replace").decode()
+
+
+def brief(value: object, limit: int = 60) -> str:
+    """A value as one harmless line of at most `limit` characters."""
+    text = " ".join(harmless(str(value)[: 4 * limit]).split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def counted(number: int, thing: str) -> str:
+    """1, row -> 1 row; 1200, row -> 1,200 rows."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def keys_of(row: Mapping[object, object]) -> str:
+    """The keys of a row, not more of them than can be read."""
+    shown = [brief(key, 40) for key in list(row)[:_KEYS_SHOWN]]
+    more = [f"{len(row) - _KEYS_SHOWN} more"] if len(row) > _KEYS_SHOWN else []
+    return ", ".join(shown + more) or "none"

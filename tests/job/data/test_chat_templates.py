@@ -1,0 +1,138 @@
+"""The models' own chat templates, against texts rendered from them independently."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorajob_runtime.data.families import recognise
+from lorajob_runtime.data.render import ChatTemplate, prompt_ids, stop_ids
+from lorajob_runtime.exits import ModelError
+
+FAMILIES = {
+    "qwen3": "qwen3",
+    "qwen2.5": "qwen2.5",
+    "glm-4.5": "glm-4.5",
+    "minimax-m2": "minimax-m2",
+    "hunyuan-a13b": "hunyuan",
+}
+ASKED = [{"role": "system", "content": "你是甄嬛"}, {"role": "user", "content": "你父亲是谁？"}]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_known_conversations_are_rendered_to_the_letter(family: str, shared: Path, qwen3: Any) -> None:
+    lines = (shared / "templates" / "renders.jsonl").read_text("utf-8").splitlines()
+    cases = [case for line in lines if (case := json.loads(line))["family"] == family]
+    tokenizer = copy.copy(qwen3.tokenizer)
+    tokenizer.chat_template = (shared / "templates" / f"{family}.jinja").read_text("utf-8")
+    template = ChatTemplate(tokenizer, thinking=False)
+
+    assert len(cases) == 6
+    assert template.family.name == FAMILIES[family]
+    for case in cases:
+        assert template.text(case["messages"], **case["kwargs"]) == case["text"]
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_prompt_is_the_known_text_of_its_thinking_mode(
+    family: str, thinking: bool, shared: Path, qwen3: Any
+) -> None:
+    wanted = "prompt-think" if thinking else "prompt-nothink"
+    lines = (shared / "templates" / "renders.jsonl").read_text("utf-8").splitlines()
+    case = next(c for line in lines if (c := json.loads(line))["family"] == family and c["case"] == wanted)
+    tokenizer = copy.copy(qwen3.tokenizer)
+    tokenizer.chat_template = (shared / "templates" / f"{family}.jinja").read_text("utf-8")
+
+    assert ChatTemplate(tokenizer, thinking=thinking).prompt(case["messages"]) == case["text"]
+
+
+def test_qwen3_without_thinking_is_asked_behind_an_empty_thought(qwen3: Any) -> None:
+    assert prompt_ids(qwen3.tokenizer, ASKED, thinking=False)[-4:] == [151667, 271, 151668, 271]
+    assert prompt_ids(qwen3.tokenizer, ASKED, thinking=True)[-3:] == [151644, 77091, 198]
+
+
+@pytest.mark.parametrize(
+    ("model", "ends"),
+    [
+        ("qwen3", ["<|im_end|>", "<|endoftext|>"]),
+        ("qwen25", ["<|im_end|>", "<|endoftext|>"]),
+        ("smollm2", ["<|im_end|>", "<|endoftext|>"]),
+        ("glm", ["<|user|>", "<|observation|>", "<|endoftext|>"]),
+        ("minimax", ["[e~[", "<|endoftext|>"]),
+        ("hunyuan", ["<|eos|>", "<|endoftext|>"]),
+    ],
+)
+def test_generation_stops_at_what_training_ended_answers_with(
+    model: str, ends: list[str], request: pytest.FixtureRequest
+) -> None:
+    tokenizer = request.getfixturevalue(model).tokenizer
+    assert stop_ids(tokenizer) == tokenizer.convert_tokens_to_ids(ends)
+
+
+def test_a_template_of_no_known_family_is_used_as_it_is(smollm2: Any) -> None:
+    tokenizer = copy.copy(smollm2.tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}### {{ m.role }}\n{{ m.content }}{{ eos_token if m.role == 'assistant' }}\n{% endfor %}"
+        "{% if add_generation_prompt %}### assistant\n{% endif %}"
+    )
+    template = ChatTemplate(tokenizer, thinking=False)
+
+    answers = template.answers([*ASKED[1:], {"role": "assistant", "content": "甄远道"}])
+
+    assert template.family.name == "unknown"
+    assert (answers[0].prompt, answers[0].answer) == ("### user\n你父亲是谁？\n### assistant\n", "甄远道<|im_end|>")
+
+
+def test_a_template_that_never_ends_an_answer_gets_the_tokenizers_end_token(smollm2: Any) -> None:
+    tokenizer = copy.copy(smollm2.tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+
+    answers = ChatTemplate(tokenizer, thinking=False).answers([*ASKED, {"role": "assistant", "content": "甄远道"}])
+
+    assert answers[0].answer == "甄远道<|im_end|>"
+
+
+def test_a_prompt_that_opens_a_thought_is_answered_by_closing_it(qwen3: Any) -> None:
+    tokenizer = copy.copy(qwen3.tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+
+    answer = ChatTemplate(tokenizer, thinking=True).answers([*ASKED, {"role": "assistant", "content": "A"}])[0]
+
+    assert answer.prompt.endswith("<|im_start|>assistant\n<think>\n")
+    assert answer.answer == "\n</think>\n\nA<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (None, "no chat template"),
+        ("{{ raise_exception('not for you') }}", "not for you"),
+        ("{% if %}", "cannot render"),
+        ("{% for m in messages %}<{{ m.content }}>{% endfor %}{{ 'go' if add_generation_prompt }}", "otherwise"),
+    ],
+)
+def test_a_template_that_cannot_be_trained_with_is_one_clear_line(
+    template: str | None, reason: str, smollm2: Any
+) -> None:
+    tokenizer = copy.copy(smollm2.tokenizer)
+    tokenizer.chat_template = template
+
+    with pytest.raises(ModelError, match=reason) as caught:
+        ChatTemplate(tokenizer, thinking=False)
+
+    assert "\n" not in caught.value.message
+
+
+def test_an_empty_template_text_is_of_no_family() -> None:
+    assert recognise("").name == "unknown"

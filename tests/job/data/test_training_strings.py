@@ -1,0 +1,314 @@
+"""Every dataset form and model family: tokens and loss mask equal to hand-written text, the trained part in ⟦ and ⟧."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lorajob_runtime.data.render import prompt_ids
+
+ALPACA = [{"instruction": "你父亲是谁", "input": "？", "output": "家父是甄远道。"}]
+TWO_ROUNDS = [
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello."},
+    {"role": "user", "content": "Who are you?"},
+    {"role": "assistant", "content": "甄嬛。"},
+]
+Expect = Callable[..., None]
+
+CHATML_ASKED = "<|im_start|>user\n你父亲是谁？<|im_end|>\n<|im_start|>assistant\n"
+
+SMOLLM2_SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+QWEN25_SYSTEM = "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+
+SINGLE = {
+    "smollm2": SMOLLM2_SYSTEM + CHATML_ASKED + "⟦家父是甄远道。<|im_end|>⟧",
+    "qwen25": QWEN25_SYSTEM + CHATML_ASKED + "⟦家父是甄远道。<|im_end|>⟧",
+    "qwen3": CHATML_ASKED + "<think>\n\n</think>\n\n⟦家父是甄远道。<|im_end|>⟧",
+    "glm": "[gMASK]<sop><|user|>\n你父亲是谁？/nothink<|assistant|>\n<think></think>⟦\n家父是甄远道。<|user|>⟧",
+    "minimax": (
+        "]~!b[]~b]system\nYou are a helpful assistant.[e~[\n]~b]user\n你父亲是谁？[e~[\n"
+        "]~b]ai\n<think>\n⟦\n</think>\n\n家父是甄远道。[e~[⟧"
+    ),
+    "hunyuan": "<|startoftext|>你父亲是谁？<|extra_0|><think>\n\n</think>\n⟦家父是甄远道。<|eos|>⟧",
+}
+
+WITH_SYSTEM = {
+    "smollm2": "<|im_start|>system\nS<|im_end|>\n" + CHATML_ASKED + "⟦家父是甄远道。<|im_end|>⟧",
+    "qwen25": "<|im_start|>system\nS<|im_end|>\n" + CHATML_ASKED + "⟦家父是甄远道。<|im_end|>⟧",
+    "qwen3": (
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n你父亲是谁？<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n⟦家父是甄远道。<|im_end|>⟧"
+    ),
+    "glm": "[gMASK]<sop><|system|>\nS<|user|>\n你父亲是谁？/nothink<|assistant|>"
+    "\n<think></think>⟦\n家父是甄远道。<|user|>⟧",
+    "minimax": (
+        "]~!b[]~b]system\nS[e~[\n]~b]user\n你父亲是谁？[e~[\n]~b]ai\n<think>\n⟦\n</think>\n\n家父是甄远道。[e~[⟧"
+    ),
+    "hunyuan": "<|startoftext|>S<|extra_4|>你父亲是谁？<|extra_0|><think>\n\n</think>\n⟦家父是甄远道。<|eos|>⟧",
+}
+
+THINKING_ON = {
+    "smollm2": SINGLE["smollm2"],
+    "qwen25": SINGLE["qwen25"],
+    "qwen3": CHATML_ASKED + "⟦<think>\n\n</think>\n\n家父是甄远道。<|im_end|>⟧",
+    "glm": "[gMASK]<sop><|user|>\n你父亲是谁？<|assistant|>⟦\n<think></think>\n家父是甄远道。<|user|>⟧",
+    "minimax": SINGLE["minimax"],
+    "hunyuan": "<|startoftext|>你父亲是谁？<|extra_0|>⟦家父是甄远道。<|eos|>⟧",
+}
+
+MULTI_TURN = {
+    "smollm2": (
+        SMOLLM2_SYSTEM + "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n⟦Hello.<|im_end|>⟧\n"
+        "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n⟦甄嬛。<|im_end|>⟧",
+    ),
+    "qwen25": (
+        QWEN25_SYSTEM + "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n⟦Hello.<|im_end|>⟧\n"
+        "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n⟦甄嬛。<|im_end|>⟧",
+    ),
+    # The thought goes from the history: each answer stands behind what inference sends for it.
+    "qwen3": (
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n⟦Hello.<|im_end|>⟧",
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello.<|im_end|>\n"
+        "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n⟦甄嬛。<|im_end|>⟧",
+    ),
+    "glm": (
+        "[gMASK]<sop><|user|>\nHi/nothink<|assistant|>\n<think></think>⟦\nHello.<|user|>⟧"
+        "\nWho are you?/nothink<|assistant|>\n<think></think>⟦\n甄嬛。<|user|>⟧",
+    ),
+    "minimax": (
+        "]~!b[]~b]system\nYou are a helpful assistant.[e~[\n]~b]user\nHi[e~[\n"
+        "]~b]ai\n<think>\n⟦\n</think>\n\nHello.[e~[⟧",
+        "]~!b[]~b]system\nYou are a helpful assistant.[e~[\n]~b]user\nHi[e~[\n]~b]ai\nHello.[e~[\n"
+        "]~b]user\nWho are you?[e~[\n]~b]ai\n<think>\n⟦\n</think>\n\n甄嬛。[e~[⟧",
+    ),
+    "hunyuan": (
+        "<|startoftext|>Hi<|extra_0|><think>\n\n</think>\n⟦Hello.<|eos|>⟧",
+        "<|startoftext|>Hi<|extra_0|>Hello.<|eos|><|startoftext|>Who are you?<|extra_0|>"
+        "<think>\n\n</think>\n⟦甄嬛。<|eos|>⟧",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_an_alpaca_row_trains_the_answer_and_its_end_behind_the_models_prompt(
+    name: str, request: pytest.FixtureRequest, prepared: Any, expect_sequences: Expect
+) -> None:
+    model = request.getfixturevalue(name)
+    expect_sequences(model, prepared(model, ALPACA).train, SINGLE[name])
+
+
+@pytest.mark.parametrize("name", WITH_SYSTEM)
+def test_the_system_prompt_of_the_spec_stands_where_the_template_puts_it(
+    name: str, request: pytest.FixtureRequest, prepared: Any, expect_sequences: Expect
+) -> None:
+    model = request.getfixturevalue(name)
+    expect_sequences(model, prepared(model, ALPACA, system="S").train, WITH_SYSTEM[name])
+
+
+@pytest.mark.parametrize("name", THINKING_ON)
+def test_with_thinking_on_the_thought_is_the_answers_part(
+    name: str, request: pytest.FixtureRequest, prepared: Any, expect_sequences: Expect
+) -> None:
+    model = request.getfixturevalue(name)
+    expect_sequences(model, prepared(model, ALPACA, thinking=True).train, THINKING_ON[name])
+
+
+@pytest.mark.parametrize("name", MULTI_TURN)
+def test_every_answer_of_a_conversation_is_trained_once(
+    name: str, request: pytest.FixtureRequest, prepared: Any, expect_sequences: Expect
+) -> None:
+    model = request.getfixturevalue(name)
+    expect_sequences(model, prepared(model, [{"messages": TWO_ROUNDS}]).train, *MULTI_TURN[name])
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+@pytest.mark.parametrize("name", MULTI_TURN)
+def test_before_each_answer_stands_what_inference_sends_token_for_token(
+    name: str, thinking: bool, request: pytest.FixtureRequest, prepared: Any
+) -> None:
+    model = request.getfixturevalue(name)
+    rows = prepared(model, [{"messages": TWO_ROUNDS}], thinking=thinking).train
+    trained = []
+    for ids, targets in (rows.row(index) for index in range(len(rows))):
+        starts = [at for at in range(1, len(ids)) if targets[at] and not targets[at - 1]]
+        trained += [ids[:at].tolist() for at in starts]
+
+    assert trained == [prompt_ids(model.tokenizer, TWO_ROUNDS[:turns], thinking) for turns in (1, 3)]
+
+
+CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n⟦{}<|im_end|>⟧"
+FORMS = {
+    "alpaca": {"instruction": "Q", "input": "", "output": "A"},
+    "alpaca without input": {"instruction": "Q", "output": "A"},
+    "qa": {"id": 7, "input": "Q", "output": "A"},
+    "sharegpt": {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]},
+    "a bare list of turns": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}],
+    "messages": {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]},
+    "messages in parts": {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "Q"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": "A"}]},
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_the_same_conversation_gives_the_same_tokens(
+    form: str, smollm2: Any, prepared: Any, expect_sequences: Expect
+) -> None:
+    rows = prepared(smollm2, [FORMS[form], FORMS[form]]).train
+    expect_sequences(smollm2, rows, *[SMOLLM2_SYSTEM + CHATML.format("Q", "A")] * 2)
+
+
+def test_an_alpaca_row_may_bring_its_own_system_prompt_and_history(
+    smollm2: Any, prepared: Any, expect_sequences: Expect
+) -> None:
+    row = {"instruction": "Q2", "input": "", "output": "A2", "system": "Mine", "history": [["Q1", "A1"]]}
+    expect_sequences(
+        smollm2,
+        prepared(smollm2, [row], system="S").train,
+        "<|im_start|>system\nMine<|im_end|>\n" + CHATML.format("Q1", "A1") + "\n" + CHATML.format("Q2", "A2"),
+    )
+
+
+def test_the_columns_of_the_law_recipe_make_the_instruction_the_system_prompt(
+    smollm2: Any, prepared: Any, expect_sequences: Expect
+) -> None:
+    columns = {"system": "instruction", "instruction": "input", "output": "output"}
+    row = {"instruction": "你是一个法律专家", "input": "Q", "output": "A"}
+    result = prepared(smollm2, [row], columns=columns)
+    expect_sequences(
+        smollm2, result.train, "<|im_start|>system\n你是一个法律专家<|im_end|>\n" + CHATML.format("Q", "A")
+    )
+    assert result.report.verdict == "detected as alpaca, system = instruction, user = input, answer = output"
+
+
+def test_columns_of_any_name_can_be_mapped(smollm2: Any, prepared: Any, expect_sequences: Expect) -> None:
+    rows = [{"question": "Q", "answer": "A"}]
+    result = prepared(smollm2, rows, columns={"input": "question", "output": "answer"})
+    expect_sequences(smollm2, result.train, SMOLLM2_SYSTEM + CHATML.format("Q", "A"))
+    assert result.report.format == "qa"
+
+
+def test_a_text_row_is_trained_whole_with_the_end_token(qwen3: Any, prepared: Any, expect_sequences: Expect) -> None:
+    result = prepared(qwen3, [{"text": "<|im_start|>Once upon a time"}])
+    expect_sequences(qwen3, result.train, "<|im_start|>⟦Once upon a time<|im_end|>⟧")
+    assert result.report.template_family == "none"
+
+
+def test_the_first_token_of_a_text_is_no_target(smollm2: Any, prepared: Any) -> None:
+    rows = prepared(smollm2, [{"text": "Once upon a time"}]).train
+    ids, targets = rows.row(0)
+    assert smollm2.tokenizer.decode(ids.tolist()) == "Once upon a time<|im_end|>"
+    assert targets.tolist() == [False] + [True] * (len(ids) - 1)
+
+
+def test_a_thought_in_the_data_is_left_out_and_noted_when_thinking_is_off(
+    qwen3: Any, prepared: Any, expect_sequences: Expect
+) -> None:
+    rows = [{"instruction": "Q", "output": "<think>\nhm\n</think>\n\nA"}]
+    off = prepared(qwen3, rows)
+    expect_sequences(
+        qwen3, off.train, "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n⟦A<|im_end|>⟧"
+    )
+    on = prepared(qwen3, rows, thinking=True)
+    assert off.report.notes == ("1 row: thoughts are left out, as data.thinking is off",)
+    expect_sequences(
+        qwen3, on.train, "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n⟦<think>\nhm\n</think>\n\nA<|im_end|>⟧"
+    )
+
+
+def test_minimax_trains_a_thought_inside_the_one_its_prompt_opens(
+    minimax: Any, prepared: Any, expect_sequences: Expect
+) -> None:
+    rows = [{"instruction": "Q", "output": "<think>hm</think>A"}]
+    expect_sequences(
+        minimax,
+        prepared(minimax, rows).train,
+        "]~!b[]~b]system\nYou are a helpful assistant.[e~[\n]~b]user\nQ[e~[\n]~b]ai\n<think>\n⟦hm\n</think>\n\nA[e~[⟧",
+    )
+
+
+TOOL_ROW = {
+    "conversations": [
+        {"from": "human", "value": "Weather?"},
+        {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "北京"}}'},
+        {"from": "observation", "value": '{"sky": "blue"}'},
+        {"from": "gpt", "value": "Blue."},
+    ],
+    "tools": '[{"name": "weather", "description": "Sky", "parameters": {}}]',
+}
+
+
+def test_tool_calls_are_trained_in_the_templates_own_form(qwen25: Any, prepared: Any, expect_sequences: Expect) -> None:
+    expect_sequences(
+        qwen25,
+        prepared(qwen25, [TOOL_ROW]).train,
+        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.\n\n# Tools\n\n"
+        "You may call one or more functions to assist with the user query.\n\n"
+        "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n"
+        '{"type": "function", "function": {"name": "weather", "description": "Sky", "parameters": {}}}\n</tools>\n\n'
+        "For each function call, return a json object with function name and arguments within <tool_call></tool_call> "
+        'XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call><|im_end|>\n'
+        "<|im_start|>user\nWeather?<|im_end|>\n<|im_start|>assistant\n"
+        '⟦<tool_call>\n{"name": "weather", "arguments": {"city": "北京"}}\n</tool_call><|im_end|>⟧\n'
+        '<|im_start|>user\n<tool_response>\n{"sky": "blue"}\n</tool_response><|im_end|>\n'
+        "<|im_start|>assistant\n⟦Blue.<|im_end|>⟧",
+    )
+
+
+def test_a_glm_tool_call_ends_in_the_token_that_asks_for_its_result(glm: Any, prepared: Any) -> None:
+    rows = prepared(glm, [TOOL_ROW]).train
+    text = glm.tokenizer.decode(rows.row(0)[0].tolist())
+    assert len(rows) == 1
+    assert text.endswith(
+        "<|user|>\nWeather?/nothink<|assistant|>\n<think></think>\n<tool_call>weather\n<arg_key>city</arg_key>\n"
+        '<arg_value>北京</arg_value>\n</tool_call><|observation|>\n<tool_response>\n{"sky": "blue"}\n</tool_response>'
+        "<|assistant|>\n<think></think>\nBlue.<|user|>"
+    )
+    observation = glm.tokenizer.convert_tokens_to_ids("<|observation|>")
+    ids, targets = rows.row(0)
+    assert targets[ids.tolist().index(observation)]
+
+
+def test_a_template_without_tools_has_them_told_in_the_system_prompt(smollm2: Any, prepared: Any) -> None:
+    result = prepared(smollm2, [TOOL_ROW])
+    text = smollm2.tokenizer.decode(result.train.row(0)[0].tolist())
+    assert '{"type": "function", "function": {"name": "weather"' in text.partition("<|im_start|>user")[0]
+    assert '<tool_call>\n{"name": "weather", "arguments": {"city": "北京"}}\n</tool_call><|im_end|>' in text
+    assert "tools are described in the system prompt" in result.report.notes[0]
+
+
+def test_what_follows_the_last_answer_is_left_out_and_noted(
+    smollm2: Any, prepared: Any, expect_sequences: Expect
+) -> None:
+    turns = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}, {"from": "human", "value": "And?"}]
+    result = prepared(smollm2, [{"conversations": turns}])
+    expect_sequences(smollm2, result.train, SMOLLM2_SYSTEM + CHATML.format("Q", "A"))
+    assert result.report.notes == ("1 row: what follows the last answer is left out",)
+
+
+def test_an_empty_system_prompt_is_none(hunyuan: Any, prepared: Any, expect_sequences: Expect) -> None:
+    turns = [{"role": "system", "content": ""}, {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    rows = prepared(hunyuan, [{"messages": turns}]).train
+    expect_sequences(hunyuan, rows, "<|startoftext|>Q<|extra_0|><think>\n\n</think>\n⟦A<|eos|>⟧")
+
+
+def test_a_template_with_a_clock_gives_the_same_tokens_every_time(hunyuan: Any, prepared: Any) -> None:
+    first = prepared(hunyuan, [TOOL_ROW])
+    text = hunyuan.tokenizer.decode(first.train.row(0)[0].tolist())
+    assert "当前时间：2025-01-01 00:00:00 星期三" in text
+    assert prepared(hunyuan, [TOOL_ROW]).report.fingerprint == first.report.fingerprint
+
+
+def test_an_answer_that_begins_with_a_line_break_keeps_the_tokens_that_inference_sees(
+    smollm2: Any, prepared: Any
+) -> None:
+    rows = prepared(smollm2, [{"instruction": "Q", "output": "\n\nA"}]).train
+    ids, targets = rows.row(0)
+    before = ids[: int(targets.argmax())].tolist()
+    assert before == prompt_ids(smollm2.tokenizer, [{"role": "user", "content": "Q"}], thinking=False)
