@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -53,6 +55,8 @@ class SwanLabServer:
         self.requests: list[str] = []
         self.fault: str | None = None
         """None, `fail` (every answer is 503), `hang` (none comes), `drop` (the connection closes)."""
+        self.has_summaries = True
+        """False: it does not say yet what it has of a run that is resumed."""
         self._released = threading.Event()
         self._port = 0
         self._http: ThreadingHTTPServer | None = None
@@ -94,6 +98,17 @@ class SwanLabServer:
     def wait_for_release(self) -> None:
         """Holds a request until the server stops."""
         self._released.wait()
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[SwanLabServer]:
+    """A server that answers until the block ends."""
+    server = SwanLabServer()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -158,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
             case ("POST", "house", "metrics"):
                 self._metrics(body)
             case ("GET", "house", "metrics", "summaries", _, run):
-                return 200, _summary(self.owner.experiments[run])
+                return 200, _summary(self.owner.experiments[run]) if self.owner.has_summaries else {}
             case ("POST", "resources", "presigned", "put"):
                 base = f"{self.owner.host}/upload/{body['experimentId']}"
                 return 200, {"urls": [f"{base}/{path}" for path in body["paths"]]}
