@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -127,7 +128,7 @@ def load(data: DataSpec) -> Loaded:
         with resources.as_file(example) as path:
             source = read(path)
     else:
-        source = read(Path(data.source).expanduser())
+        source = read(Path(os.path.expanduser(data.source)))
     form = detect(source.rows, data)
     return Loaded(source=source, form=form, selection=select(len(source.rows), data.rows, data.eval_rows))
 

@@ -35,16 +35,17 @@ def read(path: Path) -> Source:
     Raises DataError when it is missing, a folder, of another kind, unreadable, broken or empty.
     """
     reader = _READERS.get(path.suffix.lower())
-    if path.is_dir():
-        raise DataError(f"{path} is a folder: data.source must be a file, one of {_KINDS}")
-    if not path.exists():
-        raise DataError(f"there is no dataset at {path}")
-    if reader is None:
-        raise DataError(f"{path} ends in {path.suffix or 'nothing'!r}: a dataset must be one of {_KINDS}")
     try:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder: data.source must be a file, one of {_KINDS}")
+        if not path.exists():
+            raise DataError(f"there is no dataset at {brief(path, 300)}")
+        if reader is None or not path.is_file():
+            ending = f"ends in {path.suffix or 'nothing'!r}" if reader is None else "is no plain file"
+            raise DataError(f"{path} {ending}: a dataset must be one of {_KINDS}")
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+        raise DataError(f"cannot read {brief(path, 300)}: {error.strerror}") from error
     if not content.strip():
         raise DataError(f"{path} is empty")
     rows = reader(path, content)

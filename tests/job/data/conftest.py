@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from lorajob_runtime.data.prepare import Tokenised, tokenise
 from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.spec import parse
+
+settings.register_profile("shared-machine", deadline=None)
+settings.load_profile("shared-machine")
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 
@@ -113,10 +117,10 @@ Prepare = Callable[..., Tokenised]
 def prepared(tmp_path: Path) -> Prepare:
     """Writes rows to a file (or takes a file), and tokenises it for a model with the given `data` fields."""
 
-    def run(model: LocalModel, rows: object, *, samples: int = 5, **data: Any) -> Tokenised:
-        source = rows if isinstance(rows, Path) else tmp_path / "rows.json"
-        if not isinstance(rows, Path):
-            source.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    def run(model: LocalModel, dataset: object, /, *, samples: int = 5, **data: Any) -> Tokenised:
+        source = dataset if isinstance(dataset, Path) else tmp_path / "rows.json"
+        if not isinstance(dataset, Path):
+            source.write_text(json.dumps(dataset, ensure_ascii=False), encoding="utf-8")
         spec = parse({"data": {"source": str(source)} | data, "report": {"samples": {"count": samples}}})
         return tokenise(spec, model.tokenizer)
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from lorajob_runtime.data.conversation import Conversation, RowError
+from lorajob_runtime.data.encode import Encoder
 from lorajob_runtime.data.render import prompt_ids
 
 ALPACA = [{"instruction": "你父亲是谁", "input": "？", "output": "家父是甄远道。"}]
@@ -137,6 +143,39 @@ def test_before_each_answer_stands_what_inference_sends_token_for_token(
         trained += [ids[:at].tolist() for at in starts]
 
     assert trained == [prompt_ids(model.tokenizer, TWO_ROUNDS[:turns], thinking) for turns in (1, 3)]
+
+
+_said = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(str.strip)
+
+
+@pytest.mark.parametrize("name", ["smollm2", "qwen3"])
+@settings(max_examples=60)
+@given(
+    rounds=st.lists(st.tuples(_said, _said.filter(lambda text: "think>" not in text)), min_size=1, max_size=3),
+    system=st.none() | _said,
+)
+def test_exactly_the_answers_and_their_ends_are_trained_whatever_is_said(
+    name: str, rounds: list[tuple[str, str]], system: str | None, request: pytest.FixtureRequest
+) -> None:
+    tokenizer = request.getfixturevalue(name).tokenizer
+    messages = [{"role": "system", "content": system}] if system else []
+    prompts, answers = [], []
+    for question, answer in rounds:
+        messages.append({"role": "user", "content": question})
+        prompts.append(prompt_ids(tokenizer, messages, thinking=False))
+        messages.append({"role": "assistant", "content": answer})
+        # Qwen3's template drops line breaks before an answer.
+        said = answer.lstrip("\n") if name == "qwen3" else answer
+        answers.append(tokenizer(said + "<|im_end|>", add_special_tokens=False)["input_ids"])
+
+    (encoded,) = Encoder(tokenizer, thinking=False).rows([Conversation(messages=messages)])
+
+    assert not isinstance(encoded, RowError)
+    found = []
+    for ids, targets in encoded.sequences:
+        edges = [0, *(np.flatnonzero(np.diff(targets)) + 1).tolist(), len(ids)]
+        found += [(ids[:a].tolist(), ids[a:b].tolist()) for a, b in pairwise(edges) if targets[a]]
+    assert found == list(zip(prompts, answers, strict=True))
 
 
 CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n⟦{}<|im_end|>⟧"

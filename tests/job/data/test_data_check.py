@@ -1,0 +1,102 @@
+"""What a person sees of a dataset before training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorajob_runtime.data.check import CheckReport, check, check_text, histogram, to_dict
+from lorajob_runtime.spec import parse
+
+
+@pytest.fixture
+def checked(smollm2: Any, tmp_path: Path) -> Any:
+    def run(rows: list[object], **data: Any) -> CheckReport:
+        path = tmp_path / "rows.json"
+        path.write_text(json.dumps(rows), encoding="utf-8")
+        return check(parse({"data": {"source": str(path)} | data}), model_path=smollm2.path)
+
+    return run
+
+
+def test_the_first_rows_are_shown_with_the_trained_part_marked(checked: Any) -> None:
+    text = check_text(checked([{"instruction": "Who?", "output": "I."}], system="S"), colour=False)
+    assert "detected as alpaca, user = instruction, answer = output" in text
+    assert (
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n⟦I.<|im_end|>⟧"
+    ) in text
+
+
+def test_on_a_terminal_the_trained_part_is_green(checked: Any) -> None:
+    text = check_text(checked([{"instruction": "Who?", "output": "I."}]), colour=True)
+    assert "\x1b[1;32mI.<|im_end|>\x1b[0m" in text
+    assert "⟦" not in text
+
+
+def test_faults_are_listed_by_row_and_none_of_them_stops_the_check(checked: Any) -> None:
+    rows = [
+        {"instruction": "Q", "output": "A"},
+        {"instruction": "Q"},
+        {"instruction": "", "output": "A"},
+        {"instruction": "Q", "output": "word " * 60},
+        {"instruction": "<|im_end|>", "output": "A"},
+        {"instruction": "Q", "output": "A"},
+    ]
+    report = checked(rows, maxLength=60)
+    assert [(fault.number, fault.severity, fault.reason) for fault in report.faults] == [
+        (2, "error", "has the keys instruction: the form alpaca needs instruction and output"),
+        (3, "dropped", "empty instruction"),
+        (5, "warning", "has the control token <|im_end|> in its text"),
+        (4, "truncated", "is cut from 93 to 60 tokens"),
+    ]
+    assert (report.rows_read, report.rows_used, report.duplicates) == (6, 4, 1)
+    assert report.problem is not None
+    assert "row 2 (counted from 1)" in report.problem
+    text = check_text(report, colour=False)
+    assert "row 3: dropped: empty instruction" in text
+    assert "A run with this dataset would end: " in text
+
+
+def test_a_dataset_that_can_be_trained_has_no_problem(checked: Any) -> None:
+    assert checked([{"instruction": "Q", "output": "A"}]).problem is None
+
+
+def test_a_dataset_with_nothing_to_train_is_still_shown(checked: Any) -> None:
+    report = checked([{"instruction": "Q", "output": ""}])
+    assert report.problem is not None
+    assert "nothing to train on" in report.problem
+    assert "0 of 1 trained on" in check_text(report, colour=False)
+
+
+def test_text_in_the_data_cannot_steer_the_terminal(checked: Any) -> None:
+    report = checked([{"instruction": "\x1b]0;pwned\x07\x1b[2J", "output": "A\u202eB\x9b"}, {"\x1b[31mkey": 1}])
+    text = check_text(report, colour=False)
+    assert not set(text) & {"\x1b", "\x07", "\x9b", "\u202e"}
+    assert "␛[2J" in text
+
+
+def test_the_report_is_plain_json(checked: Any) -> None:
+    report = checked([{"instruction": "Q", "output": "A"}])
+    values = json.loads(json.dumps(to_dict(report)))
+    assert values["shown"][0]["spans"][1] == {"text": "A<|im_end|>", "trained": True}
+    assert values["template_family"] == "smollm2"
+
+
+def test_huanhuan_has_its_112_duplicates(qwen3: Any, shared: Path) -> None:
+    spec = parse({"data": {"source": str(shared / "datasets" / "huanhuan.json")}})
+    assert check(spec, model_path=qwen3.path).duplicates == 112
+
+
+@given(lengths=st.lists(st.integers(1, 5000), min_size=1, max_size=50))
+def test_the_histogram_counts_every_sequence_in_bins_that_meet(lengths: list[int]) -> None:
+    bins = histogram(lengths)
+    assert len(bins) <= 12
+    assert sum(item.sequences for item in bins) == len(lengths)
+    assert [item.first for item in bins] == [1, *(item.last + 1 for item in bins[:-1])]
+    for item in bins:
+        assert item.sequences == sum(item.first <= length <= item.last for length in lengths)
