@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ class Generator:
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+        warnings.simplefilter("ignore", FutureWarning)  # among libraries; nothing that who asks could change
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
             base = AutoModelForCausalLM.from_pretrained(

@@ -38,12 +38,12 @@ def find(text: str, *, storage: str, environment: Environment, trust_remote_code
         yield _in_folder(folder.resolve(), trust_remote_code)
         return
     if not is_s3(text) and not spec.valid_name(text):
-        raise ConfigError(f"{text!r} is neither a folder nor a run's name")
+        raise ConfigError(f"{text!r} is neither a folder nor a run's name", hint="")
     uri, name = text.rstrip("/").rsplit("/", 1) if is_s3(text) else (storage, text)
     if not is_s3(uri):
         folder = Path(uri).expanduser() / name
         if not folder.is_dir():
-            raise ConfigError(f"no run {name!r} in {uri}: it must be a run's name there, or a folder")
+            raise ConfigError(f"no run {name!r} in {uri}: it must be a run's name there, or a folder", hint="")
         yield _in_folder(folder.resolve(), trust_remote_code)
         return
     with tempfile.TemporaryDirectory(prefix="lorajob-adapter-") as copy:
@@ -72,7 +72,9 @@ def _in_folder(root: Path, trust_remote_code: bool) -> Target:
     patterns = (layout.ADAPTER_CONFIG, f"*/{layout.ADAPTER_CONFIG}", f"{layout.CHECKPOINTS}/*/{layout.MANIFEST}")
     found = adapter_in({path.relative_to(root).as_posix() for pattern in patterns for path in root.glob(pattern)})
     if found is None:
-        raise ConfigError(f"{root} holds no adapter: it must be a run's folder, an adapter's, or a checkpoint's")
+        raise ConfigError(
+            f"{root} holds no adapter: it must be a run's folder, an adapter's, or a checkpoint's", hint=""
+        )
     adapter = root / found
     if not (adapter / layout.ADAPTER_WEIGHTS).is_file():
         raise ModelError(f"{adapter} has no {layout.ADAPTER_WEIGHTS}: pickled weights are not loaded")
@@ -115,7 +117,9 @@ def _download(store: Store, folder: Path) -> None:
     names = {entry.key for entry in store.list()}
     found = adapter_in(names)
     if found is None:
-        raise ConfigError(f"{store.uri} holds no adapter: it must be a run's address, an adapter's, or a checkpoint's")
+        raise ConfigError(
+            f"{store.uri} holds no adapter: it must be a run's address, an adapter's, or a checkpoint's", hint=""
+        )
     below = f"{found}/" if found else ""
     wanted = [name for name in names if name.startswith(below) and "/" not in name[len(below) :]]
     skipped = {below + name for name in layout.RESUME_ONLY}

@@ -27,7 +27,7 @@ def publish(folder: RunFolder, *, spec: RunSpec, model: FetchedModel) -> Path:
     Raises StorageError when the disk does not take it, LorajobError when training has not finished.
     """
     source = _final_checkpoint(folder)
-    base = describe(spec.model.name, model.source, model.revision)
+    base = describe(model.source, model.revision)
     draft = folder.adapter.with_name(f".{folder.adapter.name}.new")
     try:
         shutil.rmtree(draft, ignore_errors=True)
@@ -53,6 +53,8 @@ def _fill(draft: Path, source: Path, base: BaseModel) -> None:
     for path in sorted(source.iterdir()):
         if path.name not in _NOT_PUBLISHED and not path.name.startswith("."):
             _link(path, draft / path.name)
+            # the writer of weights lets only their owner read them; a result is for others
+            (draft / path.name).chmod(0o644)
     config: dict[str, Any] = json.loads((source / layout.ADAPTER_CONFIG).read_text(encoding="utf-8"))
     config |= {"base_model_name_or_path": base.load_name, "revision": base.hub_revision, "inference_mode": True}
     (draft / layout.ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from lorajob_runtime import catalog
+from lorajob_runtime.catalog import ModelEntry
 
+_HUGGING_FACE = "https://huggingface.co/"
+_MODELSCOPE = "https://modelscope.cn/models/"
 _FREE_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "gpl-3.0"})
 
 
@@ -16,8 +18,8 @@ class BaseModel:
     """The base model as the adapter's files name it.
 
     `load_name` is what PEFT and transformers load: a hub id, or a folder's path. `shown` is the same without the
-    machine's paths. `hub_revision` is a commit on Hugging Face, where the weights came from there. `exact` is False
-    when training saw weights that differ a little from the published ones.
+    machine's paths, `page` its address on a hub, `hub_revision` the commit where the weights came from Hugging Face.
+    `exact` is False when training saw weights that differ a little from the published ones.
     """
 
     load_name: str
@@ -25,34 +27,52 @@ class BaseModel:
     hub_revision: str | None
     origin: str
     licence: str | None
+    page: str | None = None
     exact: bool = True
 
     @property
     def on_hub(self) -> bool:
-        """Whether `load_name` is an id on a hub, which a model card may link."""
-        return self.load_name == self.shown and re.fullmatch(r"[\w.-]+/[\w.-]+", self.load_name) is not None
+        """Whether `load_name` is an id on a hub."""
+        return self.page is not None
 
 
-def describe(name: str, source: str, revision: str) -> BaseModel:
-    """The base of a run from the model's name in the spec, and from where its files came."""
+def describe(source: str, revision: str) -> BaseModel:
+    """The base of a run from where its files came, as FetchedModel says it."""
     kind, _, rest = source.partition(":")
-    entry = catalog.find(name) or catalog.find(source)
+    entry = _embedded(rest) if kind == "package" else catalog.find(source)
     licence = entry.licence if entry is not None else None
     if kind == "package" and entry is not None:
         origin = f"the Python package {rest} {revision}, dequantised to bf16"
-        hub = entry.huggingface
-        return BaseModel(load_name=hub, shown=hub, hub_revision=None, origin=origin, licence=licence, exact=False)
+        return _on_hub(entry.huggingface, _HUGGING_FACE, origin, licence, exact=False)
     if kind == "hf":
         origin = f"Hugging Face, commit {revision}"
-        return BaseModel(load_name=rest, shown=rest, hub_revision=revision, origin=origin, licence=licence)
+        return _on_hub(rest, _HUGGING_FACE, origin, licence, revision=revision)
     if kind == "modelscope":
-        found = catalog.find(source)
-        hub = found.huggingface if found is not None else rest
         origin = f"ModelScope {rest}, revision {revision}"
-        return BaseModel(load_name=hub, shown=hub, hub_revision=None, origin=origin, licence=licence)
+        if entry is not None:
+            return _on_hub(entry.huggingface, _HUGGING_FACE, origin, licence)
+        return _on_hub(rest, _MODELSCOPE, origin, licence)
     folder = PurePath(source).name
     origin = "S3" if kind == "s3" else f"a local folder ({revision})"
     return BaseModel(load_name=source, shown=folder, hub_revision=None, origin=origin, licence=licence)
+
+
+def _embedded(package: str) -> ModelEntry | None:
+    return next((entry for entry in catalog.entries().values() if entry.embedded == package), None)
+
+
+def _on_hub(
+    name: str, hub: str, origin: str, licence: str | None, *, revision: str | None = None, exact: bool = True
+) -> BaseModel:
+    return BaseModel(
+        load_name=name,
+        shown=name,
+        hub_revision=revision,
+        origin=origin,
+        licence=licence,
+        page=hub + name,
+        exact=exact,
+    )
 
 
 def hub_licence(licence: str) -> tuple[str, str | None]:

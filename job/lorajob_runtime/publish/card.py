@@ -52,7 +52,7 @@ def _front_matter(facts: RunFacts) -> str:
 
 def _opening(facts: RunFacts) -> str:
     base = facts.base
-    name = f"[{base.shown}](https://huggingface.co/{base.load_name})" if base.on_hub else f"`{base.shown}`"
+    name = f"[{base.shown}]({base.page})" if base.on_hub else f"`{base.shown}`"
     text = f"A LoRA adapter for {name}, trained with lorajob. The base weights came from {base.origin}."
     if not base.exact:
         text += " They differ slightly from the published ones, and so may answers on those."

