@@ -77,6 +77,11 @@ class Follower:
         self._ending.set()
         self._thread.join()
 
+    def catch_up(self) -> None:
+        """Posts what was logged after `stop`."""
+        for event in self._tail.read():
+            self._post(event)
+
     def listen_anew(self) -> None:
         """The silence so far does not count."""
         self._heard_at = time.monotonic()

@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lorajob_runtime import exits, processes
-from lorajob_runtime.exits import FailureClass, LorajobError, OutOfMemoryError, StorageError
+from lorajob_runtime.exits import FailureClass, LorajobError, OutOfMemoryError
 from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.store import FULL_DISK_HINT
+from lorajob_runtime.store import FullDiskError
 
 WORKER = "lorajob_runtime.train"
 
@@ -145,9 +145,9 @@ def explain(
     if memory_kills > 0 and killed and (cause is None or cause.failure is exits.UNEXPECTED):
         return OutOfMemoryError("a training process was killed: the memory of this machine or container was used up")
     if cause is not None and cause.failure is exits.UNEXPECTED and _NO_ROOM.search(cause.message):
-        return StorageError(f"training could not write: {cause.message}", hint=FULL_DISK_HINT)
+        return FullDiskError(f"training could not write: {cause.message}")
     if cause is None and full_disk is not None:
-        return StorageError(f"cannot write {full_disk}: {os.strerror(errno.ENOSPC)}", hint=FULL_DISK_HINT)
+        return FullDiskError(f"cannot write {full_disk}: {os.strerror(errno.ENOSPC)}")
     if cause is not None:
         return _as_error(cause)
     how = f"signal {-exit_status}" if exit_status < 0 else f"exit code {exit_status}"

@@ -38,6 +38,8 @@ class Mirror:
         self._store = store
         self._folder = folder
         self._keep = keep
+        self.uploads = 0
+        """How many large files were uploaded so far."""
         self._pruned_at: list[int] = []
         self._stored: dict[int, Manifest] | None = None
         self._put: set[tuple[str, str]] = set()
@@ -120,6 +122,7 @@ class Mirror:
         if (key, version) not in self._put:
             self._store.put(key, path)
             self._put.add((key, version))
+            self.uploads += 1
 
     def _retain(self, stored: dict[int, Manifest]) -> None:
         resumable = sorted(step for step, manifest in stored.items() if OPTIMIZER in manifest["files"])

@@ -35,7 +35,8 @@ def bound_to_parent(command: Iterable[str], *, parent: int | None) -> list[str]:
 
 def kill_tree(process_id: int) -> None:
     """Kills a process and all that descend from it, whatever groups and sessions they made for themselves."""
-    for each in [*_descendants(process_id), process_id]:
+    # the first one first: it would take the end of its children for an end of its own
+    for each in [process_id, *_descendants(process_id)]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(each, signal.SIGKILL)
 

@@ -16,6 +16,7 @@ from lorajob_runtime import environment as environments
 from lorajob_runtime import lock, restore
 from lorajob_runtime.checks import Machine, check_data, choose_machine, localize
 from lorajob_runtime.environment import Environment
+from lorajob_runtime.events import Event
 from lorajob_runtime.exits import (
     STOPPED,
     SUCCEEDED,
@@ -26,7 +27,6 @@ from lorajob_runtime.exits import (
     OutOfMemoryError,
     StalledError,
     StoppedError,
-    StorageError,
 )
 from lorajob_runtime.interrupts import Interrupts
 from lorajob_runtime.journal import Follower, Journal
@@ -37,7 +37,7 @@ from lorajob_runtime.report.fanout import Fanout
 from lorajob_runtime.report.swanlab import SwanLab
 from lorajob_runtime.restore import Start
 from lorajob_runtime.spec import RunSpec
-from lorajob_runtime.store import FULL_DISK_HINT, Store, is_s3, open_store, run_folder
+from lorajob_runtime.store import FullDiskError, Store, is_s3, open_store, run_folder
 from lorajob_runtime.train.plan import TrainPlan
 from lorajob_runtime.upload import Pace, Uploader
 
@@ -53,6 +53,7 @@ class Limits:
 
     storage_at_start: float = 30
     storage_at_end: float = 120
+    """While uploads fail; one that gets on is waited for."""
     stall: float = 1800
     """Without any event while training."""
     sinks_at_end: float = 20
@@ -77,8 +78,9 @@ def run(
     """Runs, or goes on with, the run that `spec` describes. Returns the exit code of its class.
 
     `sinks` are the caller's own reports; SwanLab is the spec's and joins them. How the run ended is the last event they
-    get. `processes` None: as many as the spec asks for GPUs, which then must be there; a number: that many, on the CPU
-    where no GPU is. Runs in the main thread, which takes the signals.
+    get, but for warnings of trouble that SwanLab had with ending. `processes` None: as many as the spec asks for GPUs,
+    which then must be there; a number: that many, on the CPU where no GPU is. Runs in the main thread, which takes the
+    signals.
     """
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
@@ -134,6 +136,19 @@ def _end_early(sinks: Sequence[Sink], limits: Limits, error: LorajobError | None
     return (error.failure if error else SUCCEEDED).code
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reports:
+    """The sinks that show the run here, and those that send it elsewhere and may have something to say as they end."""
+
+    shown: Fanout
+    sent: Fanout
+
+    def post(self, event: Event) -> None:
+        """Queues an event for all of them."""
+        self.shown.post(event)
+        self.sent.post(event)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
     """One start of a run whose folder this process holds."""
@@ -161,8 +176,8 @@ class Attempt:
             warn=self.journal.warn,
             notify=self.journal.notice,
         )
-        fanout = Fanout([*sinks, swanlab], warn=self.journal.warn)
-        follower = Follower(self.folder.events, fanout.post, poll_seconds=self.limits.poll)
+        reports = Reports(shown=Fanout(sinks, self.journal.warn), sent=Fanout([swanlab], self.journal.warn))
+        follower = Follower(self.folder.events, reports.post, poll_seconds=self.limits.poll)
         keep = self.spec.train.keep_checkpoints
         uploader = Uploader(self.store, self.folder, keep=keep, pace=self.limits.pace, warn=self.journal.warn)
         follower.start()
@@ -174,7 +189,7 @@ class Attempt:
             error = self._explain(caught)
         failed = self._bring_home(error, uploader)
         error = self._verdict(error, failed)
-        self._tell_end(error, follower, fanout)
+        self._tell_end(error, follower, reports)
         if failed is None:
             # the log's last lines, which say how it ended
             with suppress(KeyboardInterrupt):
@@ -294,7 +309,7 @@ class Attempt:
         self.journal.warn(message)
         return error
 
-    def _tell_end(self, error: LorajobError | None, follower: Follower, fanout: Fanout) -> None:
+    def _tell_end(self, error: LorajobError | None, follower: Follower, reports: Reports) -> None:
         """Writes how the run ended and lets the reports finish. Another Ctrl-C cuts it short."""
         values = _end_values(error, f"the adapter is {self.adapter_uri}")
         is_hurried = isinstance(error, InterruptedByUserError)
@@ -304,9 +319,13 @@ class Attempt:
             except OSError:
                 # a full disk takes no more lines; the reports get this one all the same
                 follower.stop()
-                fanout.post({"event": "end"} | values)
+                reports.post({"event": "end"} | values)
             follower.stop()
-            fanout.close(_HURRY_SECONDS if is_hurried else self.limits.sinks_at_end)
+            limit = _HURRY_SECONDS if is_hurried else self.limits.sinks_at_end
+            reports.sent.close(limit)
+            # what went wrong with that is still shown
+            follower.catch_up()
+            reports.shown.close(limit)
         self.journal.close()
 
 
@@ -322,9 +341,9 @@ def as_error(caught: BaseException, interrupts: Interrupts, *, disk: str) -> Lor
         return OutOfMemoryError("the memory of this machine was used up")
     text = f"{type(caught).__name__}: {caught}"
     if isinstance(caught, OSError) and caught.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"cannot write {caught.filename or disk}: {caught.strerror}", hint=FULL_DISK_HINT)
+        return FullDiskError(f"cannot write {caught.filename or disk}: {caught.strerror}")
     if "No space left on device" in text:
-        return StorageError(f"cannot write {disk}: {text[:300]}", hint=FULL_DISK_HINT)
+        return FullDiskError(f"cannot write {disk}: {text[:300]}")
     return LorajobError(text[:500])
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lorajob_runtime.exits import LorajobError, StorageError
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.mirror import Mirror
-from lorajob_runtime.store import Store
+from lorajob_runtime.store import FullDiskError, Store
 
 _LONGEST_PAUSE_SECONDS = 60.0
 _LONGEST_LAST_PAUSE_SECONDS = 5.0
@@ -44,6 +44,8 @@ class Uploader:
         self._adapter_is_ready = False
         self._is_closed = False
         self._error: LorajobError | None = None
+        self._failing_since = 0.0
+        self._uploads_then = 0
         self._fault: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="uploader", daemon=True)
 
@@ -54,13 +56,14 @@ class Uploader:
         """From now on the adapter is uploaded too."""
         self._adapter_is_ready = True
 
-    def drain(self, limit_seconds: float, *, tick: Callable[[], None] = lambda: None) -> LorajobError | None:
-        """Waits until all there is now has been uploaded, logs too. Returns why not, when the limit comes first.
+    def drain(self, patience_seconds: float, *, tick: Callable[[], None] = lambda: None) -> LorajobError | None:
+        """Waits until all there is now has been uploaded, logs too. Returns why not, when storage fails for too long.
 
-        A refusal that waiting cannot change (a wrong key, a bucket that is gone) ends the wait at once. `tick` is
-        called several times a second.
+        An upload that gets on may take its time: patience is for storage that fails again and again. A refusal that
+        waiting cannot change (a wrong key, a bucket that is gone, a full disk) ends the wait at once. `tick` is called
+        several times a second.
         """
-        deadline = time.monotonic() + limit_seconds
+        began = time.monotonic()
         with self._changed:
             self._error = None
             self._asked += 1
@@ -68,16 +71,13 @@ class Uploader:
             self._changed.notify_all()
         while True:
             with self._changed:
-                left = deadline - time.monotonic()
-                self._changed.wait_for(
-                    lambda: self._served >= asked or self._is_hopeless(), max(0, min(_TICK_SECONDS, left))
-                )
+                self._changed.wait_for(lambda: self._served >= asked or self._fault is not None, _TICK_SECONDS)
                 if self._fault is not None:
                     raise self._fault
                 if self._served >= asked:
                     return None
-                if self._is_hopeless() or left <= 0:
-                    return self._error or StorageError(f"storage did not take everything within {limit_seconds:g} s")
+                if self._error is not None and self._is_hopeless(self._error, began, patience_seconds):
+                    return self._error
             tick()
 
     def close(self) -> None:
@@ -87,8 +87,10 @@ class Uploader:
             self._changed.notify_all()
         self._thread.join(_LET_GO_SECONDS)
 
-    def _is_hopeless(self) -> bool:
-        return self._fault is not None or (self._error is not None and self._error.failure.final)
+    def _is_hopeless(self, error: LorajobError, began: float, patience_seconds: float) -> bool:
+        if error.failure.final or isinstance(error, FullDiskError):
+            return True
+        return time.monotonic() - max(began, self._failing_since) >= patience_seconds
 
     def _run(self) -> None:
         try:
@@ -141,5 +143,8 @@ class Uploader:
                 f"{known.message}; the run goes on, what is finished is kept in {self._kept_in} and uploaded later"
             )
         with self._changed:
+            if first or self._mirror.uploads > self._uploads_then:
+                self._failing_since = time.monotonic()
+                self._uploads_then = self._mirror.uploads
             self._error = known
             self._changed.notify_all()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lorajob_runtime.exits import ConfigError, LorajobError, StorageError
-from lorajob_runtime.store import FULL_DISK_HINT, Entry, check_key
+from lorajob_runtime.store import Entry, FullDiskError, check_key
 
 _TEMPORARY = ".new"
 _PROBE = ".lorajob-check"
@@ -119,7 +119,7 @@ def _errors(path: Path) -> Iterator[None]:
 def _translate(error: OSError, path: Path) -> LorajobError:
     reason = error.strerror or str(error)
     if error.errno in _NO_ROOM:
-        return StorageError(f"cannot write {path}: {reason}", hint=FULL_DISK_HINT)
+        return FullDiskError(f"cannot write {path}: {reason}")
     if error.errno in _NOT_WRITABLE:
         return ConfigError(f"cannot write to {path}: {reason}", hint="choose a storage folder that can be written")
     return StorageError(f"cannot read or write {path}: {reason}")

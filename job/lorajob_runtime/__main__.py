@@ -1,0 +1,46 @@
+"""The container's entry point: `python -m lorajob_runtime SPEC_FILE [--processes N]`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lorajob_runtime import environment, supervisor
+from lorajob_runtime import spec as specs
+from lorajob_runtime.exits import ConfigError, LorajobError
+from lorajob_runtime.report.console import Console
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the spec in a file. Returns the exit code of the run's class."""
+    parser = argparse.ArgumentParser(prog="python -m lorajob_runtime", description="Runs one fine-tuning run.")
+    parser.add_argument("spec", type=Path, help="a RunSpec as JSON")
+    parser.add_argument("--processes", type=int, help="training processes, in place of the spec's GPUs")
+    options = parser.parse_args(arguments)
+    try:
+        spec = _read(options.spec)
+        settings = environment.read()
+    except LorajobError as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)  # noqa: T201 no report exists yet
+        return error.failure.code
+    return supervisor.run(
+        spec, settings, sinks=[Console(sys.stderr, logging_steps=spec.train.logging_steps)], processes=options.processes
+    )
+
+
+def _read(path: Path) -> specs.RunSpec:
+    try:
+        return specs.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the spec {path} cannot be read: {error}") from error
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # not sys.exit: a library's thread that waits for a network must not keep a finished container alive
+    os._exit(code)

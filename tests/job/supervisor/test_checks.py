@@ -1,0 +1,109 @@
+"""What is looked at before a run starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lorajob_runtime.checks import Machine, check_data, choose_machine, localize
+from lorajob_runtime.exits import ConfigError, DataError
+from lorajob_runtime.spec import DataSpec
+
+
+@pytest.mark.parametrize(
+    ("processes", "gpus", "device", "visible", "expected"),
+    [
+        (None, 4, "auto", 4, Machine(processes=4, device="auto")),
+        (None, 2, "auto", 8, Machine(processes=2, device="auto")),
+        (None, 2, "cpu", 0, Machine(processes=2, device="cpu")),
+        (None, 2, "cpu", 8, Machine(processes=2, device="cpu")),
+        (2, 1, "auto", 0, Machine(processes=2, device="cpu")),
+        (2, 1, "auto", 4, Machine(processes=2, device="auto")),
+    ],
+)
+def test_a_process_a_gpu_or_as_many_as_are_asked_for(processes, gpus, device, visible, expected) -> None:
+    assert choose_machine(processes=processes, gpus=gpus, device=device, visible=visible) == expected
+
+
+@pytest.mark.parametrize(
+    ("processes", "gpus", "visible", "message"),
+    [
+        (None, 1, 0, "resources.gpus is 1 and no GPU is visible here"),
+        (None, 4, 2, "resources.gpus is 4 and only 2 are visible here"),
+        (4, 1, 1, "processes is 4 and only 1 is visible here"),
+    ],
+)
+def test_gpus_that_are_not_there_are_a_config_error(processes, gpus, visible, message) -> None:
+    with pytest.raises(ConfigError) as raised:
+        choose_machine(processes=processes, gpus=gpus, device="auto", visible=visible)
+
+    assert raised.value.message == message
+
+
+def test_a_dataset_in_s3_is_downloaded_and_one_that_is_not_there_is_a_data_error(
+    s3_keys, settings, tmp_path: Path
+) -> None:
+    bucket = s3_keys.make_bucket()
+    s3_keys.client().put_object(Bucket=bucket, Key="sets/rows.json", Body=b"[]")
+    environment = settings(s3_endpoint=s3_keys.endpoint)
+    data = DataSpec(source=f"s3://{bucket}/sets/rows.json")
+
+    check_data(data, environment)
+    local = localize(data, tmp_path, environment)
+
+    assert local.source is not None
+    assert Path(local.source).read_bytes() == b"[]"
+    with pytest.raises(DataError, match="there is no such file"):
+        check_data(DataSpec(source=f"s3://{bucket}/sets/row"), environment)
+    with pytest.raises(DataError, match="names a bucket and no file"):
+        check_data(DataSpec(source=f"s3://{bucket}"), environment)
+
+
+def test_a_local_dataset_stays_where_it_is(settings, tmp_path: Path) -> None:
+    data = DataSpec(source="rows.json")
+
+    assert localize(data, tmp_path, settings()) is data
+
+
+def test_importing_the_supervisor_loads_nothing_heavy() -> None:
+    script = "import sys, lorajob_runtime.supervisor, lorajob_runtime.__main__; print(*sys.modules)"
+
+    loaded = set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.split())
+
+    assert "lorajob_runtime.supervisor" in loaded
+    heavy = {"torch", "transformers", "boto3", "botocore", "datasets", "swanlab", "modelscope", "numpy", "peft"}
+    assert loaded & heavy == set()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "the spec is not JSON"), ('{"data": {"rosw": 1}}', "did you mean rows?"), (None, "cannot be read")],
+)
+def test_a_spec_file_that_is_no_spec_ends_the_container_with_10_and_one_line(
+    tmp_path: Path, content: str | None, message: str
+) -> None:
+    path = tmp_path / "spec.json"
+    if content is not None:
+        path.write_text(content)
+
+    ended = subprocess.run([sys.executable, "-m", "lorajob_runtime", path], capture_output=True, text=True)
+
+    assert ended.returncode == 10
+    error, hint = ended.stderr.splitlines()
+    assert message in error
+    assert hint.startswith("hint: ")
+
+
+def test_a_container_without_the_gpus_it_was_asked_for_ends_with_10(tmp_path: Path) -> None:
+    path = tmp_path / "spec.json"
+    path.write_text(f'{{"name": "n", "resources": {{"gpus": 64}}, "storage": {{"uri": "{tmp_path}/runs"}}}}')
+
+    ended = subprocess.run([sys.executable, "-m", "lorajob_runtime", path], capture_output=True, text=True)
+
+    assert ended.returncode == 10
+    assert "resources.gpus is 64" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "runs").exists()
