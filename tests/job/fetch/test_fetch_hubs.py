@@ -243,8 +243,11 @@ def test_a_killed_download_is_taken_up_by_the_next(hub: HubServer, environment: 
     wait_until(
         lambda: any(p.stat().st_size >= 1_000_000 for p in _files(partial)), seconds=60, what="the first megabyte"
     )
+    clients = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
     first.kill()
     first.wait()
+    wait_until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in clients), what="the client's end")
+    assert clients
     assert not partial.with_name("master").exists()
     never.set()
     hub.asked.clear()
