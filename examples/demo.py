@@ -31,7 +31,8 @@ SPEC = ROOT / "examples" / "smollm2-lighthouse.yaml"
 NAME = "lighthouse-demo"
 BUCKET = "lorajob-demo"
 STORAGE = f"s3://{BUCKET}/runs"
-QUESTION = "Who are you, and how should I start my day?"
+QUESTIONS = ("Who are you, and where do you live?", "How should I start my day?")
+"""None of them is in the dataset in these words."""
 START_LIMIT_SECONDS = 60
 
 
@@ -186,10 +187,11 @@ def fetch_result(server: Server) -> list[dict[str, Any]]:
 def show(events: list[dict[str, Any]], seconds: float) -> None:
     """Loss and answers before and after, where the adapter lies, and what to type next."""
     adapter = (RESULT / layout.ADAPTER).relative_to(ROOT)
-    headline("4. The same question, before and after")
-    print(f"Q       {QUESTION}")
-    print(f"before  {answer(adapter, '--base')}")
-    print(f"after   {answer(adapter)}")
+    headline("4. The same questions, before and after")
+    for item in answers(adapter):
+        print(f"asked   {item['prompt']}")
+        print(f"before  {' '.join(item['base'].split())}")
+        print(f"after   {' '.join(item['output'].split())}")
     headline("5. What came out")
     for title, kind in (("loss", "step"), ("loss on held-out rows", "evaluation")):
         losses = {event["step"]: event["loss"] for event in events if event["event"] == kind}
@@ -203,25 +205,29 @@ def show(events: list[dict[str, Any]], seconds: float) -> None:
     print(f"next: {shown} generate {shlex.quote(str(adapter))} --prompt 'How do I boil an egg?'")
 
 
-def answer(adapter: Path, *options: str) -> str:
-    """What `lorajob generate` answers to the question, on one line."""
-    text = lorajob(
-        *("generate", str(adapter), "--prompt", QUESTION, "--max-new-tokens", "60", *options),
+def answers(adapter: Path) -> list[dict[str, str]]:
+    """What the untuned model (`base`) and the tuned one (`output`) say to the questions."""
+    lines = lorajob(
+        *("generate", str(adapter), "--file", "-", "--base", "--max-new-tokens", "60"),
         variables={},
-        capture=True,
+        stdin="\n".join(QUESTIONS),
     )
-    return " ".join(text.split())
+    return [json.loads(line) for line in lines.splitlines()]
 
 
-def lorajob(*arguments: str, variables: dict[str, str], capture: bool = False) -> str:
-    """Runs the command line as a person would, and shows what was typed. Raises DemoError when it fails."""
-    if not capture:
+def lorajob(*arguments: str, variables: dict[str, str], stdin: str | None = None) -> str:
+    """Runs the command line as a person would. With `stdin` its output is returned, else it and the call are shown.
+
+    Raises DemoError when it fails.
+    """
+    if stdin is None:
         print(f"$ lorajob {shlex.join(arguments)}", flush=True)
     done = subprocess.run(
         [sys.executable, "-m", "lorajob", *arguments],
         cwd=ROOT,
         env=os.environ | variables,
-        stdout=subprocess.PIPE if capture else None,
+        input=stdin,
+        stdout=None if stdin is None else subprocess.PIPE,
         text=True,
         check=False,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 
 import click
@@ -14,6 +15,10 @@ from lorajob_runtime.exits import INTERRUPTED, UNEXPECTED, LorajobError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code: 0 done, 1 unexpected, 2 usage, else the run's own."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if "--debug" not in arguments:
+        # what libraries tell their developers about one another is no news to a user
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:
         result = cli.main(args=list(arguments), prog_name="lorajob", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
