@@ -126,3 +126,13 @@ class RunFolder:
     def sinks(self) -> Path:
         """What the report sinks remember across restarts: ids and the last step sent."""
         return self.work / SINKS
+
+    @property
+    def swanlog(self) -> Path:
+        """SwanLab's own folder of this run: `swanlab watch` takes it."""
+        return self.root / "swanlog"
+
+    @property
+    def swanlab_log(self) -> Path:
+        """What SwanLab's SDK prints."""
+        return self.work / "swanlab.log"

@@ -5,7 +5,7 @@ A sink may fail or hang: the fan-out keeps it away from training. Nothing here m
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lorajob_runtime.events import Event
 
@@ -22,3 +22,11 @@ class Sink(Protocol):
 
     def close(self, limit_seconds: float) -> None:
         """Finishes within the limit. May be called with 0, from another thread, while `handle` hangs: let go then."""
+
+
+@runtime_checkable
+class IdleSink(Protocol):
+    """A sink that has something to look after while no event comes."""
+
+    def idle(self) -> None:
+        """Called about once a second then, in the thread that calls `handle`."""

@@ -8,12 +8,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from lorajob_runtime.events import Event
-from lorajob_runtime.report import Sink
+from lorajob_runtime.report import IdleSink, Sink
 
 CAPACITY = 20_000
 """Events that may wait for one sink: about 20 MB. A resumed run posts its whole log at once."""
 
 _LET_GO_SECONDS = 1.0
+_IDLE_SECONDS = 1.0
 
 
 class Fanout:
@@ -88,23 +89,30 @@ class _Lane:
                 return
 
     def _run(self) -> None:
-        while (event := self._next()) is not None:
-            try:
-                self._sink.handle(event)
-            except Exception as error:  # noqa: BLE001 a sink may fail in any way, and training goes on
-                self._switch_off(error)
-                break
+        try:
+            while self._goes_on():
+                event = self._take()
+                if event is not None:
+                    self._sink.handle(event)
+                elif isinstance(self._sink, IdleSink):
+                    self._sink.idle()
+        except Exception as error:  # noqa: BLE001 a sink may fail in any way, and training goes on
+            self._switch_off(error)
         with self._changed:
             while self._deadline is None:
                 self._changed.wait()
             left = self._deadline - time.monotonic()
         self._close_sink(max(0.0, left))
 
-    def _next(self) -> Event | None:
-        """The next event; None when the lane is to finish and nothing waits."""
+    def _goes_on(self) -> bool:
+        """Waits a while for an event. False when none waits and the lane is to finish."""
         with self._changed:
-            while not self._queue and self._deadline is None:
-                self._changed.wait()
+            if not self._queue and self._deadline is None:
+                self._changed.wait(_IDLE_SECONDS)
+            return bool(self._queue) or self._deadline is None
+
+    def _take(self) -> Event | None:
+        with self._changed:
             return self._queue.popleft() if self._queue else None
 
     def _switch_off(self, error: Exception) -> None:

@@ -63,6 +63,7 @@ class SwanLab:
         """`warn` gets one line for what went wrong, with the command that mends it; `notify` where to look."""
         self._spec = spec
         self._folder = folder
+        self._log_dir = folder.swanlog.resolve()
         self._has_key = environment.swanlab_has_key
         self._warn = warn
         self._notify = notify
@@ -77,19 +78,13 @@ class SwanLab:
         self._is_ready = False
         self._start_deadline = 0.0
 
-    @property
-    def log_dir(self) -> Path:
-        """SwanLab's own folder of this run: `swanlab watch` takes it."""
-        return (self._folder.root / "swanlog").resolve()
-
     def handle(self, event: Event) -> None:
         """Takes one event. Raises OSError when the run's folder cannot be written."""
         if self._mode == "disabled":
             return
         if self._child is None:
             self._begin()
-        self._see_answers()
-        self._watch_start()
+        self.idle()
         if event["event"] in ("end", "phase", "step"):
             # the log of a resumed run holds the ends of earlier starts
             self._end = event if event["event"] == "end" else {}
@@ -98,6 +93,13 @@ class SwanLab:
                 self._number += 1
                 self._unsent.append((self._number, point))
                 self._send(self._number, point)
+
+    def idle(self) -> None:
+        """Sees what the SDK has to say. Raises OSError as `handle` does."""
+        if self._child is not None and self._mode != "disabled":
+            self._see_answers()
+            if not self._is_ready and time.monotonic() > self._start_deadline:
+                self._go_on_offline(f"it did not start within {self._limits.start:g} s")
 
     def close(self, limit_seconds: float) -> None:
         """Lets the SDK finish within the limit, then ends it. With 0 it is ended at once."""
@@ -116,9 +118,9 @@ class SwanLab:
 
     def _start(self) -> None:
         """Starts the SDK in a folder of its own that holds nothing from before."""
-        shutil.rmtree(self.log_dir, ignore_errors=True)
-        self.log_dir.mkdir(parents=True)
-        self._child = Child(_MODULE, folder=self.log_dir, log=self._folder.work / "swanlab.log")
+        shutil.rmtree(self._log_dir, ignore_errors=True)
+        self._log_dir.mkdir(parents=True)
+        self._child = Child(_MODULE, folder=self._log_dir, log=self._folder.swanlab_log)
         self._is_ready = False
         self._start_deadline = time.monotonic() + self._limits.start
         self._child.send({"start": self._settings()})
@@ -131,14 +133,14 @@ class SwanLab:
             "workspace": wanted.workspace,
             "name": wanted.experiment or self._spec.run_name,
             "id": self._memory.id,
-            "log_dir": str(self.log_dir),
+            "log_dir": str(self._log_dir),
             "run_dir": self._run_dir.name,
             "config": specs.to_dict(self._spec, defaults=True),
         }
 
     @property
     def _run_dir(self) -> Path:
-        return self.log_dir / f"run-{self._memory.id}"
+        return self._log_dir / f"run-{self._memory.id}"
 
     @property
     def _sync(self) -> str:
@@ -163,12 +165,8 @@ class SwanLab:
             elif "finished" in answer:
                 return True
         if self._child is not None and self._child.is_gone:
-            self._go_on_offline(f"its process ended unexpectedly (see {self._folder.work / 'swanlab.log'})")
+            self._go_on_offline(f"its process ended unexpectedly (see {self._folder.swanlab_log})")
         return False
-
-    def _watch_start(self) -> None:
-        if not self._is_ready and time.monotonic() > self._start_deadline:
-            self._go_on_offline(f"it did not start within {self._limits.start:g} s")
 
     def _go_on_offline(self, reason: str) -> None:
         """Writes here what the server does not have yet, and goes on so; where that is what failed, gives up."""
@@ -217,7 +215,7 @@ class SwanLab:
         if ready.get("url"):
             self._notify(f"SwanLab: {ready['url']}")
         elif self._mode == "local":
-            self._notify(f"SwanLab: swanlab watch {shlex.quote(str(self.log_dir))}")
+            self._notify(f"SwanLab: swanlab watch {shlex.quote(str(self._log_dir))}")
 
 
 def _mode(spec: RunSpec, *, has_key: bool) -> Mode:

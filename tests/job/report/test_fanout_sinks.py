@@ -103,6 +103,19 @@ def test_a_slow_sink_misses_the_oldest_steps_and_nothing_else():
     assert warnings == [f"report to slow was too slow: {100 - len(kept)} step events were left out"]
 
 
+def test_a_sink_that_waits_for_something_is_woken_while_no_event_comes():
+    woken = threading.Event()
+
+    class Waiting(Recorder):
+        def idle(self) -> None:
+            woken.set()
+
+    fanout = Fanout([Waiting()], warn=pytest.fail)
+
+    assert woken.wait(10)
+    fanout.close(5)
+
+
 def test_what_is_posted_after_the_end_is_not_waited_for():
     sink = Recorder()
     fanout = Fanout([sink], warn=pytest.fail)
