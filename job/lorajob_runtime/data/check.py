@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from itertools import dropwhile, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +212,7 @@ def _bars(report: CheckReport) -> str:
     most = max(item.sequences for item in report.lengths)
     wide = len(f"{report.lengths[-1].last:,}")
     lines = ["tokens of a sequence, before any cut"]
-    for item in report.lengths:
+    for item in dropwhile(lambda item: not item.sequences, report.lengths):
         bar = "█" * -(-_BAR_WIDTH * item.sequences // most) if most else ""
         lines.append(f"{item.first:>{wide},}-{item.last:<{wide},} {bar} {item.sequences:,}")
     return "\n".join(lines)

@@ -37,12 +37,12 @@ def read(path: Path) -> Source:
     reader = _READERS.get(path.suffix.lower())
     try:
         if path.is_dir():
-            raise DataError(f"{path} is a folder: data.source must be a file, one of {_KINDS}")
+            raise DataError(f"{path} is a folder: data.source must be a file, one of {_KINDS}", hint=_PATH_HINT)
         if not path.exists():
-            raise DataError(f"there is no dataset at {brief(path, 300)}")
+            raise DataError(f"there is no dataset at {brief(path, 300)}", hint=_PATH_HINT)
         if reader is None or not path.is_file():
             ending = f"ends in {path.suffix or 'nothing'!r}" if reader is None else "is no plain file"
-            raise DataError(f"{path} {ending}: a dataset must be one of {_KINDS}")
+            raise DataError(f"{path} {ending}: a dataset must be one of {_KINDS}", hint=_PATH_HINT)
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {brief(path, 300)}: {error.strerror}") from error
@@ -157,6 +157,7 @@ def _decoded(path: Path, content: bytes) -> str:
         raise DataError(f"{path} line {line} is not UTF-8: save the file as UTF-8") from error
 
 
+_PATH_HINT = "correct data.source, the path given with --data"
 _READERS: dict[str, Callable[[Path, bytes], list[Any]]] = {
     ".json": _read_json,
     ".jsonl": _read_json,
