@@ -33,13 +33,13 @@ class Console:
         width: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`logging_steps`: without a terminal every how many steps there is a line."""
+        """`logging_steps`: loss and speed are means of so many steps, and without a terminal each has a line."""
         self._stream = stream
         self._logging_steps = logging_steps
         self._clock = clock
         # events carry milliseconds
         self._began = round(clock(), 3)
-        self._progress = Progress(since=self._began)
+        self._progress = Progress(since=self._began, window=logging_steps)
         self._encoding = getattr(stream, "encoding", None)
         self._rich = RichConsole(file=stream, highlight=False, markup=False, emoji=False, width=width)
         self._live: Live | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lorajob_runtime.events import Event
 from lorajob_runtime.report import human
 
-_WINDOW_STEPS = 20
+_TIMED_STEPS = 20
 _BAR_LEAST_WIDTH = 10
 
 
@@ -43,16 +43,19 @@ class View:
 
 
 class Progress:
-    """Follows a run. What was logged before `since` (Unix seconds) counts for the loss, not for the time left."""
+    """Follows a run. Loss and speed are means of the last `window` steps: single ones jump.
 
-    def __init__(self, *, since: float) -> None:
+    What was logged before `since` (Unix seconds) counts for the loss, not for the time left.
+    """
+
+    def __init__(self, *, since: float, window: int = 10) -> None:
         self._since = since
         self._phase = "start"
         self._began = since
         self._step: Event | None = None
-        self._times: deque[tuple[int, float]] = deque(maxlen=_WINDOW_STEPS)
-        self._losses: deque[float] = deque(maxlen=_WINDOW_STEPS)
-        self._speeds: deque[float] = deque(maxlen=_WINDOW_STEPS)
+        self._times: deque[tuple[int, float]] = deque(maxlen=_TIMED_STEPS)
+        self._losses: deque[float] = deque(maxlen=window)
+        self._speeds: deque[float] = deque(maxlen=window)
 
     def take(self, event: Event) -> None:
         """Takes one event, in order."""
@@ -69,7 +72,7 @@ class Progress:
 
     @property
     def view(self) -> View:
-        """The present state. Loss and speed are means of the last 20 steps: single ones jump."""
+        """The present state."""
         if self._phase != "train" or self._step is None:
             return View(phase=self._phase, began=self._began)
         return View(

@@ -67,12 +67,13 @@ def test_a_host_that_is_down_at_the_start_means_offline_and_the_sync_command_wor
     assert len(reported.warnings) == 1
     swanlab_server.start()
     reported.sync()
+    reported.sync()
     experiment = swanlab_server.only_experiment()
     assert (experiment.project, experiment.name) == ("verse", "first-try")
     assert experiment.series("train/loss") == {2: 8.5, 4: 6.5, 6: 4.5}
     assert experiment.texts("Prediction", 0) == ["【Q】question 0\n\n【LLM】answer 0 at 0"]
     assert experiment.twice() == []
-    assert experiment.states == ["FINISHED"]
+    assert experiment.states == ["FINISHED", "FINISHED"]
 
 
 def test_a_run_that_ends_while_the_host_lets_it_wait_is_kept_offline(swanlab_server, reported, small_run):
