@@ -78,10 +78,9 @@ def probe(model: PreTrainedModel) -> Traits:
     )
     head = model.get_output_embeddings()
     logits = model(input_ids=tokens[:, :5], use_cache=False).logits[0]
-    plain = (
-        isinstance(head, nn.Linear)
-        and head.bias is None
-        and _close(head(hidden_states(model, tokens[:, :5], documents=[5])[0]), logits)
+    # the same product of the same numbers: any difference is something that the model does to its logits
+    plain = isinstance(head, nn.Linear) and torch.equal(
+        head(hidden_states(model, tokens[:, :5], documents=[5])[0]).float(), logits.float()
     )
     model.train(was_training)
     return Traits(packs=_close(packed, alone), plain_head=plain)

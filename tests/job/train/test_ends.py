@@ -1,0 +1,66 @@
+"""Training that cannot go on says why, in one line and by its exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_runs import random_rows, run_training, steps_of, write_run
+
+from lorajob_runtime.layout import RunFolder
+
+
+def cause(folder: RunFolder) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(folder.cause(0).read_text())
+    assert "\n" not in values["message"]
+    return values
+
+
+def test_a_loss_that_is_no_number_ends_with_15_and_names_the_step(tmp_path: Path, tiny_model: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[5] = float("nan")
+    model.save_pretrained(tmp_path / "broken")
+    rows = random_rows(12)
+    rows.input_ids[rows.input_ids == 5] = 6
+    in_second_step = write_run(tmp_path / "run", tmp_path / "broken", rows, {"train": {"batchSize": 2}})
+    from lorajob_runtime.train.batches import StepPlan
+
+    plan = StepPlan(rows=12, global_batch=8, epochs=1, max_steps=None, seed=42)
+    rows.row(plan.rows_of(2)[0])[0][:] = 5
+    rows.save(in_second_step.data / "train.safetensors")
+
+    assert run_training(in_second_step) == 15
+
+    assert "step 2" in cause(in_second_step)["message"]
+    assert [step["step"] for step in steps_of(in_second_step)] == [1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "words"),
+    [
+        ({"lora": {"targets": ["q_proj", "w1"]}}, 10, "'w1'"),
+        ({"lora": {"experts": True}}, 10, "lora.experts"),
+        ({"model": {"quantize": "nf4"}}, 10, "model.quantize"),
+        ({"train": {"sharding": "fsdp"}}, 10, "train.sharding"),
+    ],
+)
+def test_what_the_model_does_not_have_is_refused_by_name(
+    tmp_path: Path, tiny_model: Path, settings: dict[str, Any], code: int, words: str
+) -> None:
+    folder = write_run(tmp_path, tiny_model, random_rows(4), settings)
+
+    assert run_training(folder) == code
+    assert words in cause(folder)["message"]
+
+
+def test_a_folder_without_a_model_ends_with_12(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    folder = write_run(tmp_path / "run", tmp_path / "empty", random_rows(4))
+
+    assert run_training(folder) == 12

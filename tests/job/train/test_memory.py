@@ -1,0 +1,65 @@
+"""How many tokens go through at a time, and when activations are made again instead of kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from lorajob_runtime.spec import LoraSpec
+from lorajob_runtime.train import lora, memory
+
+GIB = 2**30
+
+
+def decide(**changes: object) -> memory.MemoryDecision:
+    given = {
+        "kept_bytes_per_token": 10 * 2**20,
+        "free_bytes": 64 * GIB,
+        "longest_row": 1024,
+        "device_tokens": memory.GPU_TOKENS,
+        "asked": "auto",
+    }
+    return memory.decide(**(given | changes))  # type: ignore[arg-type]
+
+
+def test_with_room_activations_are_kept_and_micro_batches_fill_what_fits() -> None:
+    decision = decide()
+
+    assert not decision.gradient_checkpointing
+    assert decision.token_budget == int(64 * GIB * memory.SHARE / (10 * 2**20))
+
+
+def test_when_the_longest_row_does_not_fit_activations_are_made_again() -> None:
+    assert decide(free_bytes=4 * GIB).gradient_checkpointing
+
+
+def test_what_is_asked_for_outranks_the_measurement() -> None:
+    assert decide(asked=True).gradient_checkpointing
+    assert not decide(asked=False, free_bytes=GIB).gradient_checkpointing
+
+
+def test_the_budget_never_cuts_the_longest_row() -> None:
+    assert decide(device_tokens=memory.CPU_TOKENS, longest_row=4096).token_budget == 4096
+
+
+def test_a_cpu_takes_few_tokens_at_a_time_even_with_much_memory() -> None:
+    assert decide(device_tokens=memory.CPU_TOKENS, longest_row=100).token_budget == memory.CPU_TOKENS
+
+
+def test_kept_bytes_are_those_of_the_layers_and_without_the_weights(tiny_model: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    adapted = lora.attach(model, LoraSpec(), seed=0).train()
+
+    kept = memory.kept_bytes_per_token(adapted)
+
+    hidden, intermediate, layers = 64, 128, 2
+    assert kept > 4 * layers * (2 * hidden + 3 * intermediate), "each layer keeps at least its inputs and its MLP's"
+    assert kept < 4 * layers * 100 * hidden
+
+
+def test_free_memory_is_no_more_than_the_machine_has() -> None:
+    total = next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line)
+
+    assert 0 < memory.host_free_bytes() <= total * 1024
