@@ -1,6 +1,6 @@
 """Every path and storage key of a run, nowhere else.
 
-    <uri>/<name>/spec.json  events.jsonl  logs/attempt-N/rank-R.log.gz  checkpoints/step-000100/…  adapter/…
+    <uri>/<name>/spec.json  events.jsonl  sinks.json  logs/attempt-N/rank-R.log.gz  checkpoints/step-000100/…  adapter/…
 
 Under the run's work folder the same names hold, and beside them `.work/` with what only this machine needs.
 """

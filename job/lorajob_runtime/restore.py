@@ -128,8 +128,9 @@ def _next_attempt(folder: RunFolder, store: Store) -> int:
 
 def _is_published(store: Store) -> bool:
     """Whether the log in storage, which goes there last of all, says so, and the adapter is still there."""
-    log = store.get_bytes(EVENTS)
-    last = events.parse(log.splitlines()[-1]) if log else None
+    log = map(events.parse, reversed((store.get_bytes(EVENTS) or b"").splitlines()))
+    # a report may have had a warning to give as it ended
+    last = next((event for event in log if event is not None and event["event"] != "report"), None)
     if last is None or last["event"] != "end" or last.get("class") != SUCCEEDED.name:
         return False
     return any(entry.key == f"{ADAPTER}/{ADAPTER_WEIGHTS}" for entry in store.list(ADAPTER))

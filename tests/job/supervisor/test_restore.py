@@ -103,6 +103,18 @@ def test_the_last_checkpoint_of_a_run_leaves_nothing_to_train(place: Place) -> N
     assert place.restore().is_trained
 
 
+def test_a_run_is_done_when_its_log_in_storage_ends_well_and_its_adapter_is_there(place: Place) -> None:
+    place.train(8, 9)
+    with EventLog(place.folder.events) as log:
+        log.append("end", exit_code=0, **{"class": "succeeded"})
+        log.append("report", name="warning", message="a report could not finish")
+    Mirror(place.store, place.folder, keep=9).events()
+
+    assert not place.restore().is_published
+    place.store.put_bytes(f"adapter/{ADAPTER_WEIGHTS}", b"")
+    assert place.restore().is_published
+
+
 def test_a_damaged_checkpoint_here_is_taken_from_storage(place: Place) -> None:
     place.train(1, 2)
     damage(place.folder.checkpoint(2) / OPTIMIZER)
