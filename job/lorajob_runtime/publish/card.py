@@ -127,7 +127,7 @@ def _data(facts: RunFacts) -> str:
     data = facts.data
     used, read = data.get("rows_used", 0), data.get("rows_read", 0)
     rows = [
-        ("file", f"`{_plain(PurePath(str(data.get('source', ''))).name)}`"),
+        ("file", _plain(PurePath(str(data.get("source", ""))).name)),
         ("sha256", f"`{data.get('source_sha256', '')}`"),
         ("form", _plain(str(data.get("format", "")))),
         ("rows", f"{used:,} of {read:,} used"),
