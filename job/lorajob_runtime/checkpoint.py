@@ -101,7 +101,7 @@ def parse_manifest(content: bytes) -> Manifest | None:
         manifest = Manifest(step=int(value["step"]), files=files)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return manifest if all(Path(name).name == name for name in manifest["files"]) else None
+    return manifest if all(name != ".." and Path(name).name == name for name in manifest["files"]) else None
 
 
 def verify(path: Path) -> bool:

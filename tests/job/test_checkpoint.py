@@ -90,6 +90,7 @@ def test_what_a_killed_process_left_is_removed(folder: RunFolder) -> None:
         b"{}",
         b'{"step": "x", "files": {}}',
         json.dumps({"step": 1, "files": {"../../etc/passwd": {"size": 1, "sha256": "0"}}}).encode(),
+        json.dumps({"step": 1, "files": {"..": {"size": 1, "sha256": "0"}}}).encode(),
     ],
 )
 def test_a_manifest_that_is_broken_or_leads_out_of_its_folder_is_none(content: bytes) -> None:
