@@ -39,7 +39,7 @@ def find(text: str, *, storage: str, environment: Environment, trust_remote_code
         return
     if not is_s3(text) and not spec.valid_name(text):
         raise ConfigError(f"{text!r} is neither a folder nor a run's name", hint="")
-    uri, name = text.rstrip("/").rsplit("/", 1) if is_s3(text) else (storage, text)
+    uri, name, below = _split(text) if is_s3(text) else (storage, text, None)
     if not is_s3(uri):
         folder = Path(uri).expanduser() / name
         if not folder.is_dir():
@@ -47,7 +47,7 @@ def find(text: str, *, storage: str, environment: Environment, trust_remote_code
         yield _in_folder(folder.resolve(), trust_remote_code)
         return
     with tempfile.TemporaryDirectory(prefix="lorajob-adapter-") as copy:
-        _download(open_store(uri, name, environment), Path(copy))
+        _download(open_store(uri, name, environment), Path(copy), below)
         yield _in_folder(Path(copy), trust_remote_code)
 
 
@@ -112,17 +112,28 @@ def _foreign(adapter: Path, trust_remote_code: bool) -> Target:
     return Target(adapter=adapter, base=base, system=None, thinking=False)
 
 
-def _download(store: Store, folder: Path) -> None:
-    """Copies an adapter, and what says how to ask it, out of storage."""
+def _split(address: str) -> tuple[str, str, str | None]:
+    """Storage, run, and which checkpoint of it: …/checkpoints/step-000100 needs what lies in the run, too."""
+    uri, name = address.rstrip("/").rsplit("/", 1)
+    run, _, folder = uri.rpartition("/")
+    step = layout.step_of(name)
+    if folder != layout.CHECKPOINTS or step is None:
+        return uri, name, None
+    uri, name = run.rsplit("/", 1)
+    return uri, name, layout.checkpoint_key(step)
+
+
+def _download(store: Store, folder: Path, below: str | None) -> None:
+    """Copies an adapter, and what says how to ask it, out of storage; of a run the one at `below`, if that is given."""
     names = {entry.key for entry in store.list()}
-    found = adapter_in(names)
-    if found is None:
+    found = adapter_in(names) if below is None else below
+    if found is None or f"{found}/{layout.ADAPTER_CONFIG}".lstrip("/") not in names:
         raise ConfigError(
             f"{store.uri} holds no adapter: it must be a run's address, an adapter's, or a checkpoint's", hint=""
         )
-    below = f"{found}/" if found else ""
-    wanted = [name for name in names if name.startswith(below) and "/" not in name[len(below) :]]
-    skipped = {below + name for name in layout.RESUME_ONLY}
+    prefix = f"{found}/" if found else ""
+    wanted = [name for name in names if name.startswith(prefix) and "/" not in name[len(prefix) :]]
+    skipped = {prefix + name for name in layout.RESUME_ONLY}
     for name in sorted({*wanted, layout.SPEC} & names - skipped):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,272 @@
+"""Answers of a tuned model: one, many, and in conversation."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorajob_runtime import generate
+from lorajob_runtime.environment import Environment
+from lorajob_runtime.exits import DataError, LorajobError, ModelError
+from lorajob_runtime.generate import batch, talk
+from lorajob_runtime.generate.generator import Generator, Sampling
+from small_models import smollm2
+
+pytestmark = pytest.mark.slow
+
+SYSTEM = "You are the keeper of a lighthouse."
+QUESTION = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "Count from one to five."}]
+SHORT = Sampling(max_new_tokens=24)
+
+
+@pytest.fixture(scope="module")
+def keeper(storage: Path) -> Generator:
+    """SmolLM2 with an adapter."""
+    return Generator.load(smollm2()[0].path, storage / "keeper/adapter", thinking=False)
+
+
+@pytest.fixture(scope="module")
+def tiny(storage: Path) -> Generator:
+    """The random model, which never ends an answer by itself."""
+    return Generator.load(storage / "tiny-llama", storage / "tiny/adapter", thinking=False)
+
+
+def reference(keeper: Generator, ids: list[int], *, base: bool) -> str:
+    """What transformers' own generate says to these prompt ids."""
+    import torch
+
+    model, tokenizer = keeper._model, keeper._tokenizer
+    asked = torch.tensor([ids])
+    if base:
+        with model.disable_adapter():
+            output = model.generate(input_ids=asked, max_new_tokens=24, do_sample=False)
+    else:
+        output = model.generate(input_ids=asked, max_new_tokens=24, do_sample=False)
+    text: str = tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)
+    return text
+
+
+@pytest.mark.parametrize("base", [False, True])
+def test_a_greedy_answer_is_what_transformers_gives_for_the_same_prompt(keeper: Generator, base: bool) -> None:
+    ids = keeper.prompt(QUESTION)
+    system, user = (f"<|im_start|>{each['role']}\n{each['content']}<|im_end|>\n" for each in QUESTION)
+    assert keeper._tokenizer.decode(ids) == f"{system}{user}<|im_start|>assistant\n"
+
+    assert "".join(keeper.stream(QUESTION, SHORT, base=base)) == reference(keeper, ids, base=base)
+
+
+def test_the_untuned_model_answers_otherwise(tiny: Generator) -> None:
+    assert "".join(tiny.stream(QUESTION, SHORT)) != "".join(tiny.stream(QUESTION, SHORT, base=True))
+
+
+def test_answers_made_side_by_side_are_those_made_alone(tiny: Generator) -> None:
+    asked = [[{"role": "user", "content": text}] for text in ("a", "some more words here", "x " * 40)]
+
+    together = tiny.batch(asked, SHORT)
+
+    assert together == ["".join(tiny.stream(one, SHORT)).strip() for one in asked]
+
+
+def test_characters_of_several_tokens_come_whole(keeper: Generator) -> None:
+    text = "你好，甄嬛 🙂 naïve\n\n  end"
+    ids = keeper._tokenizer(text, add_special_tokens=False)["input_ids"]
+    tokens = iter([*ids, None])
+
+    class Queue:
+        def get(self) -> Any:
+            return next(tokens)
+
+    pieces = list(keeper._pieces(Queue()))  # type: ignore[arg-type]
+
+    assert "".join(pieces) == text
+    assert len(pieces) > 5
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_the_same_seed_samples_the_same_and_another_does_not(tiny: Generator) -> None:
+    def answer(seed: int) -> str:
+        return "".join(tiny.stream(QUESTION, Sampling(max_new_tokens=16, temperature=1.0, seed=seed)))
+
+    assert answer(1) == answer(1)
+    assert answer(1) != answer(2)
+
+
+def test_top_k_of_one_is_greedy(tiny: Generator) -> None:
+    sampled = Sampling(max_new_tokens=16, temperature=1.0, top_k=1)
+
+    assert "".join(tiny.stream(QUESTION, sampled)) == "".join(tiny.stream(QUESTION, Sampling(max_new_tokens=16)))
+
+
+def test_an_answer_that_nobody_waits_for_is_ended(tiny: Generator) -> None:
+    stream = tiny.stream(QUESTION, Sampling(max_new_tokens=400))
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+
+    assert not [thread for thread in threading.enumerate() if thread.name == "generate"]
+
+
+def test_a_conversation_that_is_too_long_is_refused_and_the_answer_is_cut_at_the_window(tiny: Generator) -> None:
+    with pytest.raises(DataError, match=r"has \d+ tokens, and the model takes 512"):
+        tiny.prompt([{"role": "user", "content": "word " * 600}])
+
+    nearly_full = [{"role": "user", "content": "word " * 470}]
+    assert list(tiny.stream(nearly_full, Sampling(max_new_tokens=400)))
+
+
+def test_an_adapter_of_another_model_is_refused_in_one_line(storage: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be loaded on") as caught:
+        Generator.load(storage / "tiny-llama", storage / "keeper/adapter", thinking=False)
+    assert "\n" not in caught.value.message
+
+
+def ask(environment: Environment, typed: str = "", **values: Any) -> tuple[str, list[str]]:
+    """stdout and the notes of one call."""
+    out, notes = io.StringIO(), list[str]()
+    request = generate.Request(**({"max_new_tokens": 8} | values))
+    generate.run(request, out, io.StringIO(typed), environment=environment, notify=notes.append)
+    return out.getvalue(), notes
+
+
+def test_one_prompt_is_answered_with_trainings_system_prompt(
+    storage: Path, settings_of_models: Environment, keeper: Generator
+) -> None:
+    out, _ = ask(settings_of_models, target="keeper", storage=str(storage), prompt="Who are you?", max_new_tokens=12)
+
+    expected = keeper.batch([batch.conversation("Who are you?", SYSTEM)], Sampling(max_new_tokens=12))
+    assert out == expected[0] + "\n"
+
+
+def test_the_base_answers_first_where_it_is_asked_for(storage: Path, settings_of_models: Environment) -> None:
+    out, _ = ask(settings_of_models, target=str(storage / "tiny"), prompt="Hi", compare_base=True)
+
+    base, tuned = out.removeprefix("base:\n").split("\n\ntuned:\n")
+    assert base.strip() != tuned.strip()
+
+
+def test_a_files_prompts_are_answered_in_its_order(
+    storage: Path, settings_of_models: Environment, tmp_path: Path
+) -> None:
+    file = tmp_path / "prompts.jsonl"
+    rows: list[Any] = [
+        {"prompt": "a long question " * 8, "id": 1},
+        "plain",
+        {"messages": [{"role": "user", "content": "x"}]},
+        {"instruction": "Translate", "input": " this"},
+    ]
+    file.write_text("\n".join(json.dumps(row) for row in rows) + "\nnot json at all\n")
+
+    out, _ = ask(settings_of_models, target="tiny", storage=str(storage), file=str(file), compare_base=True)
+
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [set(answer) - {"output", "base"} for answer in answers] == [
+        {"prompt", "id"},
+        {"prompt"},
+        {"messages"},
+        {"instruction", "input"},
+        {"prompt"},
+    ]
+    assert all(answer["output"] != answer["base"] for answer in answers)
+    assert answers[4]["prompt"] == "not json at all"
+
+
+def test_prompts_can_come_from_the_standard_input(storage: Path, settings_of_models: Environment) -> None:
+    out, _ = ask(settings_of_models, "one\n\ntwo\n", target="tiny", storage=str(storage), file="-")
+
+    assert [json.loads(line)["prompt"] for line in out.splitlines()] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "no prompts"),
+        ('ok\n{"prompt": ', "line 2 is not JSON"),
+        ('{"question": "x"}', "line 1 has no prompt"),
+        ('{"messages": [{"role": "robot", "content": "x"}]}', "line 1 has a message without role"),
+        ('{"messages": []}', "no list"),
+    ],
+)
+def test_a_file_that_cannot_be_asked_names_the_line_before_a_model_is_loaded(
+    storage: Path, settings_of_models: Environment, tmp_path: Path, text: str, fault: str
+) -> None:
+    file = tmp_path / "prompts"
+    file.write_text(text)
+
+    with pytest.raises(DataError, match=fault):
+        ask(settings_of_models, target="tiny", storage=str(storage), file=str(file))
+
+
+def test_a_file_that_is_not_there_is_the_datas_fault(storage: Path, settings_of_models: Environment) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        ask(settings_of_models, target="tiny", storage=str(storage), file="/nowhere")
+
+
+class Recorder:
+    """Stands for a generator: remembers what it was asked."""
+
+    def __init__(self, answers: list[Any]) -> None:
+        self.asked: list[list[dict[str, Any]]] = []
+        self._answers = iter(answers)
+
+    def stream(self, messages: list[dict[str, Any]], sampling: Sampling, *, base: bool = False) -> Any:
+        self.asked.append(list(messages))
+        answer = next(self._answers)
+        yield from ["\n", "  ", answer] if isinstance(answer, str) else []
+        if isinstance(answer, BaseException):
+            raise answer
+
+
+def converse(recorder: Recorder, typed: str) -> tuple[str, list[str]]:
+    out, notes = io.StringIO(), list[str]()
+    talk.talk(
+        recorder,  # type: ignore[arg-type]
+        SHORT,
+        system="S",
+        compare_base=False,
+        stdin=io.StringIO(typed),
+        stdout=out,
+        notify=notes.append,
+    )
+    return out.getvalue(), notes
+
+
+def contents(messages: list[dict[str, Any]]) -> list[str]:
+    return [message["content"] for message in messages]
+
+
+def test_a_conversation_remembers_until_it_is_reset() -> None:
+    recorder = Recorder(["one", "two", "three"])
+
+    out, notes = converse(recorder, "a\n\nb\n/reset\nc\n/quit\nnever\n")
+
+    assert [contents(asked) for asked in recorder.asked] == [["S", "a"], ["S", "a", "one", "b"], ["S", "c"]]
+    assert out == "one\ntwo\nthree\n"
+    assert notes[1:] == ["a new conversation"]
+
+
+def test_a_stopped_answer_and_one_that_fails_leave_the_conversation_as_it_was() -> None:
+    recorder = Recorder([KeyboardInterrupt(), DataError("too long"), "fine"])
+
+    _, notes = converse(recorder, "a\nb\nc\n")
+
+    assert contents(recorder.asked[-1]) == ["S", "c"]
+    assert "stopped" in notes[1]
+    assert "too long" in notes[2]
+
+
+def test_an_unknown_command_is_not_sent_to_the_model() -> None:
+    recorder = Recorder([])
+
+    _, notes = converse(recorder, "/help\n")
+
+    assert not recorder.asked
+    assert notes[1].startswith("no command /help")
+
+
+def test_other_errors_end_the_conversation() -> None:
+    with pytest.raises(LorajobError, match="broken"):
+        converse(Recorder([ModelError("broken")]), "a\n")
