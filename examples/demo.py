@@ -223,7 +223,7 @@ def lorajob(*arguments: str, variables: dict[str, str], stdin: str | None = None
     if stdin is None:
         print(f"$ lorajob {shlex.join(arguments)}", flush=True)
     done = subprocess.run(
-        [sys.executable, "-m", "lorajob", *arguments],
+        processes.bound_to_parent([sys.executable, "-m", "lorajob", *arguments], parent=os.getpid()),
         cwd=ROOT,
         env=os.environ | variables,
         input=stdin,
