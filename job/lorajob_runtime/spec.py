@@ -289,6 +289,11 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("train.loggingSteps", lambda v: v >= 1, "at least 1"),
     ("train.saveSteps", lambda v: v >= 1, "at least 1"),
     ("train.keepCheckpoints", lambda v: v >= 1, "at least 1"),
+    (
+        "report.swanlab.project",
+        lambda v: re.fullmatch(r"[0-9A-Za-z_.+-]{1,100}", v) is not None,
+        "at most 100 letters, digits and _ . + -, as SwanLab takes it",
+    ),
     ("report.samples.count", lambda v: 0 <= v <= 1000, "from 0 to 1000"),
     ("report.samples.maxNewTokens", lambda v: v >= 1, "at least 1"),
     ("resources.gpus", lambda v: 1 <= v <= 64, "from 1 to 64"),
