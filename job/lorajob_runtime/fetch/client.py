@@ -2,7 +2,7 @@
 
     {"action": "list", "source": {…}}                                    -> {"revision": …, "files": [{…}, …]}
     {"action": "get", "source": {…}, "revision": …, "folder": …, "files": […]}  -> {"path": …, "sha256": …} a file
-    {"action": "dequantize", "gguf": …, "folder": …}                     -> {"path": …, "sha256": …} a file
+    {"action": "dequantize", "source": {…}, "gguf": …, "folder": …}      -> {"path": …, "sha256": …} a file
 
 It ends with {"error": class, "message": …, "hint": …} when it fails, and at once when its caller's end closes.
 """
@@ -50,15 +50,15 @@ def main() -> None:
 
 
 def _answers(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    if request["action"] == "dequantize":
-        from lorajob_runtime.fetch.dequantize import dequantize
-
-        for path in dequantize(Path(request["gguf"]), Path(request["folder"])):
-            yield {"path": path.name, "sha256": digest_of(path, "sha256")}
-        return
     source = Source(**request["source"])
     hub: hubs.Hub | None = None
     try:
+        if request["action"] == "dequantize":
+            from lorajob_runtime.fetch.dequantize import dequantize
+
+            for path in dequantize(Path(request["gguf"]), Path(request["folder"])):
+                yield {"path": path.name, "sha256": digest_of(path, "sha256")}
+            return
         hub = hubs.open_hub(source)
         if request["action"] == "list":
             listing = hub.list()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _DIGITS_APART = frozenset({"smollm", "starcoder", "refact", "command-r"})
@@ -18,9 +21,11 @@ def dequantize(gguf: Path, folder: Path) -> list[Path]:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    if _field(gguf, "tokenizer.ggml.pre") in _DIGITS_APART:
+    with _read_once():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        family = _field(gguf, "tokenizer.ggml.pre")
+    if family in _DIGITS_APART:
         _take_digits_apart(tokenizer)
     tokenizer.model_max_length = model.config.max_position_embeddings
     # what says that the weights are quantised: they no longer are
@@ -32,10 +37,28 @@ def dequantize(gguf: Path, folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
-def _field(gguf: Path, name: str) -> str:
-    from gguf import GGUFReader
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """Lets transformers, which opens the file three times and maps names once a tensor, do either only once.
 
-    field = GGUFReader(gguf).get_field(name)
+    Each time takes seconds: the reader makes an array of every token of the vocabulary.
+    """
+    import gguf
+
+    originals = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    try:
+        for name, original in originals.items():
+            setattr(gguf, name, functools.cache(original))
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(gguf, name, original)
+
+
+def _field(path: Path, name: str) -> str:
+    import gguf
+
+    field = gguf.GGUFReader(str(path)).get_field(name)
     return str(field.contents()) if field is not None else ""
 
 
@@ -43,6 +66,5 @@ def _take_digits_apart(tokenizer: object) -> None:
     from tokenizers import pre_tokenizers
 
     backend = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
-    )
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lorajob_runtime.exits import ModelError
@@ -57,7 +57,12 @@ def extract(package: Package, source: Source, root: Path, notify: Notify) -> tup
         if (found := cache.find(place, remote_code=False)) is not None:
             return found
         place.partial.mkdir(parents=True, exist_ok=True)
-        request = {"action": "dequantize", "gguf": str(package.gguf), "folder": str(place.partial)}
+        request = {
+            "action": "dequantize",
+            "source": asdict(source),
+            "gguf": str(package.gguf),
+            "folder": str(place.partial),
+        }
         with process.answers(request) as written:
             hashes = {answer["path"]: answer["sha256"] for answer in written}
         lock.check()

@@ -17,6 +17,8 @@ from lorajob_runtime.exits import CredentialsError, HubError, LorajobError, Mode
 from lorajob_runtime.fetch.selection import RemoteFile
 from lorajob_runtime.fetch.sources import Source
 
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:
@@ -204,6 +206,8 @@ def explain(error: Exception, source: Source, hub: Hub | None) -> LorajobError:
         return full
     if hub is not None:
         return hub.explain(error)
+    if source.kind == "package":
+        return ModelError(f"the weights in {source} cannot be made ready: {_line(error)}", hint="")
     if source.kind == "modelscope":
         return explain_modelscope(error, source)
     return explain_hugging_face(error, source)
@@ -213,7 +217,9 @@ def _disk_trouble(error: BaseException) -> StorageError | None:
     """The disk's error in a chain of errors, if it was that."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        full = isinstance(cause, OSError) and cause.errno in _DISK_ERRORS
+        # safetensors has an error of its own, with the number in its text
+        if full or f"(os error {errno.ENOSPC})" in str(cause):
             return StorageError(
                 f"the model cache cannot be written: {_line(cause)}",
                 hint="make room, or let LORAJOB_CACHE name another folder",

