@@ -106,7 +106,9 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     ports = _free_ports(8)
     names = [f"{part}.port{kind}" for part in ("s3", "master", "filer", "volume") for kind in ("", ".grpc")]
     options = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
-    fixed = ["-s3", f"-s3.config={config}", "-s3.iam=false", "-s3.port.iceberg=0", "-s3.autoCreateBucket=false"]
+    # services on fixed ports would let only one such server live on a machine
+    apart = ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+    fixed = ["-s3", f"-s3.config={config}", "-s3.iam=false", "-s3.autoCreateBucket=false", *apart]
     sizes = [
         "-volume.max=1000",
         "-master.volumeSizeLimitMB=64",
