@@ -45,16 +45,16 @@ def command(
 ) -> int:
     """Show how a dataset would be trained on: the form of its rows, what the model sees, and which tokens carry loss.
 
-    No weights are loaded and nothing is trained. Ends with 11 when a run with this dataset would.
+    No weights are downloaded or loaded, and nothing is trained. Ends with 11 when a run with this dataset would.
     """
     given = flags.given(context) | ({"data.source": source} if source else {})
     spec = resolve.resolve(files, given, settings).spec
 
     from lorajob_runtime import environment
     from lorajob_runtime.data.check import check, check_text, to_dict
-    from lorajob_runtime.fetch import fetch
+    from lorajob_runtime.fetch import fetch_tokenizer
 
-    model = fetch(spec.model, environment=environment.read(), notify=lambda line: click.echo(line, err=True))
+    model = fetch_tokenizer(spec.model, environment=environment.read(), notify=lambda line: click.echo(line, err=True))
     report = check(spec, model_path=model.path, shown_rows=rows_shown)
     if output == "json":
         document = {"apiVersion": API_VERSION, "kind": "DataCheck"} | to_dict(report)

@@ -3,6 +3,6 @@
 Nothing here loads a model or imports torch; hub clients run in a process of their own.
 """
 
-from lorajob_runtime.fetch.resolve import FetchedModel, fetch, fetch_embedded
+from lorajob_runtime.fetch.resolve import FetchedModel, fetch, fetch_embedded, fetch_tokenizer
 
-__all__ = ["FetchedModel", "fetch", "fetch_embedded"]
+__all__ = ["FetchedModel", "fetch", "fetch_embedded", "fetch_tokenizer"]

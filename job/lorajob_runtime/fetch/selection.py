@@ -30,7 +30,9 @@ _TEMPLATES = "additional_chat_templates/*.jinja"
 _INDEX = "model.safetensors.index.json"
 
 
-def choose(files: Iterable[RemoteFile], *, remote_code: bool, source: str) -> list[RemoteFile]:
+def choose(
+    files: Iterable[RemoteFile], *, remote_code: bool, source: str, with_weights: bool = True
+) -> list[RemoteFile]:
     """The files to download, smallest first, so that a repository that cannot be used shows before its weights come.
 
     Pickled weights, other formats' copies and sub-folders stay out; Python files come only with `remote_code`.
@@ -39,7 +41,7 @@ def choose(files: Iterable[RemoteFile], *, remote_code: bool, source: str) -> li
     listed = {file.path: file for file in files if _is_plain(file.path)}
     patterns = (*_SMALL, _TEMPLATES, _CODE) if remote_code else (*_SMALL, _TEMPLATES)
     weights = _matching(listed, _MAIN_WEIGHTS) or _matching(listed, _WEIGHTS)
-    names = {*_matching(listed, *patterns), *weights}
+    names = {*_matching(listed, *patterns), *(weights if with_weights else ())}
     check_names(set(listed), source)
     return sorted((listed[name] for name in names), key=lambda file: (file.size, file.path))
 
@@ -59,14 +61,17 @@ def check_names(names: set[str], source: str) -> None:
         raise ModelError(f"{source} has no tokenizer: it must have tokenizer.json or tokenizer.model")
 
 
-def check_folder(folder: Path, source: str) -> None:
-    """Raises ModelError unless the folder holds a model that can be loaded: all shards that its index names, too."""
+def check_folder(folder: Path, source: str, *, with_weights: bool = True) -> None:
+    """Raises ModelError unless the folder holds a model that can be loaded: all shards that its index names, too.
+
+    Without `with_weights` its configuration and tokenizer are enough.
+    """
     names = {path.name for path in folder.iterdir() if path.is_file()}
-    check_names(names, source)
+    check_names(names if with_weights else names | {"model.safetensors"}, source)
     try:
         json.loads((folder / "config.json").read_bytes())
         index = json.loads((folder / _INDEX).read_bytes()) if _INDEX in names else {}
-        missing = sorted(set(index.get("weight_map", {}).values()) - names)
+        missing = sorted(set(index.get("weight_map", {}).values()) - names) if with_weights else []
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{source} has a config.json or {_INDEX} that is not JSON: {error}") from error
     if missing:

@@ -25,8 +25,10 @@ _PROGRESS_SECONDS = 15
 _JOURNAL = ".verified.jsonl"
 
 
-def download(source: Source, place: Place, *, remote_code: bool, notify: Notify) -> tuple[Path, Manifest]:
-    """The complete copy of a source, downloaded unless another process did so meanwhile.
+def download(
+    source: Source, place: Place, *, remote_code: bool, notify: Notify, with_weights: bool = True
+) -> tuple[Path, Manifest]:
+    """The complete copy of a source, or all but its weights, downloaded unless another process did so meanwhile.
 
     Raises ModelError, CredentialsError, HubError or StorageError.
     """
@@ -35,10 +37,11 @@ def download(source: Source, place: Place, *, remote_code: bool, notify: Notify)
             return found
         with process.answers({"action": "list", "source": asdict(source)}) as listing:
             answer = next(listing)
-        files = choose([RemoteFile(**file) for file in answer["files"]], remote_code=remote_code, source=str(source))
+        listed = [RemoteFile(**file) for file in answer["files"]]
+        files = choose(listed, remote_code=remote_code, source=str(source), with_weights=with_weights)
         cache.seed(place)
         hashes = _get(source, answer["revision"], files, place.partial, notify)
-        check_folder(place.partial, str(source))
+        check_folder(place.partial, str(source), with_weights=with_weights)
         lock.check()
         manifest = Manifest(
             source=str(source),
