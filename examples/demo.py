@@ -129,7 +129,7 @@ def weed_command(folder: Path, config: Path, ports: list[int]) -> list[str]:
     data = folder / "s3"
     data.mkdir()
     return [
-        *(weed, "server", "-s3", f"-s3.config={config}", "-s3.iam=false", "-s3.port.iceberg=0"),
+        *(weed, "server", "-s3", f"-s3.config={config}", "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0"),
         *("-volume.max=100", "-master.volumeSizeLimitMB=64", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={data}"),
         *numbers,
     ]
