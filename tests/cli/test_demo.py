@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -14,10 +13,6 @@ import pytest
 from waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("boto3") is None, reason="the demo needs the runtime's packages"
-)
 
 
 def _processes_naming(folder: Path) -> list[int]:

@@ -12,6 +12,7 @@ import click
 
 from lorajob import flags, resolve
 from lorajob.command import Command
+from lorajob.installed import require_runtime
 from lorajob_runtime.exits import DATA, SUCCEEDED
 from lorajob_runtime.spec import API_VERSION
 
@@ -50,6 +51,7 @@ def command(
     given = flags.given(context) | ({"data.source": source} if source else {})
     spec = resolve.resolve(files, given, settings).spec
 
+    require_runtime("looking at a dataset")
     from lorajob_runtime import environment
     from lorajob_runtime.data.check import check, check_text, to_dict
     from lorajob_runtime.fetch import fetch_tokenizer

@@ -9,6 +9,7 @@ import click
 from lorajob.command import Command
 from lorajob.errors import UsageError
 from lorajob.flags import option
+from lorajob.installed import require_runtime
 from lorajob_runtime.exits import ConfigError
 
 
@@ -68,6 +69,7 @@ def command(
     RUN is the name of a run, or its address s3://BUCKET/PREFIX/NAME; DIR the folder of a run, an adapter or a
     checkpoint. With neither --prompt nor --file it is a conversation.
     """
+    require_runtime("generating")
     from lorajob_runtime.generate import Request, run
 
     try:

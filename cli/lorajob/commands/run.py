@@ -14,6 +14,7 @@ import click
 
 from lorajob import flags, resolve, specfile
 from lorajob.command import Command
+from lorajob.installed import require_runtime
 from lorajob.summary import Summary, location
 from lorajob_runtime import spec as specs
 from lorajob_runtime.exits import STOPPED, SUCCEEDED
@@ -72,6 +73,7 @@ def command(
     if dry_run:
         click.echo(specfile.dumps(specs.to_dict(spec, defaults=True)), nl=False)
         return SUCCEEDED.code
+    require_runtime("training")
     for path in resolved.files:
         click.echo(f"spec: {path}", err=True)
     if processes is None and not resolved.gives("resources.gpus"):
