@@ -70,7 +70,7 @@ _SECRETS = frozenset(
 
 
 def without_secrets(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What training processes inherit: they talk to no storage, hub or report, and may run a model repository's code."""
+    """What training processes inherit: they talk to no storage, hub or report, and may run a repository's code."""
     return {name: value for name, value in variables.items() if name not in _SECRETS}
 
 
