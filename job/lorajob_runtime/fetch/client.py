@@ -39,6 +39,9 @@ def main() -> None:
     threading.Thread(target=_end_with_caller, daemon=True).start()
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    if "folder" in request:
+        # beside the download, as the home folder of a container may be read-only or small
+        os.environ.setdefault("HF_XET_CACHE", str(Path(request["folder"]) / ".cache" / "xet"))
     try:
         for answer in _answers(request):
             _say(answer)

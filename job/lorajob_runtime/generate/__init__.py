@@ -16,7 +16,8 @@ run's folder, an adapter's, or a checkpoint's. Of a run the published adapter is
     --trust-remote-code    let the base model's own code run             Request.trust_remote_code
 """
 
+from lorajob_runtime.generate.generator import Generator, Sampling
 from lorajob_runtime.generate.request import Request
 from lorajob_runtime.generate.run import run
 
-__all__ = ["Request", "run"]
+__all__ = ["Generator", "Request", "Sampling", "run"]

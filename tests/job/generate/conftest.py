@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,21 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run, parsed = finished_run(folder / "keeper", model.path, spec=spec, strength=0.004)
     publish.publish(run, spec=parsed, model=model)
     path = tiny_llama(folder / "tiny-llama", model.path)
-    run, parsed = finished_run(folder / "tiny", path, spec={"name": "tiny", "model": {"name": str(path)}}, strength=0.5)
+    spec = {"name": "tiny", "model": {"name": str(path)}, "data": {"system": SYSTEM}}
+    run, parsed = finished_run(folder / "tiny", path, spec=spec, strength=0.5)
     publish.publish(run, spec=parsed, model=FetchedModel(path=path, source=str(path), revision="folder"))
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tokens one by one are little work each: on a busy machine threads wait for one another most of the time."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -133,11 +133,11 @@ def ask(environment: Environment, typed: str = "", **values: Any) -> tuple[str, 
 
 
 def test_one_prompt_is_answered_with_trainings_system_prompt(
-    storage: Path, settings_of_models: Environment, keeper: Generator
+    storage: Path, settings_of_models: Environment, tiny: Generator
 ) -> None:
-    out, _ = ask(settings_of_models, target="keeper", storage=str(storage), prompt="Who are you?", max_new_tokens=12)
+    out, _ = ask(settings_of_models, target="tiny", storage=str(storage), prompt="Who are you?", max_new_tokens=12)
 
-    expected = keeper.batch([batch.conversation("Who are you?", SYSTEM)], Sampling(max_new_tokens=12))
+    expected = tiny.batch([batch.conversation("Who are you?", SYSTEM)], Sampling(max_new_tokens=12))
     assert out == expected[0] + "\n"
 
 
