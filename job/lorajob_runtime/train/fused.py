@@ -89,8 +89,12 @@ def fuse(model: nn.Module, masks: DropoutMasks) -> int:
     """Turns every plain LoRA linear of a PEFT model into a fused one, in place. Returns how many."""
     count = 0
     for module in model.modules():
-        if type(module) is PeftLinear and type(module.base_layer) is nn.Linear and not any(module.lora_bias.values()):
+        if type(module) is PeftLinear and _is_plain(module):
             module.__class__ = FusedLoraLinear
             module.__dict__.update(fused_masks=masks, fused_index=count)
             count += 1
     return count
+
+
+def _is_plain(module: Any) -> bool:
+    return type(module.base_layer) is nn.Linear and not any(module.lora_bias.values())
