@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,7 @@ import pytest
 
 from lorajob_runtime import environment as environment_module
 from lorajob_runtime.environment import Environment
-
-
-def _wait_until(condition: Callable[[], Any], *, seconds: float = 20, what: str = "the condition") -> Any:
-    """The first true value of `condition`; the test fails when there is none in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    pytest.fail(f"{what} did not come within {seconds:g} s")
+from waiting import wait_until as _wait_until
 
 
 @pytest.fixture
