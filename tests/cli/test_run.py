@@ -56,7 +56,7 @@ def test_a_run_ends_with_the_loss_the_adapter_and_what_to_type_next(
     assert adapter == "adapter: ./runs/first/adapter"
     assert following == "next:    lorajob generate ./runs/first/adapter --prompt 'Who are you?'"
     assert (folder / "runs/first/adapter/adapter_model.safetensors").exists()
-    assert "spec: lorajob.yaml" in done.stderr
+    assert done.stderr.splitlines()[:2] == ["spec: lorajob.yaml", "run: first, results in ./runs"]
     assert "\x1b" not in done.stderr
     assert "Warning" not in done.stderr
 

@@ -76,6 +76,7 @@ def command(
     require_runtime("training")
     for path in resolved.files:
         click.echo(f"spec: {path}", err=True)
+    click.echo(f"run: {spec.run_name}, results in {spec.storage.uri}", err=True)
     if processes is None and not resolved.gives("resources.gpus"):
         processes = visible_gpus() or 1
     return train(spec, processes=processes, output=output)

@@ -12,7 +12,7 @@ from lorajob.command import Command
 from lorajob_runtime import __version__
 from lorajob_runtime.spec import API_VERSION
 
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "boto3", "swanlab", "modelscope")
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "boto3", "swanlab", "modelscope-hub")
 
 
 @click.command("version", cls=Command, examples=["lorajob version -o json"])
@@ -29,4 +29,4 @@ def command(output: str) -> None:
         click.echo(json.dumps({"apiVersion": API_VERSION, "kind": "Version", "versions": versions}, indent=2))
         return
     for name, version in versions.items():
-        click.echo(f"{name:<14}{version}")
+        click.echo(f"{name:<15}{version}")
