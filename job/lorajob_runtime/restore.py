@@ -161,11 +161,13 @@ def _make_ready(step: int, folder: RunFolder, store: Store, in_storage: dict[str
     manifest = checkpoint.parse_manifest(store.get_bytes(checkpoint_key(step, MANIFEST)) or b"")
     if manifest is not None and any(name not in manifest["files"] for name in RESUME_ONLY):
         return False
-    if manifest is not None and _fetch(step, manifest, in_storage, folder, store):
+    # twice, since what broke may be one transfer and not what is stored
+    if manifest is not None and any(_fetch(step, manifest, in_storage, folder, store) for _ in range(2)):
         return True
     key = checkpoint_key(step)
     warn(f"checkpoint {store.uri}/{key} is damaged: its files are not what its manifest says; it is not used")
     # without its manifest it does not exist, so retention never counts it among those to resume from
+    store.put_bytes(checkpoint_key(step, f"{MANIFEST}.damaged"), json.dumps(manifest, indent=2).encode())
     store.delete([checkpoint_key(step, MANIFEST)])
     return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from lorajob_runtime import events
 from small_models import smollm2, tiny_llama
 from waiting import wait_until
 
-SETTINGS = ["train.batchSize=2", "train.gradientAccumulation=1", "train.saveSteps=3", "train.loggingSteps=1"]
-SETTINGS += ["train.maxSteps=9", "data.rows=:60", "data.evalRows=60:66"]
+TOTAL = 60
+SETTINGS = ["train.batchSize=2", "train.gradientAccumulation=1", "train.saveSteps=6", "train.loggingSteps=1"]
+SETTINGS += [f"train.maxSteps={TOTAL}", "data.rows=:150", "data.evalRows=150:156"]
 SETTINGS += ["report.samples.count=2", "report.samples.maxNewTokens=4"]
 
 
@@ -81,7 +83,7 @@ def test_killed_and_typed_again_a_run_ends_as_if_it_had_never_been_stopped(
     assert code == 0, told
     killed = start("broken", bucket)
     wait_until(
-        lambda: "runs/broken/checkpoints/step-000003/checkpoint.json" in s3_server.keys(bucket),
+        lambda: "runs/broken/checkpoints/step-000006/checkpoint.json" in s3_server.keys(bucket),
         seconds=180,
         what="the first checkpoint in S3",
     )
@@ -91,16 +93,18 @@ def test_killed_and_typed_again_a_run_ends_as_if_it_had_never_been_stopped(
     code, told = finish(start("broken", bucket, work="elsewhere" if is_folder_lost else "work"))
 
     assert code == 0, told
-    assert "going on from the checkpoint of step" in told
-    for file in ("adapter/adapter_model.safetensors", "checkpoints/step-000009/optimizer.safetensors"):
+    resumed = re.search(r"going on from the checkpoint of step (\d+)", told)
+    assert resumed is not None
+    assert 6 <= int(resumed[1]) < TOTAL, "it was killed too late to show anything"
+    for file in ("adapter/adapter_model.safetensors", "checkpoints/step-000060/optimizer.safetensors"):
         assert stored("broken", file) == stored("whole", file)
     log = tmp_path / "events.jsonl"
     log.write_bytes(stored("broken", "events.jsonl"))
-    assert [event["step"] for event in events.read(log) if event["event"] == "step"] == list(range(1, 10))
+    assert [event["step"] for event in events.read(log) if event["event"] == "step"] == list(range(1, TOTAL + 1))
     experiment = swanlab.only_experiment()
     assert experiment.starts == 2
     assert experiment.twice() == []
-    assert sorted(experiment.series("train/loss")) == list(range(1, 10))
+    assert sorted(experiment.series("train/loss")) == list(range(1, TOTAL + 1))
     assert experiment.texts("Prediction", 0)
 
 

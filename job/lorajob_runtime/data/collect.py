@@ -68,9 +68,14 @@ def collect(
         if isinstance(encoded, RowError):
             severity: Severity = "dropped" if encoded.droppable else "error"
             found.faults.append(Fault(number=number, reason=encoded.reason, severity=severity))
-        elif _fits(encoded, number, data, found) and len(found.samples) < samples:
+        elif _fits(encoded, number, data, found) and len(found.samples) < samples and _is_short(encoded.sample, data):
             found.samples.append(encoded.sample)
     return found
+
+
+def _is_short(sample: Sample, data: DataSpec) -> bool:
+    """Whether a prompt is no longer than what is trained on: memory is planned for that."""
+    return len(sample.prompt_ids) <= data.max_length
 
 
 def refuse_errors(faults: Iterable[Fault], source: object) -> None:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 
 from lorajob_runtime import catalog, checkpoint, layout
-from lorajob_runtime.exits import StoppedError
+from lorajob_runtime.exits import DivergedError, StoppedError
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.train import lora, memory, samples, session
 from lorajob_runtime.train.plan import TrainPlan
@@ -45,17 +45,18 @@ def train(plan: TrainPlan, folder: RunFolder, *, clock: Callable[[], float] = ti
     run = session.start(plan, folder)
     prompts = samples.load(folder.data / "samples.json")
     total = run.steps.total_steps
-    if run.step == 0:
-        _look(run, prompts, step=0)
+    if run.owes_look:
+        _look(run, prompts, run.step)
     for step in range(run.step + 1, total + 1):
         began = clock()
         result = train_step(run, step)
         _report_step(run, step, result, seconds=clock() - began)
-        if run.steps.ends_epoch(step) or step == total:
-            _look(run, prompts, step)
         stopping = result.stop_requested and step < total
+        is_time_to_look = run.steps.ends_epoch(step) or step == total
+        if is_time_to_look and not stopping:
+            _look(run, prompts, step)
         if step % plan.spec.train.save_steps == 0 or step == total or stopping:
-            _save(run, step)
+            _save(run, step, owes_look=is_time_to_look and stopping)
         if stopping:
             _wait_for_everyone()
             raise StoppedError(f"stopped at step {step} of {total}, with a checkpoint")
@@ -82,6 +83,8 @@ def _look(run: Session, prompts: SamplePrompts, step: int) -> None:
     """Evaluation and sample answers, where the run has any. Before the checkpoint of the step, so never twice."""
     if run.eval_rows is not None:
         mean_loss = evaluate(run, run.eval_rows)
+        if not math.isfinite(mean_loss):
+            raise DivergedError(f"the evaluation loss is {mean_loss} after step {step}: training diverged")
         run.report(
             "evaluation",
             step=step,
@@ -93,15 +96,15 @@ def _look(run: Session, prompts: SamplePrompts, step: int) -> None:
         samples.sample(run, prompts, step)
 
 
-def _save(run: Session, step: int) -> None:
+def _save(run: Session, step: int, *, owes_look: bool) -> None:
     if run.log is None:
         return
-    path = checkpoint.save(run.folder, step, lambda draft: _write(run, step, draft))
+    path = checkpoint.save(run.folder, step, lambda draft: _write(run, step, draft, owes_look=owes_look))
     run.log.append("checkpoint", step=step, path=str(path.relative_to(run.folder.root)))
     run.log.sync()
 
 
-def _write(run: Session, step: int, path: Path) -> None:
+def _write(run: Session, step: int, path: Path, *, owes_look: bool) -> None:
     save_file(lora.adapter_state(run.model), path / layout.ADAPTER_WEIGHTS, metadata={"format": "pt"})
     lora.adapter_config(run.model, base_model_id(run.plan)).save_pretrained(str(path))
     moments: dict[str, torch.Tensor] = {}
@@ -113,10 +116,10 @@ def _write(run: Session, step: int, path: Path) -> None:
         source = Path(run.plan.model_path) / name
         if source.is_file():
             shutil.copyfile(source, path / name)
-    (path / layout.STATE).write_text(json.dumps(_state(run, step), indent=2))
+    (path / layout.STATE).write_text(json.dumps(_state(run, step, owes_look=owes_look), indent=2))
 
 
-def _state(run: Session, step: int) -> dict[str, Any]:
+def _state(run: Session, step: int, *, owes_look: bool) -> dict[str, Any]:
     """Where training stands. Which rows come next, and every random draw, follow from the step and the seed."""
     return {
         "step": step,
@@ -125,7 +128,10 @@ def _state(run: Session, step: int) -> dict[str, Any]:
         "finished": step == run.steps.total_steps,
         "seed": run.steps.seed,
         "decided": asdict(run.decided),
+        "owes_look": owes_look,
         "data_fingerprint": run.data_fingerprint,
+        "weights_fingerprint": run.weights_fingerprint,
+        "model_source": run.plan.model_source,
         "model_revision": run.plan.model_revision,
     }
 

@@ -78,7 +78,10 @@ def free_bytes(device: torch.device, processes_here: int) -> int:
 
 
 def host_free_bytes() -> int:
-    """What the host or the container still has: the smaller of MemAvailable and the cgroup's limit less its use."""
+    """What the host or the container still has: the smaller of MemAvailable and the cgroup's limit less its use.
+
+    Files that the container has read count as its use until their pages are wanted; they are free memory all the same.
+    """
     free = next(
         int(line.split()[1]) * 1024
         for line in Path("/proc/meminfo").read_text().splitlines()
@@ -87,7 +90,9 @@ def host_free_bytes() -> int:
     group = Path("/sys/fs/cgroup")
     limit, used = group / "memory.max", group / "memory.current"
     if limit.exists() and (text := limit.read_text().strip()).isdigit():
-        free = min(free, int(text) - int(used.read_text()))
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        files = int(statistics.get("inactive_file", 0)) + int(statistics.get("active_file", 0))
+        free = min(free, int(text) - int(used.read_text()) + files)
     return max(0, free)
 
 

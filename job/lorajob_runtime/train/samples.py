@@ -56,6 +56,7 @@ def _answer(session: Session, prompts: SamplePrompts, chosen: list[dict[str, Any
         session.plan.model_path, trust_remote_code=session.plan.spec.model.trust_remote_code
     )
     pad = prompts.stop_ids[0]
+    wanted = session.plan.spec.report.samples.max_new_tokens
     width = max(len(item["prompt_ids"]) for item in chosen)
     ids = torch.full((len(chosen), width), pad, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -63,11 +64,12 @@ def _answer(session: Session, prompts: SamplePrompts, chosen: list[dict[str, Any
         length = len(item["prompt_ids"])
         ids[row, width - length :] = torch.tensor(item["prompt_ids"])
         mask[row, width - length :] = 1
+    window = getattr(session.model.config, "max_position_embeddings", None) or width + wanted
     device = session.accelerator.device
     output = session.model.generate(  # type: ignore[operator]
         input_ids=ids.to(device),
         attention_mask=mask.to(device),
-        max_new_tokens=session.plan.spec.report.samples.max_new_tokens,
+        max_new_tokens=max(1, min(wanted, window - width)),
         do_sample=False,
         use_cache=True,
         eos_token_id=prompts.stop_ids,

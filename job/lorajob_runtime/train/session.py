@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class Decisions:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Session:
-    """One attempt. `step` is the last step done before it."""
+    """One attempt. `step` is the last step done before it; `owes_look`, that its evaluation and samples are not."""
 
     plan: TrainPlan
     folder: RunFolder
@@ -50,6 +51,7 @@ class Session:
     rows: TokenRows
     eval_rows: TokenRows | None
     data_fingerprint: str
+    weights_fingerprint: str
     model: nn.Module
     masks: DropoutMasks
     gradients: FlatGradients
@@ -58,6 +60,7 @@ class Session:
     decided: Decisions
     log: EventLog | None
     step: int
+    owes_look: bool
 
     @property
     def rank(self) -> int:
@@ -92,10 +95,19 @@ def start(plan: TrainPlan, folder: RunFolder) -> Session:
             "model's files have changed; give the run another name, or the old data"
         )
     decided = None if saved is None else Decisions(**saved["decided"])
+    weights = model_module.fingerprint(Path(plan.model_path))
+    if saved is not None and saved["weights_fingerprint"] != weights:
+        raise ConfigError(
+            f"the weights in {plan.model_path} are not those of checkpoint {layout.step_name(saved['step'])}: they "
+            f"came from {saved['model_source']} at {saved['model_revision']}; set model.source and model.revision to it"
+        )
     precision = decided.precision if decided else model_module.choose_precision(train.precision, accelerator.device)
     base = model_module.load(Path(plan.model_path), plan.spec.model, precision, accelerator.device)
     traits = Traits(packs=decided.packs, plain_head=decided.plain_head) if decided else model_module.probe(base)
     model = lora.attach(base, plan.spec.lora, seed=train.seed)
+    if type(model_module.head(model)) is not nn.Linear:
+        # an adapter on the head: its loss must go through it
+        traits = dataclasses.replace(traits, plain_head=False)
     masks = DropoutMasks()
     fused.fuse(model, masks)
     model.train()
@@ -111,6 +123,7 @@ def start(plan: TrainPlan, folder: RunFolder) -> Session:
         rows=rows,
         eval_rows=TokenRows.load(eval_path) if eval_path.exists() else None,
         data_fingerprint=fingerprint,
+        weights_fingerprint=weights,
         model=model,
         masks=masks,
         gradients=FlatGradients(adapter.values()),
@@ -127,6 +140,7 @@ def start(plan: TrainPlan, folder: RunFolder) -> Session:
         decided=decided,
         log=EventLog(folder.events) if accelerator.is_main_process else None,
         step=plan.resume_step or 0,
+        owes_look=saved is None or saved["owes_look"],
     )
     if plan.resume_step is not None:
         _restore(session, folder.checkpoint(plan.resume_step))

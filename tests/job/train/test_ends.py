@@ -40,6 +40,17 @@ def test_a_loss_that_is_no_number_ends_with_15_and_names_the_step(tmp_path: Path
     assert [step["step"] for step in steps_of(folder)] == [1]
 
 
+def test_an_evaluation_that_is_no_number_ends_with_15_too(tmp_path: Path, tiny_model: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[5] = float("nan")
+    model.save_pretrained(tmp_path / "broken")
+    folder = write_run(tmp_path / "run", tmp_path / "broken", random_rows(8), eval_rows=random_rows(2, seed=1))
+
+    assert run_training(folder) == 15
+    assert "evaluation loss is nan after step 0" in cause(folder)["message"]
+
+
 @pytest.mark.parametrize(
     ("settings", "code", "words"),
     [

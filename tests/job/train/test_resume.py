@@ -7,7 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from training_runs import random_rows, run_training, start_training, steps_of, write_run
+from transformers import AutoModelForCausalLM
 
 from lorajob_runtime import checkpoint, events, layout
 from lorajob_runtime.layout import RunFolder
@@ -69,6 +72,32 @@ def test_other_tokens_than_the_checkpoints_are_refused(tmp_path: Path, tiny_mode
 
     assert run_training(resumed) == 10
     assert "data.source" in json.loads(resumed.cause(0).read_text())["message"]
+
+
+def test_other_weights_than_the_checkpoints_are_refused(tmp_path: Path, tiny_model: Path) -> None:
+    stop_at_one = {"train": {"maxSteps": 1}}
+    assert run_training(write_run(tmp_path / "run", tiny_model, random_rows(9), stop_at_one)) == 0
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[7] += 0.5
+    model.save_pretrained(tmp_path / "other")
+
+    resumed = write_run(tmp_path / "run", tmp_path / "other", random_rows(9), stop_at_one, resume_step=1)
+
+    assert run_training(resumed) == 10
+    assert str(tiny_model) in json.loads(resumed.cause(0).read_text())["message"]
+
+
+def test_every_module_that_the_report_counts_is_trained_the_head_too(tmp_path: Path, tiny_model: Path) -> None:
+    targets = {"lora": {"targets": ["q_proj", "down_proj", "lm_head"]}, "train": {"maxSteps": 2}}
+    folder = write_run(tmp_path, tiny_model, random_rows(40), targets)
+
+    assert run_training(folder) == 0
+
+    adapter = load_file(folder.checkpoint(2) / layout.ADAPTER_WEIGHTS)
+    seconds = {name: matrix for name, matrix in adapter.items() if "lora_B" in name}
+    assert len(seconds) == 5
+    assert all(matrix.abs().sum() > 0 for matrix in seconds.values())
 
 
 def test_on_another_number_of_processes_the_global_batch_and_the_losses_stay(tmp_path: Path, tiny_model: Path) -> None:
