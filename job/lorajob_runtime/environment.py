@@ -35,16 +35,15 @@ class Environment:
 
 
 def read(variables: Mapping[str, str] = os.environ) -> Environment:
-    """The settings in environment variables. Raises ConfigError for a value that is not one of its choices."""
-    home = Path(variables.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lorajob"
+    """The settings in environment variables. Raises ConfigError for a wrong value or for no home folder."""
     listed = variables.get("LORAJOB_HUBS", "modelscope,hf").split(",")
     hubs = tuple(part.strip() for part in listed if part.strip())
     for hub in hubs:
         if hub not in ("modelscope", "hf"):
             raise ConfigError(f"LORAJOB_HUBS has {hub!r}: it must be a list of modelscope and hf")
     return Environment(
-        cache=Path(variables.get("LORAJOB_CACHE") or home / "models").expanduser(),
-        work=Path(variables.get("LORAJOB_WORK") or home / "runs").expanduser(),
+        cache=_folder(variables, "LORAJOB_CACHE", "models"),
+        work=_folder(variables, "LORAJOB_WORK", "runs"),
         hubs=hubs,
         device=cast(Device, _choice(variables, "LORAJOB_DEVICE", ("auto", "cpu"))),
         s3_endpoint=variables.get("AWS_ENDPOINT_URL_S3") or variables.get("AWS_ENDPOINT_URL") or None,
@@ -72,6 +71,17 @@ _SECRETS = frozenset(
 def without_secrets(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What training processes inherit: they talk to no storage, hub or report, and may run a repository's code."""
     return {name: value for name, value in variables.items() if name not in _SECRETS}
+
+
+def _folder(variables: Mapping[str, str], name: str, below: str) -> Path:
+    """The folder a variable names, else one in the user's cache. A container's user may have no home at all."""
+    try:
+        if given := variables.get(name):
+            return Path(given).expanduser()
+        cache = variables.get("XDG_CACHE_HOME")
+        return (Path(cache).expanduser() if cache else Path.home() / ".cache") / "lorajob" / below
+    except RuntimeError as error:
+        raise ConfigError("no home folder: set LORAJOB_CACHE and LORAJOB_WORK") from error
 
 
 def _choice(variables: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:

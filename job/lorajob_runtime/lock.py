@@ -13,12 +13,15 @@ from pathlib import Path
 
 from lorajob_runtime.exits import ConfigError
 
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+"""What flock says on a mount that knows no locks."""
+
 
 @contextmanager
 def hold(path: Path) -> Iterator[None]:
     """Holds the lock of a run's folder.
 
-    Raises ConfigError that names the holder when another process has it, and OSError for a full disk.
+    Raises ConfigError when another process has it, whom it names, or the mount knows no locks; OSError for a full disk.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,6 +38,13 @@ def hold(path: Path) -> Iterator[None]:
             raise ConfigError(
                 f"another process works on this run: {_holder(file.read())} holds {path}",
                 hint="wait for it or stop it, or give this run another name",
+            ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            raise ConfigError(
+                f"{path} cannot be locked: {error.strerror}",
+                hint="let storage.uri, or LORAJOB_WORK if that is in S3, name a folder on a file system with locks",
             ) from error
         # never removed: whoever opened it before would lock a file that nobody else sees
         file.truncate(0)

@@ -64,7 +64,7 @@ class WriterLock:
         self._beat = threading.Thread(target=self._keep_alive, name="model-lock", daemon=True)
 
     def __enter__(self) -> WriterLock:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        """Raises StorageError when the lock's folder cannot be written."""
         seen: tuple[str, int] | None = None
         seen_at = time.monotonic()
         told = False
@@ -98,6 +98,19 @@ class WriterLock:
             raise StorageError(f"{self._path} was taken over by another process while this one stood still")
 
     def _take(self) -> bool:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            return self._take_by_link()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"the model cache cannot be written: {error.strerror}: {self._path.parent}",
+            hint="let LORAJOB_CACHE name another folder",
+        )
+
+    def _take_by_link(self) -> bool:
         """Makes the lock with its content in one step: a full file under another name, linked to the lock's."""
         mine = self._path.with_name(f"{self._path.name}.{self._me.token}")
         mine.write_text(json.dumps(asdict(self._me)), encoding="utf-8")
@@ -127,6 +140,8 @@ class WriterLock:
             self._path.rename(aside)
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise self._unwritable(error) from error
         moved, _ = _read(aside)
         if moved is not None and moved.token != dead.token and not self._path.exists():
             aside.rename(self._path)

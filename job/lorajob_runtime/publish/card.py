@@ -144,16 +144,14 @@ def _data(facts: RunFacts) -> str:
 
 def _recipe(facts: RunFacts) -> str:
     lora, train, decided = facts.spec.lora, facts.spec.train, facts.decided
-    processes = decided.get("processes", 1)
+    # rows a step stay as they were decided at the first start; processes may be others after a resume
+    batch = [("batch", f"{decided['global_batch']} rows a step")] if decided else []
     rows = [
         ("LoRA", f"rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}"),
         ("modules", ", ".join(f"{name} ({count})" for name, count in facts.targets.items()) or str(lora.targets)),
         ("epochs", f"{train.epochs:g}" + (f", at most {train.max_steps} steps" if train.max_steps else "")),
         ("learning rate", f"{train.learning_rate:g}, {train.scheduler}, warm-up {train.warmup:g}"),
-        (
-            "batch",
-            f"{train.batch_size} a process × {train.gradient_accumulation} accumulated × {processes} processes",
-        ),
+        *batch,
         ("optimizer", f"AdamW, weight decay {train.weight_decay:g}, gradient norm at most {train.max_grad_norm:g}"),
         ("precision", str(decided.get("precision", train.precision))),
         ("longest row", f"{facts.spec.data.max_length} tokens"),

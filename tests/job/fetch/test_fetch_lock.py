@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -135,3 +136,19 @@ def test_of_many_that_take_over_a_stale_lock_only_one_is_inside(tmp_path: Path) 
         thread.join()
 
     assert order == ["in", "out"] * 6
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_cache_that_cannot_be_written_is_a_storage_error_that_names_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+
+    with pytest.raises(StorageError) as raised, quick(tmp_path / "lock"):
+        pass
+
+    assert raised.value.message == f"the model cache cannot be written: {os.strerror(number)}: {tmp_path}"
+    assert raised.value.hint == "let LORAJOB_CACHE name another folder"

@@ -38,7 +38,7 @@ def events() -> list[dict[str, object]]:
     found: list[dict[str, object]] = [
         {"event": "phase", "name": "train"},
         {"event": "report", "name": "targets", "targets": {"q_proj": 36, "v_proj": 36}},
-        {"event": "report", "name": "decided", "precision": "bf16", "processes": 2},
+        {"event": "report", "name": "decided", "precision": "bf16", "processes": 2, "global_batch": 32},
         {"event": "evaluation", "step": 0, "loss": 4.0},
         {
             "event": "sample",

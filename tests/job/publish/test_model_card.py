@@ -70,6 +70,21 @@ def test_text_from_the_data_can_neither_end_a_code_block_nor_a_table() -> None:
     assert lines[index : index + 3] == ["`````text", "````", "`````"]
 
 
+def test_the_batch_is_the_rows_a_step_that_were_decided_at_the_first_start() -> None:
+    # resumed by one process: each step still has the 32 rows of two
+    resumed = {"event": "report", "name": "decided", "precision": "bf16", "processes": 1, "global_batch": 32}
+    decided = facts.gather(
+        [*events(), resumed],
+        spec=spec.parse(SPEC),
+        base=example().base,
+        data=DATA_REPORT,
+        versions={},
+        thinking_switch=True,
+    )
+
+    assert "| batch | 32 rows a step |" in card.render(decided).splitlines()
+
+
 def test_a_run_without_evaluation_or_samples_has_no_empty_sections() -> None:
     quiet = [event for event in events() if event["event"] in ("step", "phase")]
     text = card.render(

@@ -1,0 +1,46 @@
+"""Where a machine keeps things, from its environment variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lorajob_runtime import environment
+from lorajob_runtime.exits import ConfigError
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user of whom the system knows no home, as in a container that runs under a number."""
+
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", fail)
+
+
+@pytest.mark.usefixtures("homeless")
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"LORAJOB_CACHE": "/models", "LORAJOB_WORK": "/runs"},
+        {"XDG_CACHE_HOME": "/cache"},
+        {"LORAJOB_CACHE": "/models", "XDG_CACHE_HOME": "/cache"},
+    ],
+)
+def test_no_home_is_needed_when_the_folders_are_named(variables: dict[str, str]) -> None:
+    found = environment.read(variables)
+
+    xdg = Path(variables.get("XDG_CACHE_HOME", "/")) / "lorajob"
+    assert found.cache == Path(variables.get("LORAJOB_CACHE", xdg / "models"))
+    assert found.work == Path(variables.get("LORAJOB_WORK", xdg / "runs"))
+
+
+@pytest.mark.usefixtures("homeless")
+@pytest.mark.parametrize("variables", [{}, {"LORAJOB_CACHE": "/models"}, {"LORAJOB_WORK": "/runs"}])
+def test_no_home_folder_is_a_config_error_that_names_the_variables(variables: dict[str, str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        environment.read(variables)
+
+    assert raised.value.message == "no home folder: set LORAJOB_CACHE and LORAJOB_WORK"
