@@ -19,12 +19,18 @@ CLUSTER_ONLY = frozenset(
 )
 """Fields that mean nothing on one machine: valid in a file, so that one file serves everywhere, but no flag here."""
 
+LATER = frozenset({"model.quantize", "train.sharding"})
+"""Fields that a later version follows: valid in a file, but no flag, which could only fail or say nothing."""
+
+FILE_ONLY = CLUSTER_ONLY | LATER
+"""Fields without a flag."""
+
 TEXTS: dict[str, str] = {
     "name": "Name of the run: its folder, its storage prefix and its experiment. Run the same name again to resume it.",
     "model.name": "Base model: a name from `lorajob models`, modelscope:ORG/NAME, hf:ORG/NAME or a folder.",
     "model.source": "Where the model's files come from, if not from its hub: modelscope:ID, hf:ID, s3://… or a folder.",
     "model.revision": "Branch, tag or commit of the model on its hub.",
-    "model.trustRemoteCode": "Run Python code that the model's repository brings. Only with a pinned revision.",
+    "model.trustRemoteCode": "Run Python code that the model's repository brings. Needs model.revision or a folder.",
     "model.quantize": "Load the frozen weights quantised.",
     "data.source": "Dataset: a JSON, JSONL, CSV or Parquet file.",
     "data.format": "Form of the rows.",

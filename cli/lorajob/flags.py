@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 
 from lorajob.command import LAST_SECTION
 from lorajob.errors import UsageError
-from lorajob.fieldtexts import ABSENT, CLUSTER_ONLY, SECTIONS, TEXTS
+from lorajob.fieldtexts import ABSENT, FILE_ONLY, SECTIONS, TEXTS
 from lorajob_runtime import catalog, fields, spec
 from lorajob_runtime.exits import ConfigError
 
@@ -127,7 +127,7 @@ settings_option = option(
 def flag_fields(*prefixes: str) -> Iterator[tuple[str, Any, Any]]:
     """The fields that have a flag: (path, type, default)."""
     for path, expected, default in spec.field_paths():
-        if path not in CLUSTER_ONLY and (not prefixes or path.startswith(prefixes)):
+        if path not in FILE_ONLY and (not prefixes or path.startswith(prefixes)):
             yield path, expected, default
 
 

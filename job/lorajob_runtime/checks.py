@@ -1,4 +1,4 @@
-"""What is looked at before a run starts: the dataset is there, and so are the GPUs that were asked for."""
+"""What is looked at before a run starts: this version can train it, the dataset is there, and so are the GPUs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorajob_runtime import catalog
 from lorajob_runtime import processes as system
 from lorajob_runtime.environment import Device, Environment
-from lorajob_runtime.exits import ConfigError, DataError
-from lorajob_runtime.spec import DataSpec
+from lorajob_runtime.exits import ConfigError, DataError, ModelError
+from lorajob_runtime.spec import DataSpec, RunSpec
 from lorajob_runtime.store import Store, is_s3, open_store, split_s3
 
 
@@ -41,6 +42,23 @@ def choose_machine(*, processes: int | None, gpus: int, device: Device, visible:
             hint="ask for fewer, or set LORAJOB_DEVICE=cpu to train on the CPU",
         )
     return Machine(processes=wanted, device="auto")
+
+
+def check_trainable(spec: RunSpec) -> None:
+    """Raises ConfigError or ModelError for what this version cannot train, as far as the spec alone tells."""
+    if spec.model.quantize is not None:
+        raise ConfigError(
+            f"model.quantize is {spec.model.quantize!r}: this version trains in bf16 or fp32, leave it out"
+        )
+    if spec.train.sharding == "fsdp":
+        raise ConfigError("train.sharding is 'fsdp': this version replicates the model on every GPU, use auto or ddp")
+    entry = catalog.find(spec.model.source or "") or catalog.find(spec.model.name)
+    if entry is not None and not entry.is_dense:
+        dense = [each.name for each in catalog.entries().values() if each.is_dense]
+        raise ModelError(
+            f"{entry.name} is a mixture of experts: this version trains dense models only",
+            hint=f"take a dense model, like {dense[-1]}",
+        )
 
 
 def check_data(data: DataSpec, environment: Environment) -> None:

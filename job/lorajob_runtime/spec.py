@@ -235,8 +235,15 @@ def validate(spec: RunSpec) -> None:
     for role in spec.data.columns:
         if role not in COLUMN_ROLES:
             raise ConfigError(f"data.columns has {role!r}: the roles are {', '.join(COLUMN_ROLES)}")
+    if spec.model.trust_remote_code and spec.model.revision is None and not _is_local(spec.model):
+        raise ConfigError("model.trustRemoteCode is true: it needs model.revision, the commit whose code you have read")
     if spec.data.eval_rows is not None and spec.data.rows is None and spec.data.eval_rows == ":":
         raise ConfigError("data.evalRows is ':': it must leave rows to train on")
+
+
+def _is_local(model: ModelSpec) -> bool:
+    """Whether the model is a folder, whose code changes only by the hand of its owner."""
+    return (model.source or model.name).startswith(("/", "./", "../", "~"))
 
 
 COLUMN_ROLES = ("system", "instruction", "input", "output", "history", "messages", "text")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lorajob_runtime import environment as environments
 from lorajob_runtime import lock, restore
-from lorajob_runtime.checks import Machine, check_data, choose_machine, localize
+from lorajob_runtime.checks import Machine, check_data, check_trainable, choose_machine, localize
 from lorajob_runtime.environment import Environment
 from lorajob_runtime.events import Event
 from lorajob_runtime.exits import (
@@ -104,6 +104,7 @@ def _get_ready(
     stack: ExitStack,
 ) -> Attempt:
     """Everything that can go wrong at once goes wrong here, before anything heavy is imported or downloaded."""
+    check_trainable(spec)
     machine = choose_machine(processes=processes, gpus=spec.resources.gpus, device=environment.device)
     check_data(spec.data, environment)
     store = open_store(_storage_uri(spec), spec.run_name, environment)

@@ -78,13 +78,13 @@ def test_every_field_that_matters_here_has_one_flag_of_run_and_no_two_share_a_na
 
 
 def test_every_field_has_a_sentence_and_no_sentence_is_left_of_a_field_that_is_gone() -> None:
-    from lorajob.fieldtexts import ABSENT, CLUSTER_ONLY, TEXTS
+    from lorajob.fieldtexts import ABSENT, FILE_ONLY, TEXTS
     from lorajob_runtime.spec import field_paths
 
     defaults = {path: default for path, _, default in field_paths()}
 
     assert set(TEXTS) == set(defaults)
-    assert set(defaults) >= CLUSTER_ONLY
+    assert set(defaults) >= FILE_ONLY
     assert set(ABSENT) == {path for path, default in defaults.items() if default is None or default == {}}
 
 

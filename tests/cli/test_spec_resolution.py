@@ -16,6 +16,7 @@ from lorajob.errors import UsageError
 from lorajob.resolve import resolve
 from lorajob.specfile import loads
 from lorajob_runtime import catalog, spec
+from lorajob_runtime.exits import ConfigError
 from lorajob_runtime.spec import RunSpec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -230,3 +231,29 @@ def test_a_spec_written_as_yaml_reads_back_the_same(value: RunSpec, with_default
 def test_any_text_is_either_a_mapping_or_a_usage_error(text: str) -> None:
     with contextlib.suppress(UsageError):
         assert isinstance(loads(text, "text").values, dict)
+
+
+CODE_MESSAGE = "model.trustRemoteCode is true: it needs model.revision, the commit whose code you have read"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"name": "hf:acme/chat"},
+        {"name": "qwen3-8b"},
+        {"source": "s3://models/own"},
+        {"name": "./own", "source": "hf:acme/chat"},
+    ],
+)
+def test_code_of_a_repository_is_trusted_only_at_a_revision(model: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        spec.parse({"model": model | {"trustRemoteCode": True}})
+
+    assert raised.value.message == CODE_MESSAGE
+    assert spec.parse({"model": model | {"trustRemoteCode": True, "revision": "abc123"}}).model.trust_remote_code
+
+
+@pytest.mark.parametrize("folder", ["/models/own", "./own", "../own", "~/own"])
+def test_code_in_a_folder_of_ones_own_needs_no_revision(folder: str) -> None:
+    assert spec.parse({"model": {"name": folder, "trustRemoteCode": True}}).model.trust_remote_code
+    assert spec.parse({"model": {"source": folder, "trustRemoteCode": True}}).model.trust_remote_code

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from lorajob.__main__ import main
-from lorajob.fieldtexts import CLUSTER_ONLY, SECTIONS, TEXTS
+from lorajob.fieldtexts import CLUSTER_ONLY, LATER, SECTIONS, TEXTS
 from lorajob.flags import SHORT, default_text, flag_of
 from lorajob.main import cli
 from lorajob_runtime import exits, fields, spec
@@ -108,7 +108,11 @@ def spec_page() -> str:
 
 
 def _cells(path: str, expected: object, default: object) -> tuple[str, ...]:
-    flag = "only in a file: for clusters" if path in CLUSTER_ONLY else f"`{flag_of(path)}`"
+    flag = f"`{flag_of(path)}`"
+    if path in CLUSTER_ONLY:
+        flag = "only in a file: for clusters"
+    elif path in LATER:
+        flag = "only in a file: for a later version"
     if path in SHORT:
         flag += f", `{SHORT[path]}`"
     kinds = fields.describe(expected).replace(" or null", "")

@@ -37,6 +37,11 @@ class ModelEntry:
     embedded: str | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether every parameter works on every token; in a mixture of experts only the active ones do."""
+        return self.active_parameters == self.parameters
+
 
 @functools.cache
 def entries() -> dict[str, ModelEntry]:

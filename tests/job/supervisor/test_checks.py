@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lorajob_runtime.checks import Machine, check_data, choose_machine, localize
-from lorajob_runtime.exits import ConfigError, DataError
-from lorajob_runtime.spec import DataSpec
+from lorajob_runtime.checks import Machine, check_data, check_trainable, choose_machine, localize
+from lorajob_runtime.exits import ConfigError, DataError, LorajobError, ModelError
+from lorajob_runtime.spec import DataSpec, parse
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,50 @@ def test_gpus_that_are_not_there_are_a_config_error(processes, gpus, visible, me
         choose_machine(processes=processes, gpus=gpus, device="auto", visible=visible)
 
     assert raised.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "message"),
+    [
+        (
+            {"model": {"quantize": "nf4"}},
+            ConfigError,
+            "model.quantize is 'nf4': this version trains in bf16 or fp32, leave it out",
+        ),
+        (
+            {"train": {"sharding": "fsdp"}},
+            ConfigError,
+            "train.sharding is 'fsdp': this version replicates the model on every GPU, use auto or ddp",
+        ),
+        (
+            {"model": {"name": "glm-4.5-air"}},
+            ModelError,
+            "glm-4.5-air is a mixture of experts: this version trains dense models only",
+        ),
+        (
+            {"model": {"source": "modelscope:MiniMax/MiniMax-M2"}},
+            ModelError,
+            "minimax-m2 is a mixture of experts: this version trains dense models only",
+        ),
+    ],
+)
+def test_what_this_version_cannot_train_is_refused_by_its_spec_alone(values, kind, message) -> None:
+    with pytest.raises(LorajobError) as raised:
+        check_trainable(parse(values))
+
+    assert (type(raised.value), raised.value.message) == (kind, message)
+
+
+def test_the_refusal_of_a_mixture_of_experts_names_a_dense_model() -> None:
+    with pytest.raises(ModelError) as raised:
+        check_trainable(parse({"model": {"name": "hunyuan-a13b"}}))
+
+    assert raised.value.hint == "take a dense model, like qwen3-8b"
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m", "qwen2.5-coder-7b", "qwen3-8b", "hf:acme/chat", "./own"])
+def test_dense_and_unknown_models_are_let_through(name) -> None:
+    check_trainable(parse({"model": {"name": name}, "train": {"sharding": "ddp"}}))
 
 
 def test_a_dataset_in_s3_is_downloaded_and_one_that_is_not_there_is_a_data_error(
