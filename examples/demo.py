@@ -158,10 +158,14 @@ def train(server: Server, folder: Path) -> None:
     """`lorajob run` with two processes; its run folder lies in `folder`, what matters goes to S3."""
     headline("2. Training, checkpoints to S3")
     spec = SPEC.relative_to(ROOT)
+    variables = server.variables | {"LORAJOB_WORK": str(folder / "work")}
+    if processes.visible_gpus() < 2:
+        # two processes do not share one GPU; who set the variable knows better
+        variables["LORAJOB_DEVICE"] = os.environ.get("LORAJOB_DEVICE", "cpu")
     lorajob(
         *("run", "-f", str(spec), "--name", NAME, "--storage", STORAGE, "--processes", "2"),
         *("--swanlab-mode", "offline"),
-        variables=server.variables | {"LORAJOB_WORK": str(folder / "work")},
+        variables=variables,
     )
 
 
