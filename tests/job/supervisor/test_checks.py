@@ -62,7 +62,7 @@ def test_gpus_that_are_not_there_are_a_config_error(processes, gpus, visible, me
             "glm-4.5-air is a mixture of experts: this version trains dense models only",
         ),
         (
-            {"model": {"source": "modelscope:MiniMax/MiniMax-M2"}},
+            {"model": {"source": "modelscope:MiniMaxAI/MiniMax-M2"}},
             ModelError,
             "minimax-m2 is a mixture of experts: this version trains dense models only",
         ),
