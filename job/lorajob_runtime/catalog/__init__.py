@@ -67,9 +67,9 @@ def get(name: str) -> ModelEntry:
     entry = find(name)
     if entry is None:
         close = difflib.get_close_matches(name.lower(), entries(), n=1, cutoff=0.5)
-        nearest = f"did you mean {close[0]}? " if close else ""
+        nearest = f"did you mean {close[0]}? It" if close else "it"
         raise ModelError(
-            f"unknown model {name!r}: {nearest}It must be one of {', '.join(entries())}, "
+            f"unknown model {name!r}: {nearest} must be one of {', '.join(entries())}, "
             "or modelscope:ORG/NAME, hf:ORG/NAME or a folder"
         )
     return entry
