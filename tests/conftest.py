@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,18 @@ import pytest
 from lorajob_runtime import environment as environment_module
 from lorajob_runtime.environment import Environment
 from waiting import wait_until as _wait_until
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_as_in_a_terminal() -> Iterator[None]:
+    """Tests that run in the background have Ctrl-C and hang-ups ignored, and so would every program that they start."""
+    ignored = [each for each in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_IGN]
+    for each in ignored:
+        # what is handled here is at its default again in a program that is started from here
+        signal.signal(each, lambda *_: None)
+    yield
+    for each in ignored:
+        signal.signal(each, signal.SIG_IGN)
 
 
 @pytest.fixture
