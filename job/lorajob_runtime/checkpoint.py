@@ -66,10 +66,7 @@ def seal(path: Path, step: int) -> Manifest:
             _sync(file)
             entries[file.name] = {"size": file.stat().st_size, "sha256": sha256(file)}
     manifest: Manifest = {"step": step, "files": entries}
-    draft = path / f".{layout.MANIFEST}.new"
-    draft.write_text(json.dumps(manifest, indent=2))
-    _sync(draft)
-    draft.replace(path / layout.MANIFEST)
+    _write_manifest(path, manifest)
     _sync(path)
     return manifest
 
@@ -88,6 +85,11 @@ def read_manifest(path: Path) -> Manifest | None:
         return parse_manifest((path / layout.MANIFEST).read_bytes())
     except OSError:
         return None
+
+
+def dump_manifest(manifest: Manifest) -> bytes:
+    """The bytes of checkpoint.json, on disk and in storage."""
+    return json.dumps(manifest, indent=2).encode() + b"\n"
 
 
 def parse_manifest(content: bytes) -> Manifest | None:
@@ -142,9 +144,7 @@ def strip(path: Path, step: int) -> None:
     if manifest is None:
         return
     manifest["files"] = {name: entry for name, entry in manifest["files"].items() if name not in layout.RESUME_ONLY}
-    draft = path / f".{layout.MANIFEST}.new"
-    draft.write_text(json.dumps(manifest, indent=2))
-    draft.replace(path / layout.MANIFEST)
+    _write_manifest(path, manifest)
     for name in layout.RESUME_ONLY:
         (path / name).unlink(missing_ok=True)
 
@@ -166,6 +166,13 @@ def _matches(path: Path, entry: FileEntry) -> bool:
     with contextlib.suppress(OSError):
         return path.stat().st_size == entry["size"] and sha256(path) == entry["sha256"]
     return False
+
+
+def _write_manifest(path: Path, manifest: Manifest) -> None:
+    draft = path / f".{layout.MANIFEST}.new"
+    draft.write_bytes(dump_manifest(manifest))
+    _sync(draft)
+    draft.replace(path / layout.MANIFEST)
 
 
 def _sync(path: Path) -> None:

@@ -12,6 +12,7 @@ from lorajob_runtime.environment import Device, Environment
 from lorajob_runtime.exits import ConfigError, DataError, ModelError
 from lorajob_runtime.spec import DataSpec, RunSpec
 from lorajob_runtime.store import Store, is_s3, open_store, split_s3
+from lorajob_runtime.train import plan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,12 +47,7 @@ def choose_machine(*, processes: int | None, gpus: int, device: Device, visible:
 
 def check_trainable(spec: RunSpec) -> None:
     """Raises ConfigError or ModelError for what this version cannot train, as far as the spec alone tells."""
-    if spec.model.quantize is not None:
-        raise ConfigError(
-            f"model.quantize is {spec.model.quantize!r}: this version trains in bf16 or fp32, leave it out"
-        )
-    if spec.train.sharding == "fsdp":
-        raise ConfigError("train.sharding is 'fsdp': this version replicates the model on every GPU, use auto or ddp")
+    plan.refuse_unsupported(spec)
     entry = catalog.find(spec.model.source or "") or catalog.find(spec.model.name)
     if entry is not None and not entry.is_dense:
         dense = [each.name for each in catalog.entries().values() if each.is_dense]

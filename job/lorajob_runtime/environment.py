@@ -30,7 +30,6 @@ class Environment:
     s3_addressing: Addressing
     s3_region: str | None
     s3_ca_bundle: str | None
-    swanlab_host: str | None
     swanlab_has_key: bool
 
 
@@ -50,7 +49,6 @@ def read(variables: Mapping[str, str] = os.environ) -> Environment:
         s3_addressing=cast(Addressing, _choice(variables, "LORAJOB_S3_ADDRESSING", ("auto", "path", "virtual"))),
         s3_region=variables.get("AWS_REGION") or variables.get("AWS_DEFAULT_REGION") or None,
         s3_ca_bundle=variables.get("AWS_CA_BUNDLE") or None,
-        swanlab_host=variables.get("SWANLAB_API_HOST") or None,
         swanlab_has_key=bool(variables.get("SWANLAB_API_KEY")),
     )
 

@@ -49,11 +49,6 @@ def checkpoint_key(step: int, file: str = "") -> str:
     return "/".join(part for part in (CHECKPOINTS, step_name(step), file) if part)
 
 
-def log_key(attempt: int, rank: int) -> str:
-    """Key of one process's log of one attempt; attempts count from 1."""
-    return f"{LOGS}/attempt-{attempt}/rank-{rank}.log.gz"
-
-
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """The run's folder on this machine."""

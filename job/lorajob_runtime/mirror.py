@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 from pathlib import Path
 
 from lorajob_runtime import checkpoint
@@ -114,7 +113,7 @@ class Mirror:
         for name, entry in manifest["files"].items():
             self._put_once(checkpoint_key(step, name), path / name, entry["sha256"])
         self.events()
-        self._store.put_bytes(checkpoint_key(step, MANIFEST), _dump(manifest))
+        self._store.put_bytes(checkpoint_key(step, MANIFEST), checkpoint.dump_manifest(manifest))
         stored[step] = manifest
 
     def _put_once(self, key: str, path: Path, version: str) -> None:
@@ -129,7 +128,7 @@ class Mirror:
         for step in resumable[: -self._keep]:
             files = stored[step]["files"]
             smaller = Manifest(step=step, files={name: files[name] for name in files if name not in RESUME_ONLY})
-            self._store.put_bytes(checkpoint_key(step, MANIFEST), _dump(smaller))
+            self._store.put_bytes(checkpoint_key(step, MANIFEST), checkpoint.dump_manifest(smaller))
             self._store.delete(checkpoint_key(step, name) for name in RESUME_ONLY)
             stored[step] = smaller
 
@@ -144,10 +143,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         return b""
-
-
-def _dump(manifest: Manifest) -> bytes:
-    return json.dumps(manifest, indent=2).encode() + b"\n"
 
 
 def _step_in(key: str) -> int | None:

@@ -158,7 +158,8 @@ def _make_ready(step: int, folder: RunFolder, store: Store, in_storage: dict[str
             warn(f"checkpoint {path} is damaged: its files are not what its manifest says; it is not used")
     if in_storage is None:
         return False
-    manifest = checkpoint.parse_manifest(store.get_bytes(checkpoint_key(step, MANIFEST)) or b"")
+    stored = store.get_bytes(checkpoint_key(step, MANIFEST)) or b""
+    manifest = checkpoint.parse_manifest(stored)
     if manifest is not None and any(name not in manifest["files"] for name in RESUME_ONLY):
         return False
     # twice, since what broke may be one transfer and not what is stored
@@ -167,7 +168,7 @@ def _make_ready(step: int, folder: RunFolder, store: Store, in_storage: dict[str
     key = checkpoint_key(step)
     warn(f"checkpoint {store.uri}/{key} is damaged: its files are not what its manifest says; it is not used")
     # without its manifest it does not exist, so retention never counts it among those to resume from
-    store.put_bytes(checkpoint_key(step, f"{MANIFEST}.damaged"), json.dumps(manifest, indent=2).encode())
+    store.put_bytes(checkpoint_key(step, f"{MANIFEST}.damaged"), stored)
     store.delete([checkpoint_key(step, MANIFEST)])
     return False
 
@@ -181,7 +182,7 @@ def _fetch(step: int, manifest: Manifest, in_storage: dict[str, int], folder: Ru
     arriving.mkdir(parents=True)
     for name in manifest["files"]:
         store.get(checkpoint_key(step, name), arriving / name)
-    (arriving / MANIFEST).write_text(json.dumps(manifest, indent=2))
+    (arriving / MANIFEST).write_bytes(checkpoint.dump_manifest(manifest))
     if not checkpoint.verify(arriving):
         shutil.rmtree(arriving)
         return False

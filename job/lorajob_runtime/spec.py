@@ -250,20 +250,11 @@ COLUMN_ROLES = ("system", "instruction", "input", "output", "history", "messages
 
 _SLICE = re.compile(r"-?\d*:-?\d*")
 _DURATION = re.compile(r"([1-9]\d*)([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def valid_name(name: str) -> bool:
     """Whether a name can be a Job's, a path's and a key's."""
     return len(name) <= NAME_MAX_LENGTH and re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name) is not None
-
-
-def duration_seconds(text: str) -> int:
-    """`90m` -> 5400. Raises ConfigError."""
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise ConfigError(f"{text!r} is not a duration: it must be like 90m, 24h or 3d")
-    return int(match[1]) * _SECONDS[match[2]]
 
 
 def row_slice(text: str | None) -> slice:

@@ -6,6 +6,7 @@ seeded shuffle); only how they are spread over ranks and folded into micro-batch
 
 from __future__ import annotations
 
+import functools
 import heapq
 import math
 from collections.abc import Sequence
@@ -49,14 +50,14 @@ class StepPlan:
         """Row numbers of `step`, in the shuffle's order."""
         epoch, index = divmod(step - 1, self.steps_per_epoch)
         order = epoch_order(self.rows, self.seed, epoch)
-        return order[index * self.global_batch : (index + 1) * self.global_batch]
+        return list(order[index * self.global_batch : (index + 1) * self.global_batch])
 
 
-def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
+@functools.lru_cache(maxsize=2)
+def epoch_order(rows: int, seed: int, epoch: int) -> tuple[int, ...]:
     """The shuffle of one epoch (from 0), as accelerate's SeedableRandomSampler makes it for transformers.Trainer."""
     generator = torch.Generator().manual_seed(seed + epoch)
-    order: list[int] = torch.randperm(rows, generator=generator).tolist()
-    return order
+    return tuple(torch.randperm(rows, generator=generator).tolist())
 
 
 def spread(rows: Sequence[int], lengths: Lengths, ranks: int) -> list[list[int]]:

@@ -40,10 +40,8 @@ def choose_precision(asked: str, device: torch.device) -> Precision:
 def load(path: Path, model: ModelSpec, precision: Precision, device: torch.device) -> PreTrainedModel:
     """The frozen model on its device, with document attention where its kind of attention allows that.
 
-    Raises ModelError when transformers cannot load it, ConfigError for what this version does not do.
+    Raises ModelError when transformers cannot load it.
     """
-    if model.quantize is not None:
-        raise ConfigError(f"model.quantize is {model.quantize!r}: this version trains in bf16 or fp32, leave it out")
     attention.register()
     try:
         loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(

@@ -25,7 +25,7 @@ from lorajob_runtime.train.batches import StepPlan
 from lorajob_runtime.train.dropout import DropoutMasks
 from lorajob_runtime.train.gradients import FlatGradients
 from lorajob_runtime.train.model import Precision, Traits
-from lorajob_runtime.train.plan import TrainPlan
+from lorajob_runtime.train.plan import TrainPlan, refuse_unsupported
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,10 +81,9 @@ def start(plan: TrainPlan, folder: RunFolder) -> Session:
 
     Raises ConfigError or ModelError for what cannot be trained, StorageError for a checkpoint that cannot be read.
     """
+    refuse_unsupported(plan.spec)
     accelerator = Accelerator(cpu=plan.device == "cpu" or not torch.cuda.is_available())
     train = plan.spec.train
-    if train.sharding == "fsdp":
-        raise ConfigError("train.sharding is 'fsdp': this version replicates the model on every GPU, use auto or ddp")
     saved = None if plan.resume_step is None else checkpoint.read_state(folder.checkpoint(plan.resume_step))
     rows = TokenRows.load(folder.data / "train.safetensors")
     eval_path = folder.data / "eval.safetensors"

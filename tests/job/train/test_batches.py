@@ -66,4 +66,4 @@ def test_the_shuffle_is_that_of_accelerates_seedable_sampler() -> None:
 
     sampler = SeedableRandomSampler(range(50), data_seed=42)
 
-    assert [list(sampler), list(sampler)] == [batches.epoch_order(50, 42, epoch) for epoch in (0, 1)]
+    assert [list(sampler), list(sampler)] == [list(batches.epoch_order(50, 42, epoch)) for epoch in (0, 1)]
