@@ -24,6 +24,8 @@ from lorajob_runtime import environment as environment_module
 from lorajob_runtime.environment import Environment
 from waiting import wait_until as _wait_until
 
+pytest_plugins = ["cluster_fixtures"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def signals_as_in_a_terminal() -> Iterator[None]:
