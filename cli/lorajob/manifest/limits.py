@@ -1,0 +1,84 @@
+"""What the platform allows a run, and what a run on a cluster needs to have. Pure; nothing is sent before it passed."""
+
+from __future__ import annotations
+
+import re
+
+from lorajob import quantities
+from lorajob.errors import UsageError
+from lorajob.platform import Platform
+from lorajob_runtime import pod
+from lorajob_runtime import spec as specs
+from lorajob_runtime.spec import RunSpec
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+
+
+def check_limits(spec: RunSpec, platform: Platform) -> None:
+    """Raises UsageError for the first thing that this platform does not allow or cannot run."""
+    _check_places(spec)
+    _check_amounts(spec, platform)
+    _check_names(spec, platform)
+    if spec.model.trust_remote_code and not platform.limits.trust_remote_code:
+        raise UsageError(
+            "model.trustRemoteCode is true: this platform does not run code of model repositories",
+            hint="take a model that transformers knows, or ask the platform's team (limits.trustRemoteCode)",
+        )
+    size_bytes = len(specs.dumps(spec).encode())
+    if size_bytes > pod.SPEC_MAX_BYTES:
+        raise UsageError(
+            f"the spec has {size_bytes} bytes: at most {pod.SPEC_MAX_BYTES} fit into the Job",
+            hint="put long texts, like data.system, into the dataset",
+        )
+
+
+def run_seconds(spec: RunSpec, platform: Platform) -> int:
+    """How long the run may be active, in seconds: its own timeout, else the platform's. Raises UsageError."""
+    if spec.resources.timeout is not None:
+        return quantities.seconds(spec.resources.timeout, "resources.timeout")
+    return quantities.seconds(platform.limits.timeout, "the platform's limits.timeout")
+
+
+def _check_places(spec: RunSpec) -> None:
+    uri, source = spec.storage.uri, spec.data.source
+    if uri is not None and not uri.startswith("s3://"):
+        raise UsageError(
+            f"storage.uri is {uri!r}: on a cluster it must be s3://BUCKET/PREFIX, since a pod's folders end with it"
+        )
+    if source is not None and not source.startswith(("s3://", "/")):
+        raise UsageError(
+            f"data.source is {source!r}: in a pod it must be s3://BUCKET/PATH or a path in its image or cache"
+        )
+
+
+def _check_amounts(spec: RunSpec, platform: Platform) -> None:
+    wanted, limits = spec.resources, platform.limits
+    allowed = quantities.seconds(limits.timeout, "the platform's limits.timeout")
+    if run_seconds(spec, platform) > allowed:
+        raise _too_much("resources.timeout", wanted.timeout, limits.timeout)
+    if limits.nodes is not None and wanted.nodes > limits.nodes:
+        raise _too_much("resources.nodes", wanted.nodes, limits.nodes)
+    if limits.gpus is not None and wanted.gpus * wanted.nodes > limits.gpus:
+        shown = f"{wanted.gpus} on each of {wanted.nodes} nodes" if wanted.nodes > 1 else wanted.gpus
+        raise _too_much("resources.gpus", shown, f"{limits.gpus} for a run")
+    if limits.retries is not None and wanted.retries > limits.retries:
+        raise _too_much("resources.retries", wanted.retries, limits.retries)
+
+
+def _too_much(path: str, value: object, allowed: object) -> UsageError:
+    return UsageError(
+        f"{path} is {value}: this platform allows at most {allowed}",
+        hint="ask for less, or ask the platform's team for more",
+    )
+
+
+def _check_names(spec: RunSpec, platform: Platform) -> None:
+    wanted, known = spec.resources, platform.scheduling.gpu_types
+    if wanted.gpu_type is not None and wanted.gpu_type not in known:
+        there = f"the platform knows {', '.join(known)}" if known else "the platform names no types of GPU"
+        raise UsageError(f"resources.gpuType is {wanted.gpu_type!r}: {there}")
+    if wanted.queue is not None and _LABEL.fullmatch(wanted.queue) is None:
+        raise UsageError(f"resources.queue is {wanted.queue!r}: it must be the name of a Kueue LocalQueue")
+    if wanted.priority is not None and _SUBDOMAIN.fullmatch(wanted.priority) is None:
+        raise UsageError(f"resources.priority is {wanted.priority!r}: it must be the name of a PriorityClass")

@@ -1,0 +1,74 @@
+"""How much of a node each pod of a run asks for. Pure."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from lorajob import quantities
+from lorajob.platform import Platform
+from lorajob_runtime import catalog
+from lorajob_runtime.spec import RunSpec
+
+PROCESS_BYTES = 2 * quantities.GIBIBYTE
+"""Host memory of one training process beside weights: interpreter and libraries, CUDA's context, batches in flight."""
+
+SCRATCH_BYTES = 10 * quantities.GIBIBYTE
+"""What /tmp may hold: sockets of the process group, compiled kernels, temporary files of libraries."""
+
+
+def resources(spec: RunSpec, platform: Platform) -> dict[str, dict[str, str]]:
+    """The container's requests and limits.
+
+    Memory and GPUs are limits as well as requests: a pod that got more memory than it asked for would be the first to
+    be killed when its node runs out. CPU has no limit, since one would slow down what idle cores could do. A node's
+    disk is asked for up to the work folder's size; the limit leaves room for /tmp and logs.
+    """
+    wanted, sizes = spec.resources, platform.resources
+    gpus = str(wanted.gpus)
+    memory = memory_bytes(spec, platform)
+    work = quantities.amount(sizes.work, "the platform's resources.work")
+    return {
+        "requests": {
+            "cpu": quantities.cores(cpu_cores(spec, platform)),
+            "memory": quantities.size(memory),
+            "ephemeral-storage": quantities.size(work),
+            platform.scheduling.gpu_resource: gpus,
+        },
+        "limits": {
+            "memory": quantities.size(memory),
+            "ephemeral-storage": quantities.size(work + SCRATCH_BYTES),
+            platform.scheduling.gpu_resource: gpus,
+        },
+    }
+
+
+def cpu_cores(spec: RunSpec, platform: Platform) -> Fraction:
+    """Cores of one node's pod: what the spec says, else the platform's share of every GPU."""
+    if spec.resources.cpu != "auto":
+        return quantities.amount(spec.resources.cpu, "resources.cpu")
+    share = quantities.amount(str(platform.resources.cpu_per_gpu), "the platform's resources.cpuPerGpu")
+    return share * spec.resources.gpus
+
+
+def memory_bytes(spec: RunSpec, platform: Platform) -> Fraction:
+    """Host memory of one node's pod, in bytes: what the spec says, else enough and at least the platform's share.
+
+    The platform's share of every GPU is what is fair on its nodes. It is raised where a model that the catalog knows
+    would not get through it: weights pass through host memory on their way to the GPU. A dense model is loaded whole
+    by every process, so as many copies as GPUs are there at once; of one too large for that every process takes its
+    part, one copy in all. To this come the processes themselves and /dev/shm, whose pages count as the container's.
+    The page cache of the weights counts too, but is given back under pressure.
+    """
+    if spec.resources.memory != "auto":
+        return quantities.amount(spec.resources.memory, "resources.memory")
+    gpus = spec.resources.gpus
+    share = quantities.amount(platform.resources.memory_per_gpu, "the platform's resources.memoryPerGpu") * gpus
+    entry = catalog.find(spec.model.name)
+    if entry is None:
+        return share
+    shared = quantities.amount(platform.resources.shared_memory, "the platform's resources.sharedMemory")
+    copies = gpus if entry.is_dense else 1
+    needed = copies * entry.weights_bytes + gpus * PROCESS_BYTES + shared
+    gibibytes = math.ceil(needed / quantities.GIBIBYTE)
+    return max(share, Fraction(gibibytes * quantities.GIBIBYTE))
