@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import re
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 from lorajob.errors import UsageError
 from lorajob_runtime import pod
 
-DATA_MAX_BYTES = 700 * 1024
-"""Largest file, compressed. A ConfigMap holds at most 1 MiB, and base64 makes its way there a third longer."""
+DATA_MAX_BYTES = 2**20
+"""What a ConfigMap's values may hold together: https://kubernetes.io/docs/concepts/configuration/configmap/."""
 
 VOLUME = "data"
 
-_KEY_MAX_LENGTH = 200
+_KEY = re.compile(r"(?!\.\.)[-._a-zA-Z0-9]{1,253}")
 
 
 class DataTooLarge(UsageError):  # noqa: N818 the name says it
@@ -26,7 +24,10 @@ class DataTooLarge(UsageError):  # noqa: N818 the name says it
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataFile:
-    """A dataset on this machine: its file name, whose ending says what form it has, and its bytes."""
+    """A dataset as it is put into a ConfigMap: its key there, which ends as the file's name does, and its bytes.
+
+    Bytes that are compressed have a key that ends with .gz; the pods unpack them.
+    """
 
     name: str
     content: bytes
@@ -39,7 +40,7 @@ def object_name(run: str) -> str:
 
 def path_in_pod(data: DataFile) -> str:
     """Where the pods find the dataset."""
-    return f"{pod.DATA_FOLDER}/{_stored(data)[0]}"
+    return f"{pod.DATA_FOLDER}/{data.name}"
 
 
 def is_mounted(source: str | None) -> bool:
@@ -48,12 +49,15 @@ def is_mounted(source: str | None) -> bool:
 
 
 def config_map(data: DataFile, *, run: str, namespace: str, labels: dict[str, str]) -> dict[str, Any]:
-    """The ConfigMap, immutable: what a run trains on does not change under it. Raises DataTooLarge."""
-    key, content = _stored(data)
-    if len(content) > DATA_MAX_BYTES:
+    """The ConfigMap, immutable: what a run trains on does not change under it.
+
+    Raises DataTooLarge, and UsageError for a name that cannot be a key.
+    """
+    if _KEY.fullmatch(data.name) is None:
+        raise UsageError(f"the dataset's name is {data.name!r}: in a ConfigMap it must be letters, digits and - _ .")
+    if len(data.content) > DATA_MAX_BYTES:
         raise DataTooLarge(
-            f"{data.name} has {len(content) / 1024:.0f} KiB even compressed: without storage of your own at most "
-            f"{DATA_MAX_BYTES // 1024} KiB can go to the cluster",
+            f"{data.name} has {len(data.content)} bytes: a ConfigMap holds at most {DATA_MAX_BYTES}",
             hint="upload it and give its address: --data s3://BUCKET/PATH",
         )
     return {
@@ -61,17 +65,5 @@ def config_map(data: DataFile, *, run: str, namespace: str, labels: dict[str, st
         "kind": "ConfigMap",
         "metadata": {"name": object_name(run), "namespace": namespace, "labels": labels},
         "immutable": True,
-        "binaryData": {key: base64.b64encode(content).decode()},
+        "binaryData": {data.name: base64.b64encode(data.content).decode()},
     }
-
-
-def _stored(data: DataFile) -> tuple[str, bytes]:
-    """(key, bytes) in the ConfigMap: compressed where that is shorter."""
-    path = PurePath(data.name)
-    # a key has letters, digits and -_. only, and its start and end must be told apart from .. and the like
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", path.name.removesuffix(path.suffix)).strip("-_")[:_KEY_MAX_LENGTH]
-    suffix = re.sub(r"[^A-Za-z0-9.]+", "", path.suffix)
-    key = (stem or "data") + suffix
-    # no time in it: the same file makes the same manifest
-    compressed = gzip.compress(data.content, mtime=0)
-    return (f"{key}.gz", compressed) if len(compressed) < len(data.content) else (key, data.content)
