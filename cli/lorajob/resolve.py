@@ -1,4 +1,4 @@
-"""From what the user gave to one RunSpec: model's recipe < spec files < flags < --set, field by field."""
+"""From what the user gave to one RunSpec: recipe < platform's defaults < spec files < flags < --set, field by field."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Resolved:
     files: tuple[Path, ...]
 
     def gives(self, path: str) -> bool:
-        """Whether a field comes from the user, not from the recipe or the defaults."""
+        """Whether a field comes from the user, not from the recipe, the platform or the defaults."""
         return _has(self.given, path)
 
 
@@ -43,9 +43,13 @@ class Layer:
     values: dict[str, Any]
     file: SpecFile | None = None
     setting: str | None = None
+    place: str | None = None
+    """What a layer that the user did not give is called."""
 
-    def complain(self, path: str, message: str) -> UsageError:
-        """The error for a field of this layer: it names the file and line, the --set, or the flag."""
+    def complain(self, path: str, message: str) -> ConfigError:
+        """The error for a field of this layer: it names the file and line, the --set, the flag, or the platform."""
+        if self.place is not None:
+            return ConfigError(f"{self.place}: {message}", hint="who runs the platform must correct it")
         if self.file is not None:
             return UsageError(
                 f"{self.file.place(path)}: {message}", hint="correct the file, or give the field as a flag"
@@ -56,26 +60,34 @@ class Layer:
 
 
 def resolve(
-    files: Sequence[Path] = (), flags: Mapping[str, Any] | None = None, settings: Sequence[str] = ()
+    files: Sequence[Path] = (),
+    flags: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    defaults_place: str = "the platform's defaults",
 ) -> Resolved:
     """The spec of a run.
 
     `files` in order, the later ones winning; without any, ./lorajob.yaml if there is one. `flags` is path -> value,
-    `settings` are the texts of --set. Raises UsageError, which names the place that the wrong value came from.
+    `settings` are the texts of --set, `defaults` are the platform's. Raises UsageError, which names the place that the
+    wrong value came from; ConfigError when that is the platform.
     """
     files = tuple(files) or _default_files()
     layers = [_file_layer(path) for path in files]
     layers += [Layer(values=spec.nest(path, value)) for path, value in (flags or {}).items()]
     layers += [_setting_layer(text) for text in settings]
-    for layer in layers:
+    platform = Layer(values=_without_empty_sections(defaults or {}), place=defaults_place)
+    for layer in (platform, *layers):
         _check(layer)
     given = spec.merge(*(layer.values for layer in layers))
-    name = given.get("model", {}).get("name") or RunSpec().model.name
+    wanted = spec.merge(platform.values, given)
+    name = wanted.get("model", {}).get("name") or RunSpec().model.name
     entry = catalog.find(name)
     try:
-        resolved = spec.parse(spec.merge(entry.recipe if entry else {}, given))
+        resolved = spec.parse(spec.merge(entry.recipe if entry else {}, wanted))
     except ConfigError as error:
-        raise _complaint(layers, error) from error
+        raise _complaint((platform, *layers), error) from error
     return Resolved(spec=resolved, given=given, files=tuple(files))
 
 
@@ -117,7 +129,7 @@ def _check(layer: Layer) -> None:
         raise layer.complain(path_in(error.message), error.message) from error
 
 
-def _complaint(layers: Sequence[Layer], error: ConfigError) -> UsageError:
+def _complaint(layers: Sequence[Layer], error: ConfigError) -> ConfigError:
     """The error in the words of the last layer that has the field; the recipe is never at fault."""
     path = path_in(error.message)
     for layer in reversed(layers):

@@ -1,0 +1,39 @@
+"""A Kubernetes cluster as plain JSON over HTTP: how it is found, logged in to and asked. It knows nothing of runs.
+
+    cluster = connect()          # as kubectl does: --kubeconfig, KUBECONFIG, ~/.kube/config, or the pod's own
+    job = cluster.get(cluster.jobs("zhenhuan"))
+    for job in cluster.pages(cluster.jobs(), labelSelector="…"): …
+
+Importing `kubernetes` takes longer than any request, so it is loaded only for logins by other programs.
+"""
+
+from __future__ import annotations
+
+from lorajob.cluster.client import Cluster, connect
+from lorajob.cluster.errors import (
+    AlreadyExists,
+    ClusterError,
+    Conflict,
+    Forbidden,
+    Gone,
+    NotFound,
+    QuotaExceeded,
+    Refused,
+    Unauthenticated,
+    Unreachable,
+)
+
+__all__ = [
+    "AlreadyExists",
+    "Cluster",
+    "ClusterError",
+    "Conflict",
+    "Forbidden",
+    "Gone",
+    "NotFound",
+    "QuotaExceeded",
+    "Refused",
+    "Unauthenticated",
+    "Unreachable",
+    "connect",
+]

@@ -1,0 +1,220 @@
+"""What a cluster is asked: objects as plain JSON, lists in pages, streams of lines, and watches that go on.
+
+Paths are those of the API, `/apis/batch/v1/namespaces/team/jobs/zhenhuan`; query parameters have the API's own names.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self
+from urllib.parse import quote, urlencode
+
+from lorajob.cluster import errors
+from lorajob.cluster.access import Access
+from lorajob.cluster.kubeconfig import find
+from lorajob.cluster.transport import Answer, Transport
+
+Json = dict[str, Any]
+
+PATCH_TYPES = {
+    "merge": "application/merge-patch+json",
+    "json": "application/json-patch+json",
+    "strategic": "application/strategic-merge-patch+json",
+}
+
+_GZIP = 16 + zlib.MAX_WBITS
+_SUCCESS = range(200, 300)
+
+
+def connect(
+    kubeconfig: str | None = None,
+    context: str | None = None,
+    namespace: str | None = None,
+    timeout_seconds: float | None = 30,
+) -> Cluster:
+    """The cluster that kubectl would talk to; nothing is sent yet. Raises UsageError when none is configured."""
+    return Cluster(find(kubeconfig, context, namespace), timeout_seconds=timeout_seconds)
+
+
+class Cluster:
+    """One cluster and one namespace in it. Every request has a time limit; what goes wrong is a ClusterError."""
+
+    def __init__(self, access: Access, *, timeout_seconds: float | None = 30) -> None:
+        self.namespace = access.namespace
+        self.server = access.server
+        self.source = access.source
+        self._transport = Transport(access, timeout_seconds=timeout_seconds)
+
+    def jobs(self, name: str = "") -> str:
+        """The path of the namespace's Jobs, or of one."""
+        return self._path("apis/batch/v1", "jobs", name)
+
+    def pods(self, name: str = "") -> str:
+        return self._path("api/v1", "pods", name)
+
+    def config_maps(self, name: str = "") -> str:
+        return self._path("api/v1", "configmaps", name)
+
+    def services(self, name: str = "") -> str:
+        return self._path("api/v1", "services", name)
+
+    def secrets(self, name: str = "") -> str:
+        return self._path("api/v1", "secrets", name)
+
+    def events(self) -> str:
+        return self._path("api/v1", "events")
+
+    def get(self, path: str, **query: Any) -> Json:
+        """One object, or one list whole."""
+        return self._json("GET", path, query)
+
+    def post(self, path: str, body: Mapping[str, Any], **query: Any) -> Json:
+        """Makes an object; returns it as the server has it. `dryRun="All"` only tries."""
+        return self._json("POST", path, query, body)
+
+    def patch(
+        self, path: str, body: Any, *, kind: Literal["merge", "json", "strategic"] = "merge", **query: Any
+    ) -> Json:
+        """Changes an object; returns it as it is then."""
+        return self._json("PATCH", path, query, body, content_type=PATCH_TYPES[kind])
+
+    def delete(self, path: str, body: Mapping[str, Any] | None = None, **query: Any) -> Json:
+        """Deletes an object; `propagationPolicy="Foreground"` and the like are query parameters, or in `body`."""
+        return self._json("DELETE", path, query, body)
+
+    def text(self, path: str, **query: Any) -> str:
+        """An answer that is text, as a log."""
+        return self._send("GET", path, query).decode("utf-8", "replace")
+
+    def pages(self, path: str, *, limit: int = 500, **query: Any) -> Iterator[Json]:
+        """The items of a list, fetched in pages of `limit`, so that memory holds one page.
+
+        A list that takes longer than the server keeps its pages (5 minutes) goes on with what is there by then.
+        """
+        for page in self._pages(path, limit, query):
+            yield from page.get("items") or []
+
+    def lines(self, path: str, *, timeout_seconds: float | None, **query: Any) -> Iterator[bytes]:
+        """The lines of an answer as they come, without their ends; for `follow="true"` of a log.
+
+        Ends when the server ends it, or quietly after `timeout_seconds` (None: no limit).
+        """
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        yield from self._lines(path, query, deadline)
+
+    def watch(self, path: str, *, timeout_seconds: float | None, **query: Any) -> Iterator[Json]:
+        """What happens to the objects of a list: `{"type": "ADDED"|"MODIFIED"|"DELETED", "object": …}`.
+
+        Begins with an ADDED for every object there is, unless `resourceVersion` says from where on; survives what ends
+        a single watch; ends quietly after `timeout_seconds` (None: never). See `lorajob.cluster.watching`.
+        """
+        from lorajob.cluster.watching import Watch
+
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        return Watch(list_=self._list, lines=self._lines, path=path, query=query, deadline=deadline).events()
+
+    def close(self) -> None:
+        """Ends the connections that were kept."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _path(self, api: str, resource: str, name: str = "") -> str:
+        path = f"/{api}/namespaces/{quote(self.namespace, safe='')}/{resource}"
+        return f"{path}/{quote(name, safe='')}" if name else path
+
+    def _list(self, path: str, query: Mapping[str, Any]) -> Json:
+        """A list whole, with the resourceVersion of its end."""
+        items: list[Json] = []
+        page: Json = {}
+        for page in self._pages(path, 500, query):
+            items += page.get("items") or []
+        return page | {"items": items}
+
+    def _pages(self, path: str, limit: int, query: Mapping[str, Any]) -> Iterator[Json]:
+        onward = ""
+        while True:
+            try:
+                page = self._json("GET", path, {**query, "limit": limit, "continue": onward or None})
+            except errors.Gone as error:
+                if not error.details.get("continue") or error.details["continue"] == onward:
+                    raise
+                onward = error.details["continue"]
+                continue
+            yield page
+            onward = (page.get("metadata") or {}).get("continue") or ""
+            if not onward:
+                return
+
+    def _lines(self, path: str, query: Mapping[str, Any], deadline: float | None) -> Iterator[bytes]:
+        if deadline is not None and deadline <= time.monotonic():
+            return
+        with self._transport.stream(_with_query(path, query), headers={"Accept": "*/*"}, deadline=deadline) as stream:
+            if stream.status not in _SUCCESS:
+                raise self._error("GET", path, query, stream.status, stream.read())
+            yield from stream.lines()
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any],
+        body: Any = None,
+        *,
+        content_type: str = "application/json",
+    ) -> Json:
+        answer = self._send(method, path, query, body, content_type=content_type)
+        try:
+            value = json.loads(answer)
+        except ValueError as error:
+            raise errors.Unreachable(
+                f"{self._transport.place} answers with something other than JSON: {answer[:80]!r}",
+                hint="is the server's address in your kubeconfig that of a Kubernetes API?",
+            ) from error
+        if not isinstance(value, dict):
+            raise errors.Unreachable(
+                f"{self._transport.place} answers with {type(value).__name__} where an object belongs"
+            )
+        return value
+
+    def _send(
+        self, method: str, path: str, query: Mapping[str, Any], body: Any = None, *, content_type: str = ""
+    ) -> bytes:
+        headers = {"Accept": "application/json" if content_type else "*/*", "Accept-Encoding": "gzip"}
+        content = None
+        if body is not None:
+            content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+            headers["Content-Type"] = content_type
+        answer = self._transport.send(method, _with_query(path, query), body=content, headers=headers)
+        plain = _plain(answer)
+        if answer.status not in _SUCCESS:
+            raise self._error(method, path, query, answer.status, plain)
+        return plain
+
+    def _error(self, method: str, path: str, query: Mapping[str, Any], status: int, body: bytes) -> errors.ClusterError:
+        what = errors.target(method, path, watch=bool(query.get("watch")))
+        return errors.from_answer(what, status, body, server=self._transport.place)
+
+
+def _plain(answer: Answer) -> bytes:
+    """The body as it was before the server packed it, which it does with long lists."""
+    if answer.headers.get("Content-Encoding", "").lower() != "gzip":
+        return answer.body
+    return zlib.decompress(answer.body, wbits=_GZIP)
+
+
+def _with_query(path: str, query: Mapping[str, Any]) -> str:
+    """The path with its parameters: true and false as the API writes them, None left out."""
+    given = {
+        key: str(value).lower() if isinstance(value, bool) else value
+        for key, value in query.items()
+        if value is not None
+    }
+    return f"{path}?{urlencode(given)}" if given else path

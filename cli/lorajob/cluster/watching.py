@@ -1,0 +1,124 @@
+"""A watch that goes on until its deadline: over the server's time limits, broken connections and forgotten versions.
+
+https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes has the protocol.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lorajob.cluster.errors import ClusterError, Gone, Unreachable, from_answer, target
+
+Json = dict[str, Any]
+
+SERVER_TIMEOUT_SECONDS = 300
+"""After so long the server is asked anew; a connection that died silently is noticed then."""
+
+GRACE_SECONDS = 15.0
+"""By so much a silent server may exceed its own limit."""
+
+PATIENCE_SECONDS = 60.0
+"""A server that can't be reached for longer ends the watch."""
+
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+@dataclass(kw_only=True, slots=True)
+class Watch:
+    """One watch. `deadline` is of time.monotonic(); None: no end."""
+
+    list_: Callable[[str, Mapping[str, Any]], Json]
+    lines: Callable[[str, Mapping[str, Any], float | None], Iterator[bytes]]
+    path: str
+    query: Mapping[str, Any]
+    deadline: float | None
+    _version: str = ""
+    _known: dict[str, Json] = field(default_factory=dict)
+    """uid -> the object as last told: after a gap, what is no longer there is told as deleted."""
+
+    def events(self) -> Iterator[Json]:
+        """Yields every event. Raises a ClusterError when the server refuses, or is gone for PATIENCE_SECONDS."""
+        self._version = str(self.query.get("resourceVersion") or "")
+        lost_at: float | None = None
+        pause = _FIRST_PAUSE_SECONDS
+        while not self._is_over():
+            try:
+                for event in self._told():
+                    lost_at, pause = None, _FIRST_PAUSE_SECONDS
+                    yield event
+                lost_at = None
+            except Gone:
+                self._version = ""
+            except Unreachable:
+                now = time.monotonic()
+                lost_at = lost_at or now
+                if now - lost_at > PATIENCE_SECONDS:
+                    raise
+                time.sleep(pause if self.deadline is None else max(0.0, min(pause, self.deadline - now)))
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _is_over(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def _told(self) -> Iterator[Json]:
+        """What one list, if there is no version to go on from, and one watch of the server tell."""
+        if not self._version:
+            yield from self._listed()
+        now = time.monotonic()
+        seconds = SERVER_TIMEOUT_SECONDS
+        if self.deadline is not None:
+            seconds = max(1, min(seconds, math.ceil(self.deadline - now)))
+        silent = now + seconds + GRACE_SECONDS
+        query = {
+            **self.query,
+            "watch": True,
+            "allowWatchBookmarks": True,
+            "resourceVersion": self._version,
+            "timeoutSeconds": seconds,
+        }
+        for line in self.lines(self.path, query, silent if self.deadline is None else min(silent, self.deadline)):
+            event = json.loads(line)
+            if event["type"] == "ERROR":
+                raise self._error(event["object"])
+            metadata = event["object"]["metadata"]
+            self._version = metadata["resourceVersion"]
+            if event["type"] == "BOOKMARK":
+                continue
+            self._remember(event)
+            yield event
+
+    def _listed(self) -> Iterator[Json]:
+        """The objects there are as events, and those that vanished since they were told last."""
+        page = self.list_(self.path, {key: value for key, value in self.query.items() if key != "resourceVersion"})
+        there = {item["metadata"]["uid"]: item for item in page["items"]}
+        # items of a list do not say what they are; those of a watch do
+        kind = str(page.get("kind", "")).removesuffix("List")
+        gone = [{"type": "DELETED", "object": last} for uid, last in self._known.items() if uid not in there]
+        events = []
+        for uid, item in there.items():
+            was = self._known.get(uid)
+            if was is None or was["metadata"]["resourceVersion"] != item["metadata"]["resourceVersion"]:
+                whole = {"apiVersion": page.get("apiVersion"), "kind": kind} | item
+                events.append({"type": "ADDED" if was is None else "MODIFIED", "object": whole})
+        for event in gone + events:
+            self._remember(event)
+            yield event
+        self._version = page["metadata"]["resourceVersion"]
+
+    def _remember(self, event: Json) -> None:
+        uid = event["object"]["metadata"]["uid"]
+        if event["type"] == "DELETED":
+            self._known.pop(uid, None)
+        else:
+            self._known[uid] = event["object"]
+
+    def _error(self, status: Json) -> ClusterError:
+        code = int(status.get("code") or 500)
+        what = target("GET", self.path, watch=True)
+        return from_answer(what, code, json.dumps(status).encode(), server="the server")
