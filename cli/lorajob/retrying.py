@@ -1,0 +1,248 @@
+"""A run started again under its name: its Job is deleted and made anew, and training goes on from storage.
+
+Between the two there is no Job, so the new one is written down first, in the ConfigMap `<name>-retry`. Whatever
+interrupts a retry, the same command takes it up where it was: nothing about the run is lost.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lorajob import manifest, runs, specfile
+from lorajob import status as statuses
+from lorajob.cluster import AlreadyExists, Cluster, ClusterError, NotFound
+from lorajob.errors import UsageError
+from lorajob.following import TimedOutError
+from lorajob.manifest import Manifests
+from lorajob_runtime import spec as specs
+from lorajob_runtime.exits import ConfigError
+from lorajob_runtime.pod import DATA_FOLDER, MANAGED_BY, MANAGED_BY_LABEL, RUN_LABEL
+from lorajob_runtime.spec import RunSpec
+
+Object = dict[str, Any]
+Build = Callable[[RunSpec], Manifests]
+
+FIELD_MANAGER = "lorajob"
+
+_STOPPING_SECONDS = 60.0
+"""Beyond the grace period of its pods a Job needs no longer to go."""
+_RECORD_KEY = "retry.json"
+_RETRIED = ("Failed", "Cancelled")
+_HINTS = {
+    "Succeeded": "its adapter is there: submit another run for other data or settings",
+    "Suspended": "`lorajob resume {name}` goes on from its last checkpoint",
+}
+_RUNS_HINT = "`lorajob cancel {name}` stops it first"
+
+
+def retry(
+    cluster: Cluster,
+    name: str,
+    *,
+    build: Build,
+    settings: Sequence[str] = (),
+    dry_run: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> str:
+    """Starts a failed or cancelled run again; returns what to tell the user, `say` takes what happens meanwhile.
+
+    `build` makes the manifests from the spec, for the platform as it is now. `settings` are texts of --set: fields that
+    a resumed run may change. Raises UsageError for a run in another phase or other fields, NotFound, ClusterError.
+    """
+    record, job = _read_record(cluster, name), _job(cluster, name)
+    if record is not None and (job is None or job["metadata"].get("deletionTimestamp") or _is_new(job, record)):
+        if settings:
+            raise UsageError(
+                f"an interrupted retry of run {name} is finished first, with the settings that it had",
+                hint=f"run `lorajob retry {name}` without --set",
+            )
+        say(f"an interrupted retry of run {name} goes on")
+        return _finish(cluster, name, job, record, say)
+    if job is None:
+        raise runs.missing(cluster, name)
+    _check_phase(job)
+    spec = with_settings(manifest.spec_of(job), settings)
+    record = {"was": job["metadata"]["uid"], "manifests": build(spec).all()}
+    _try(cluster, job, record)
+    if dry_run:
+        return f"run {name} would be retried (dry run: nothing was changed)"
+    _write_record(cluster, name, record)
+    return _finish(cluster, name, job, record, say)
+
+
+def with_settings(spec: RunSpec, settings: Sequence[str]) -> RunSpec:
+    """The spec with other values for some fields. Raises UsageError for those that would make it another run."""
+    values = specs.to_dict(spec)
+    for text in settings:
+        path, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {text}: it must be FIELD=VALUE, like resources.timeout=24h")
+        try:
+            values = specs.merge(values, specs.nest(path.strip(), specfile.scalar(value)))
+            changed = specs.parse(values)
+        except ConfigError as error:
+            raise UsageError(f"--set {text}: {error.message}") from error
+        fixed = [change.field for change in specs.changes(spec, changed)]
+        fixed += [field for field in ("name", "storage.uri", "data.source") if _differs(spec, changed, field)]
+        if fixed:
+            raise UsageError(
+                f"--set {text}: {fixed[0]} can't change when a run goes on from its checkpoint",
+                hint="submit a run of another name",
+            )
+    return specs.parse(values)
+
+
+def _differs(was: RunSpec, now: RunSpec, field: str) -> bool:
+    return bool(specs.value_at(was, field) != specs.value_at(now, field))
+
+
+def _job(cluster: Cluster, name: str) -> Object | None:
+    try:
+        return runs.job_of(cluster, name)
+    except NotFound:
+        return None
+
+
+def _check_phase(job: Object) -> None:
+    run = statuses.from_job(job, runs.now())
+    if run.phase not in _RETRIED:
+        hint = _HINTS.get(run.phase, _RUNS_HINT).format(name=run.name)
+        raise UsageError(f"run {run.name} is {run.phase}: only a failed or cancelled run is retried", hint=hint)
+
+
+def _try(cluster: Cluster, job: Object, record: Object) -> None:
+    """Asks the server whether it would take every step, before the first one is made."""
+    name = job["metadata"]["name"]
+    anew = record["manifests"][0]
+    if DATA_FOLDER + "/" in json.dumps(anew["spec"]["template"]["metadata"]["annotations"]):
+        try:
+            cluster.get(cluster.config_maps(manifest.data_name(name)))
+        except NotFound as error:
+            raise UsageError(
+                f"the dataset of run {name} is gone: ConfigMap {manifest.data_name(name)} is not there",
+                hint=f"`lorajob delete {name}`, and submit it again under the same name with --data",
+            ) from error
+    other = {**anew, "metadata": {**anew["metadata"], "name": f"{name}-retry"}}
+    cluster.post(cluster.jobs(), other, dryRun="All", fieldManager=FIELD_MANAGER, fieldValidation="Strict")
+    cluster.delete(cluster.jobs(name), _only(job), dryRun="All", propagationPolicy="Foreground")
+
+
+def _finish(cluster: Cluster, name: str, job: Object | None, record: Object, say: Callable[[str], None]) -> str:
+    """Every step of a retry that was not made yet; each may be made twice."""
+    if job is None or not _is_new(job, record):
+        for path in _owned_paths(cluster, name):
+            _own(cluster, path, None)
+        if job is not None:
+            _remove(cluster, job, say)
+        job = _create(cluster, name, record)
+    for each in record["manifests"][1:]:
+        _put(cluster, each, job)
+    for path in _owned_paths(cluster, name):
+        _own(cluster, path, job)
+    cluster.delete(_record_path(cluster, name))
+    return f"run {name} retried: it goes on from its last checkpoint; `lorajob watch {name}` shows how"
+
+
+def _is_new(job: Object, record: Object) -> bool:
+    return bool(job["metadata"]["uid"] != record["was"])
+
+
+def _remove(cluster: Cluster, job: Object, say: Callable[[str], None]) -> None:
+    """Deletes the Job and waits until its pods have stopped and it is gone."""
+    name = job["metadata"]["name"]
+    grace = float(job["spec"]["template"]["spec"].get("terminationGracePeriodSeconds") or 30)
+    if not job["metadata"].get("deletionTimestamp"):
+        try:
+            cluster.delete(cluster.jobs(name), _only(job), propagationPolicy="Foreground")
+        except NotFound:
+            return
+    if (job.get("status") or {}).get("active") or (job.get("status") or {}).get("terminating"):
+        say(f"waiting for the pods of run {name} to stop")
+    limit = grace + _STOPPING_SECONDS
+    changes = cluster.watch(cluster.jobs(), timeout_seconds=limit, fieldSelector=f"metadata.name={name}")
+    if any(change["type"] == "DELETED" or _is_gone(cluster, job) for change in changes):
+        return
+    if not _is_gone(cluster, job):
+        raise TimedOutError(
+            f"the pods of run {name} have not stopped within {limit:.0f} s",
+            hint=f"`lorajob retry {name}` goes on waiting",
+        )
+
+
+def _is_gone(cluster: Cluster, job: Object) -> bool:
+    try:
+        there = cluster.get(cluster.jobs(job["metadata"]["name"]))
+    except NotFound:
+        return True
+    return bool(there["metadata"]["uid"] != job["metadata"]["uid"])
+
+
+def _create(cluster: Cluster, name: str, record: Object) -> Object:
+    try:
+        return cluster.post(
+            cluster.jobs(), record["manifests"][0], fieldManager=FIELD_MANAGER, fieldValidation="Strict"
+        )
+    except AlreadyExists:
+        return runs.job_of(cluster, name)
+    except ClusterError as error:
+        error.hint = f"nothing is lost: `lorajob retry {name}` goes on; {error.hint}".rstrip("; ")
+        raise
+
+
+def _owned_paths(cluster: Cluster, name: str) -> list[str]:
+    return [cluster.services(name), cluster.config_maps(manifest.data_name(name))]
+
+
+def _own(cluster: Cluster, path: str, job: Object | None) -> None:
+    """Makes an object of the run the Job's, or nobody's: what is nobody's stays when the Job goes."""
+    owner = None if job is None else manifest.owned_by({"metadata": {}}, job)["metadata"]["ownerReferences"]
+    try:
+        there = cluster.get(path)
+        if (there["metadata"].get("labels") or {}).get(RUN_LABEL) is not None:
+            cluster.patch(path, {"metadata": {"ownerReferences": owner}}, fieldManager=FIELD_MANAGER)
+    except NotFound:
+        return
+
+
+def _put(cluster: Cluster, each: Mapping[str, Any], job: Object) -> None:
+    path = {"Service": cluster.services, "ConfigMap": cluster.config_maps}[each["kind"]]()
+    try:
+        cluster.post(path, manifest.owned_by(each, job), fieldManager=FIELD_MANAGER, fieldValidation="Strict")
+    except AlreadyExists:
+        return
+
+
+def _only(job: Object) -> Object:
+    """Options of a deletion that spares another Job of the same name."""
+    return {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": job["metadata"]["uid"]}}
+
+
+def _record_path(cluster: Cluster, name: str) -> str:
+    return cluster.config_maps(f"{name}-retry")
+
+
+def _read_record(cluster: Cluster, name: str) -> Object | None:
+    try:
+        found = cluster.get(_record_path(cluster, name))
+        record: Object = json.loads(found["data"][_RECORD_KEY])
+    except (NotFound, KeyError, ValueError):
+        return None
+    return record
+
+
+def _write_record(cluster: Cluster, name: str, record: Object) -> None:
+    body = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": f"{name}-retry",
+            "labels": {MANAGED_BY_LABEL: MANAGED_BY, RUN_LABEL: name},
+        },
+        "data": {_RECORD_KEY: json.dumps(record, ensure_ascii=False)},
+    }
+    try:
+        cluster.post(cluster.config_maps(), body, fieldManager=FIELD_MANAGER)
+    except AlreadyExists:
+        cluster.patch(_record_path(cluster, name), {"data": body["data"]}, fieldManager=FIELD_MANAGER)

@@ -1,0 +1,111 @@
+"""Runs as they are in a cluster now: one with everything known of it, or all of them from one list of Jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from lorajob import status as statuses
+from lorajob.cluster import Cluster, Forbidden, NotFound
+from lorajob.reasons import PodStatus
+from lorajob.status import RunStatus
+from lorajob_runtime.pod import MANAGED_BY, MANAGED_BY_LABEL
+
+Job = dict[str, Any]
+
+OF_LORAJOB = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
+ALL_JOBS = "/apis/batch/v1/jobs"
+
+_PODS_ASKED_ABOUT = 2
+"""Of so many pods that hang the events are read: those of one run mostly hang for the same reason."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """One run. `notes` say what could not be looked at, a line each."""
+
+    status: RunStatus
+    notes: tuple[str, ...]
+    version: str
+    """resourceVersion of its Job, from which a watch goes on."""
+
+
+def now() -> datetime:
+    """The time of this machine's clock."""
+    return datetime.now(UTC)
+
+
+def job_of(cluster: Cluster, name: str) -> Job:
+    """The Job of a run. Raises NotFound when there is none, or when it is not a run's."""
+    try:
+        job = cluster.get(cluster.jobs(name))
+    except NotFound as error:
+        raise missing(cluster, name) from error
+    if (job["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) != MANAGED_BY:
+        raise NotFound(f"job {name} in namespace {cluster.namespace} is no run of lorajob")
+    return job
+
+
+def missing(cluster: Cluster, name: str) -> NotFound:
+    """The error for a run that is not there; it says when not even the namespace is."""
+    check_namespace(cluster)
+    return NotFound(
+        f"there is no run {name} in namespace {cluster.namespace}",
+        hint="`lorajob list` shows those there are, `lorajob list -A` those of every namespace",
+    )
+
+
+def check_namespace(cluster: Cluster) -> None:
+    """Raises NotFound for a namespace that does not exist, which a list of its Jobs does not tell."""
+    try:
+        cluster.get(f"/api/v1/namespaces/{cluster.namespace}")
+    except Forbidden:
+        return
+    except NotFound as error:
+        raise NotFound(
+            f"namespace {cluster.namespace} does not exist", hint="take another one with -n NAMESPACE"
+        ) from error
+
+
+def read(cluster: Cluster, name: str) -> Found:
+    """One run with its pods and, where it hangs, its events. What the user may not see is left out, with a note."""
+    job = job_of(cluster, name)
+    notes: list[str] = []
+    pods = _pods(cluster, job, notes)
+    status = statuses.from_objects(job, pods, (), now())
+    if status.phase == "Pending" and not job["spec"].get("suspend"):
+        events = _events(cluster, job, status.pods, notes)
+        status = statuses.from_objects(job, pods, events, now())
+    return Found(status=status, notes=tuple(notes), version=job["metadata"]["resourceVersion"])
+
+
+def every(cluster: Cluster, *, selector: str = "", all_namespaces: bool = False) -> Iterator[RunStatus]:
+    """All runs, from the Jobs alone, page by page: each Job is dropped as soon as its status is made."""
+    path = ALL_JOBS if all_namespaces else cluster.jobs()
+    moment = now()
+    for job in cluster.pages(path, labelSelector=",".join(part for part in (OF_LORAJOB, selector) if part)):
+        yield statuses.from_job(job, moment)
+
+
+def _pods(cluster: Cluster, job: Job, notes: list[str]) -> list[dict[str, Any]] | None:
+    # an earlier Job of the same name may have left pods behind
+    selector = f"batch.kubernetes.io/controller-uid={job['metadata']['uid']}"
+    try:
+        return list(cluster.pages(cluster.pods(), labelSelector=selector))
+    except Forbidden as error:
+        notes.append(f"{error.message}: what its pods say is left out")
+        return None
+
+
+def _events(cluster: Cluster, job: Job, pods: Sequence[PodStatus] | None, notes: list[str]) -> list[dict[str, Any]]:
+    waiting = [each.name for each in pods or () if each.state == "Waiting"]
+    selectors = [f"involvedObject.name={name},involvedObject.kind=Pod" for name in waiting[:_PODS_ASKED_ABOUT]]
+    if len(waiting) < int(job["spec"].get("completions") or 1):
+        selectors.append(f"involvedObject.uid={job['metadata']['uid']}")
+    try:
+        return [each for selector in selectors for each in cluster.pages(cluster.events(), fieldSelector=selector)]
+    except Forbidden as error:
+        notes.append(f"{error.message}: why it waits may not be known")
+        return []
