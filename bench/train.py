@@ -56,6 +56,7 @@ def prepare(run: RunSpec, root: Path) -> RunFolder:
         model_path=str(model.path),
         model_source=model.source,
         model_revision=model.revision,
+        base_name=model.source,
         device="auto",
         resume_step=None,
         attempt=1,

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lorajob_runtime import environment, supervisor
+from lorajob_runtime import environment, inpod, supervisor
 from lorajob_runtime import spec as specs
+from lorajob_runtime.endings import words_of
 from lorajob_runtime.exits import ConfigError, LorajobError
 from lorajob_runtime.report.console import Console
 
@@ -21,11 +22,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--processes", type=int, help="training processes, in place of the spec's GPUs")
     options = parser.parse_args(arguments)
     try:
-        spec = _read(options.spec)
         settings = environment.read()
+        spec = _read(options.spec)
     except LorajobError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)  # noqa: T201 no report exists yet
+        if environment.is_in_pod():
+            inpod.leave(words_of(error))
         return error.failure.code
+    if settings.pod is not None:
+        words = inpod.run(spec, settings, settings.pod)
+        inpod.leave(words)
+        return words.exit_code
     return supervisor.run(
         spec, settings, sinks=[Console(sys.stderr, logging_steps=spec.train.logging_steps)], processes=options.processes
     )

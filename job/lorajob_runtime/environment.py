@@ -8,10 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+from lorajob_runtime import pod as pod_names
 from lorajob_runtime.exits import ConfigError
 
 Device = Literal["auto", "cpu"]
 Addressing = Literal["auto", "path", "virtual"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pod:
+    """Which pod of which Job this process runs in, and where the API server is."""
+
+    job: str
+    namespace: str
+    name: str
+    node: int
+    """Which of the run's nodes this is, from 0."""
+    api_server: str
+    """host:port."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +45,8 @@ class Environment:
     s3_region: str | None
     s3_ca_bundle: str | None
     swanlab_has_key: bool
+    pod: Pod | None = None
+    """None on a machine of one's own."""
 
 
 def read(variables: Mapping[str, str] = os.environ) -> Environment:
@@ -50,6 +66,32 @@ def read(variables: Mapping[str, str] = os.environ) -> Environment:
         s3_region=variables.get("AWS_REGION") or variables.get("AWS_DEFAULT_REGION") or None,
         s3_ca_bundle=variables.get("AWS_CA_BUNDLE") or None,
         swanlab_has_key=bool(variables.get("SWANLAB_API_KEY")),
+        pod=_pod(variables),
+    )
+
+
+def is_in_pod(variables: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process was started for a Job, whatever else its settings are."""
+    return bool(variables.get(pod_names.JOB_VARIABLE))
+
+
+def _pod(variables: Mapping[str, str]) -> Pod | None:
+    if not is_in_pod(variables):
+        return None
+    job = variables[pod_names.JOB_VARIABLE]
+    index = variables.get(pod_names.NODE_VARIABLE, "0")
+    if not index.isdecimal():
+        raise ConfigError(f"{pod_names.NODE_VARIABLE} is {index!r}: it must be a number, as the Job controller sets it")
+    host, port = (
+        variables.get("KUBERNETES_SERVICE_HOST", "kubernetes.default"),
+        variables.get("KUBERNETES_SERVICE_PORT"),
+    )
+    return Pod(
+        job=job,
+        namespace=variables.get(pod_names.NAMESPACE_VARIABLE) or "default",
+        name=variables.get(pod_names.POD_VARIABLE) or variables.get("HOSTNAME", job),
+        node=int(index),
+        api_server=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
     )
 
 

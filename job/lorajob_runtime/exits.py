@@ -40,6 +40,9 @@ STORAGE = FailureClass(
     code=21, name="storage", final=False, hint="storage did not answer; finished checkpoints are kept beside the run"
 )
 STALLED = FailureClass(code=22, name="stalled", final=False, hint="no step was finished in time; it is tried again")
+PEER = FailureClass(
+    code=23, name="peer", final=False, hint="another node of the run was lost; training goes on when it is back"
+)
 STOPPED = FailureClass(code=30, name="stopped", final=False, hint="run the same command again to go on from there")
 INTERRUPTED = FailureClass(code=130, name="interrupted", final=True, hint="run the same command again to go on")
 
@@ -55,6 +58,7 @@ ALL = (
     HUB,
     STORAGE,
     STALLED,
+    PEER,
     STOPPED,
     INTERRUPTED,
 )
@@ -137,6 +141,12 @@ class StalledError(LorajobError):
     failure = STALLED
 
 
+class PeerError(LorajobError):
+    """Another node of the run ended or went away, so this one cannot go on."""
+
+    failure = PEER
+
+
 class StoppedError(LorajobError):
     """Training was asked to stop and did, with a checkpoint where a step had been made."""
 
@@ -161,6 +171,7 @@ ERRORS: dict[str, type[LorajobError]] = {
         HubError,
         StorageError,
         StalledError,
+        PeerError,
         StoppedError,
         InterruptedByUserError,
     )

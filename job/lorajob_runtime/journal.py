@@ -39,16 +39,17 @@ class Journal:
         self._say(_WARNING, message)
 
     def _say(self, level: str, message: str) -> None:
-        self._note(f"{level}: {message}")
+        self.note(f"{level}: {message}")
         # lost on a full disk, whose own message ends the run, and (ValueError) from a report that was left behind
         with contextlib.suppress(OSError, ValueError):
             self.add("report", name=level, message=message)
 
     def trace(self, error: BaseException) -> None:
         """Keeps where an error came from."""
-        self._note("".join(traceback.format_exception(error)))
+        self.note("".join(traceback.format_exception(error)))
 
-    def _note(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Writes to the supervisor's own log only."""
         with contextlib.suppress(OSError), self._log.open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text.rstrip()}\n")
 

@@ -15,10 +15,12 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lorajob_runtime import exits, processes
-from lorajob_runtime.exits import FailureClass, LorajobError, OutOfMemoryError
+from lorajob_runtime.exits import FailureClass, LorajobError, OutOfMemoryError, PeerError
 from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.pod import RENDEZVOUS_PORT
 from lorajob_runtime.store import FullDiskError
 
 WORKER = "lorajob_runtime.train"
@@ -35,6 +37,21 @@ class Launch:
     """What the workers inherit from the environment."""
     worker: str = WORKER
     """The module that every worker runs, with the run folder as its argument."""
+    nodes: int = 1
+    node: int = 0
+    """Which of the run's nodes this is; the first has rank 0."""
+    leader: str = "127.0.0.1"
+    """Where node 0 is, for the processes of all nodes to meet."""
+
+    @property
+    def ranks(self) -> range:
+        """The ranks of the workers here."""
+        return range(self.node * self.processes, (self.node + 1) * self.processes)
+
+    @property
+    def log(self) -> Path:
+        """What is printed before the workers open their own logs."""
+        return self.folder.launcher_log(self.attempt, self.node)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,9 +72,8 @@ class Training:
         self._launch = launch
         self._memory_kills_before = processes.memory_kills()
         _forget_last_attempt(launch.folder)
-        log = launch.folder.launcher_log(launch.attempt)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
+        launch.log.parent.mkdir(parents=True, exist_ok=True)
+        with launch.log.open("ab") as output:
             self._process = subprocess.Popen(
                 processes.bound_to_parent(command(launch), parent=os.getpid()),
                 stdin=subprocess.DEVNULL,
@@ -91,6 +107,7 @@ class Training:
             exit_status=self._process.returncode,
             causes=_read_causes(self._launch),
             workers=self._launch.processes,
+            nodes=self._launch.nodes,
             memory_kills=processes.memory_kills() - self._memory_kills_before,
             last_words=_last_words(self._launch),
             full_disk=str(self._launch.folder.root) if _is_full(self._launch.folder) else None,
@@ -100,17 +117,25 @@ class Training:
 def command(launch: Launch) -> list[str]:
     """The command that starts the workers: one alone directly, several by torchrun, which takes seconds to start."""
     worker = [sys.executable, "-m", launch.worker, str(launch.folder.root)]
-    if launch.processes == 1:
+    if launch.processes == 1 and launch.nodes == 1:
         return worker
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    torchrun += ["--standalone", "--local-addr", "127.0.0.1"] if launch.nodes == 1 else _rendezvous(launch)
     torchrun += ["--nproc-per-node", str(launch.processes), "--max-restarts", "0", "--no-python"]
     return [*torchrun, *processes.bound_to_parent(worker, parent=None)]
+
+
+def _rendezvous(launch: Launch) -> list[str]:
+    """torchrun's static rendezvous: unlike the elastic one it keeps the order of the nodes, so rank 0 is on node 0."""
+    leader = "127.0.0.1" if launch.node == 0 else launch.leader
+    arguments = ["--nnodes", str(launch.nodes), "--node-rank", str(launch.node), "--rdzv-id", str(launch.attempt)]
+    return [*arguments, "--master-addr", leader, "--master-port", str(RENDEZVOUS_PORT)]
 
 
 def variables(launch: Launch, *, cores: int) -> dict[str, str]:
     """The environment of the workers: what they inherit, the cores shared out, and the place of a worker alone."""
     ours = {"OMP_NUM_THREADS": str(max(1, cores // launch.processes)), "PYTHONUNBUFFERED": "1"} | _KEEP_FREED_MEMORY
-    if launch.processes == 1:
+    if launch.processes == 1 and launch.nodes == 1:
         ours |= {"RANK": "0", "WORLD_SIZE": "1"}
     inherited = {name: value for name, value in launch.variables.items() if name not in _OF_OTHER_LAUNCHERS}
     return ours | inherited
@@ -136,6 +161,7 @@ def explain(
     exit_status: int,
     causes: Sequence[Cause],
     workers: int,
+    nodes: int = 1,
     memory_kills: int,
     last_words: str,
     full_disk: str | None = None,
@@ -144,7 +170,7 @@ def explain(
 
     `exit_status` is the launcher's, negative for a signal; `full_disk` a folder that takes no more. Of several causes
     the one that explains the others counts: ranks that lost a peer only tell that it is gone. A rank that was killed
-    leaves no cause.
+    leaves no cause; where every rank here left one and lost a peer, that peer is on another of the `nodes`.
     """
     if exit_status == 0:
         return None
@@ -156,6 +182,8 @@ def explain(
         return FullDiskError(f"training could not write: {cause.message}")
     if cause is None and full_disk is not None:
         return FullDiskError(f"cannot write {full_disk}: {os.strerror(errno.ENOSPC)}")
+    if nodes > 1 and len(causes) == workers and all(_is_echo(each) for each in causes):
+        return PeerError(f"a process on another node was lost: {causes[0].message}")
     if cause is not None:
         return _as_error(cause)
     how = f"signal {-exit_status}" if exit_status < 0 else f"exit code {exit_status}"
@@ -165,8 +193,13 @@ def explain(
 def _distance(cause: Cause) -> tuple[int, int]:
     """How far a cause is from what started it all; among equals the lowest rank speaks."""
     if cause.failure is exits.UNEXPECTED:
-        return (3 if _OF_A_LOST_PEER.search(cause.message) else 2), cause.rank
+        return (3 if _is_echo(cause) else 2), cause.rank
     return (1 if cause.failure is exits.STOPPED else 0), cause.rank
+
+
+def _is_echo(cause: Cause) -> bool:
+    """Whether a cause only tells that another process is gone."""
+    return cause.failure is exits.UNEXPECTED and _OF_A_LOST_PEER.search(cause.message) is not None
 
 
 def _as_error(cause: Cause) -> LorajobError:
@@ -175,7 +208,7 @@ def _as_error(cause: Cause) -> LorajobError:
 
 def _read_causes(launch: Launch) -> list[Cause]:
     causes = []
-    for rank in range(launch.processes):
+    for rank in launch.ranks:
         try:
             values = json.loads(launch.folder.cause(rank).read_text())
             failure = exits.from_code(int(values["exit_code"]))
@@ -200,8 +233,8 @@ def _is_full(folder: RunFolder) -> bool:
 
 def _last_words(launch: Launch) -> str:
     """The last line that a worker, or else the launcher, wrote and that has a word in it."""
-    logs = [launch.folder.log(launch.attempt, rank) for rank in range(launch.processes)]
-    for log in [*logs, launch.folder.launcher_log(launch.attempt)]:
+    logs = [launch.folder.log(launch.attempt, rank) for rank in launch.ranks]
+    for log in [*logs, launch.log]:
         try:
             lines = log.read_bytes()[-8192:].decode(errors="replace").splitlines()
         except OSError:

@@ -1,6 +1,7 @@
 """Every path and storage key of a run, nowhere else.
 
-    <uri>/<name>/spec.json  events.jsonl  sinks.json  logs/attempt-N/rank-R.log.gz  checkpoints/step-000100/…  adapter/…
+    <uri>/<name>/spec.json  events.jsonl  sinks.json  logs/attempt-N/rank-R.log.gz  checkpoints/step-000100/…
+                 adapter/…  swanlog/…
 
 Under the run's work folder the same names hold, and beside them `.work/` with what only this machine needs.
 """
@@ -17,6 +18,7 @@ SINKS = "sinks.json"
 ADAPTER = "adapter"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
+SWANLOG = "swanlog"
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -47,6 +49,16 @@ def step_of(name: str) -> int | None:
 def checkpoint_key(step: int, file: str = "") -> str:
     """Key of a checkpoint, or of one of its files, below the run's prefix."""
     return "/".join(part for part in (CHECKPOINTS, step_name(step), file) if part)
+
+
+def log_key(attempt: int, log: str) -> str:
+    """Key of a log in storage: 2, "rank-0" -> logs/attempt-2/rank-0.log.gz."""
+    return f"{LOGS}/attempt-{attempt}/{log}.log.gz"
+
+
+def _of_node(log: str, node: int) -> str:
+    """The first node's logs have the plain names; those of the others say which node they are of."""
+    return f"{log}.log" if node == 0 else f"{log}-{node}.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +94,13 @@ class RunFolder:
     def logs(self) -> Path:
         return self.root / LOGS
 
-    def launcher_log(self, attempt: int) -> Path:
+    def launcher_log(self, attempt: int, node: int = 0) -> Path:
         """What training processes print before they open their own logs, and what torchrun says."""
-        return self.logs / f"attempt-{attempt}" / "launcher.log"
+        return self.logs / f"attempt-{attempt}" / _of_node("launcher", node)
 
-    def supervisor_log(self, attempt: int) -> Path:
+    def supervisor_log(self, attempt: int, node: int = 0) -> Path:
         """Notices, warnings, and the trace of an error that nobody foresaw."""
-        return self.logs / f"attempt-{attempt}" / "supervisor.log"
+        return self.logs / f"attempt-{attempt}" / _of_node("supervisor", node)
 
     @property
     def work(self) -> Path:
@@ -125,7 +137,7 @@ class RunFolder:
     @property
     def swanlog(self) -> Path:
         """SwanLab's own folder of this run: `swanlab watch` takes it."""
-        return self.root / "swanlog"
+        return self.root / SWANLOG
 
     @property
     def swanlab_log(self) -> Path:

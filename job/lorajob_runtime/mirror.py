@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from lorajob_runtime import checkpoint
@@ -22,6 +23,7 @@ from lorajob_runtime.layout import (
     OPTIMIZER,
     RESUME_ONLY,
     SINKS,
+    SWANLOG,
     RunFolder,
     checkpoint_key,
     step_of,
@@ -32,11 +34,17 @@ from lorajob_runtime.store import Store
 class Mirror:
     """The run's folder on one side, its storage on the other. Raises what the store raises, and OSError."""
 
-    def __init__(self, store: Store, folder: RunFolder, *, keep: int) -> None:
-        """`keep`: how many of the newest checkpoints stay resumable, in storage and here."""
+    def __init__(
+        self, store: Store, folder: RunFolder, *, keep: int, stored: Callable[[int], None] = lambda step: None
+    ) -> None:
+        """`keep`: how many of the newest checkpoints stay resumable, in storage and here.
+
+        `stored` is told the step of a checkpoint when the last of it is in storage.
+        """
         self._store = store
         self._folder = folder
         self._keep = keep
+        self._tell_stored = stored
         self.uploads = 0
         """How many large files were uploaded so far."""
         self._pruned_at: list[int] = []
@@ -68,11 +76,13 @@ class Mirror:
 
     def adapter(self) -> None:
         """Uploads the published adapter."""
-        for path in sorted(self._folder.adapter.rglob("*")):
-            if path.is_file():
-                status = path.stat()
-                key = f"{ADAPTER}/{path.relative_to(self._folder.adapter).as_posix()}"
-                self._put_once(key, path, f"{status.st_size}-{status.st_mtime_ns}")
+        self._put_tree(ADAPTER, self._folder.adapter)
+
+    def swanlog(self) -> None:
+        """Uploads what SwanLab wrote here to be sent later; what an earlier attempt wrote is part of it."""
+        kept = self._put_tree(SWANLOG, self._folder.swanlog)
+        if kept:
+            self._store.delete(entry.key for entry in self._store.list(SWANLOG) if entry.key not in kept)
 
     def logs(self) -> None:
         """Uploads the logs of every attempt that storage does not have or that have grown, compressed."""
@@ -115,6 +125,18 @@ class Mirror:
         self.events()
         self._store.put_bytes(checkpoint_key(step, MANIFEST), checkpoint.dump_manifest(manifest))
         stored[step] = manifest
+        self._tell_stored(step)
+
+    def _put_tree(self, prefix: str, folder: Path) -> set[str]:
+        """Uploads the files below a folder that are new or changed. Returns the keys of all of them."""
+        keys = set()
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                status = path.stat()
+                key = f"{prefix}/{path.relative_to(folder).as_posix()}"
+                self._put_once(key, path, f"{status.st_size}-{status.st_mtime_ns}")
+                keys.add(key)
+        return keys
 
     def _put_once(self, key: str, path: Path, version: str) -> None:
         """Uploads a file unless this process has: a second try begins where the first one broke off."""

@@ -6,25 +6,28 @@ Training is other processes. What it and the supervisor have to say goes through
 from __future__ import annotations
 
 import dataclasses
-import errno
+import socket
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lorajob_runtime import __version__, lock, restore
 from lorajob_runtime import environment as environments
-from lorajob_runtime import lock, restore
+from lorajob_runtime.base import describe
 from lorajob_runtime.checks import Machine, check_data, check_trainable, choose_machine, localize
+from lorajob_runtime.endings import as_error, end_values
 from lorajob_runtime.environment import Environment
 from lorajob_runtime.events import Event
 from lorajob_runtime.exits import (
+    PEER,
     STOPPED,
     SUCCEEDED,
     UNEXPECTED,
     ConfigError,
     InterruptedByUserError,
     LorajobError,
-    OutOfMemoryError,
+    PeerError,
     StalledError,
     StoppedError,
 )
@@ -32,12 +35,13 @@ from lorajob_runtime.interrupts import Interrupts
 from lorajob_runtime.journal import Follower, Journal
 from lorajob_runtime.launch import WORKER, Launch, Training
 from lorajob_runtime.layout import ADAPTER, RunFolder
+from lorajob_runtime.link import Leader
 from lorajob_runtime.report import Sink
 from lorajob_runtime.report.fanout import Fanout
 from lorajob_runtime.report.swanlab import SwanLab
 from lorajob_runtime.restore import Start
 from lorajob_runtime.spec import RunSpec
-from lorajob_runtime.store import FullDiskError, Store, is_s3, open_store, run_folder
+from lorajob_runtime.store import Store, is_s3, open_store, run_folder
 from lorajob_runtime.train.plan import TrainPlan
 from lorajob_runtime.upload import Pace, Uploader
 
@@ -74,19 +78,21 @@ def run(
     processes: int | None = None,
     limits: Limits = Limits(),
     worker: str = WORKER,
+    link: Leader | None = None,
 ) -> int:
     """Runs, or goes on with, the run that `spec` describes. Returns the exit code of its class.
 
     `sinks` are the caller's own reports; SwanLab is the spec's and joins them. How the run ended is the last event they
     get, but for warnings of trouble that SwanLab had with ending. `processes` None: as many as the spec asks for GPUs,
-    which then must be there; a number: that many, on the CPU where no GPU is. Runs in the main thread, which takes the
-    signals.
+    which then must be there; a number: that many, on the CPU where no GPU is. `link` is the way to the other nodes of
+    a run of several; a PeerError's code says that they, not this one, made it end. Runs in the main thread, which takes
+    the signals.
     """
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         try:
             with interrupts.raising():
-                attempt = _get_ready(spec, environment, processes, limits, interrupts, stack)
+                attempt = _get_ready(spec, environment, processes, limits, interrupts, link, stack)
         except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
             place = environment.work if is_s3(spec.storage.uri or "") else spec.storage.uri
             return _end_early(sinks, limits, as_error(caught, interrupts, disk=str(place)))
@@ -101,6 +107,7 @@ def _get_ready(
     processes: int | None,
     limits: Limits,
     interrupts: Interrupts,
+    link: Leader | None,
     stack: ExitStack,
 ) -> Attempt:
     """Everything that can go wrong at once goes wrong here, before anything heavy is imported or downloaded."""
@@ -113,6 +120,8 @@ def _get_ready(
     store.check(patience_seconds=limits.storage_at_start)
     warnings: list[str] = []
     start = restore.restore(folder, store, spec, warn=warnings.append)
+    if spec.resources.nodes > 1 and environment.pod is None:
+        warnings.append(f"resources.nodes is {spec.resources.nodes}: this machine trains alone, as one node")
     journal = Journal(folder.events, folder.supervisor_log(start.attempt))
     for warning in warnings:
         journal.warn(warning)
@@ -126,13 +135,14 @@ def _get_ready(
         limits=limits,
         interrupts=interrupts,
         journal=journal,
+        link=link,
     )
 
 
 def _end_early(sinks: Sequence[Sink], limits: Limits, error: LorajobError | None, *, message: str = "") -> int:
     """Tells the reports of an end before there was a log to write it to: the run may be another process's."""
     fanout = Fanout(sinks, warn=lambda _: None)
-    fanout.post({"event": "end"} | _end_values(error, message))
+    fanout.post({"event": "end"} | end_values(error, message))
     fanout.close(limits.sinks_at_end)
     return (error.failure if error else SUCCEEDED).code
 
@@ -163,6 +173,7 @@ class Attempt:
     limits: Limits
     interrupts: Interrupts
     journal: Journal
+    link: Leader | None
 
     @property
     def adapter_uri(self) -> str:
@@ -180,7 +191,15 @@ class Attempt:
         reports = Reports(shown=Fanout(sinks, self.journal.warn), sent=Fanout([swanlab], self.journal.warn))
         follower = Follower(self.folder.events, reports.post, poll_seconds=self.limits.poll)
         keep = self.spec.train.keep_checkpoints
-        uploader = Uploader(self.store, self.folder, keep=keep, pace=self.limits.pace, warn=self.journal.warn)
+        uploader = Uploader(
+            self.store,
+            self.folder,
+            keep=keep,
+            pace=self.limits.pace,
+            warn=self.journal.warn,
+            stored=self._tell_stored,
+        )
+        self._tell_start()
         follower.start()
         uploader.start()
         error: LorajobError | None = None
@@ -188,6 +207,8 @@ class Attempt:
             self._work(follower, uploader, worker)
         except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
             error = self._explain(caught)
+        if isinstance(error, PeerError) and self.interrupts.requested:
+            error = StoppedError(f"stopped; {error.message}")
         failed = self._bring_home(error, uploader)
         error = self._verdict(error, failed)
         self._tell_end(error, follower, reports)
@@ -197,6 +218,17 @@ class Attempt:
                 uploader.drain(self.limits.sinks_at_end)
         uploader.close()
         return (error.failure if error else SUCCEEDED).code
+
+    def _tell_start(self) -> None:
+        """Makes the attempt's log, whose number the next attempt counts on from."""
+        here = self.environment.pod.name if self.environment.pod else socket.gethostname()
+        self.journal.note(f"attempt {self.start.attempt} of lorajob {__version__} on {here}")
+        self.journal.add("report", name="attempt", number=self.start.attempt, where=here)
+
+    def _tell_stored(self, step: int) -> None:
+        # what is lost on a full disk, or after the log was closed, is only news
+        with suppress(OSError, ValueError):
+            self.journal.add("report", name="stored", step=step)
 
     def _work(self, follower: Follower, uploader: Uploader, worker: str) -> None:
         """The story of a run."""
@@ -236,6 +268,7 @@ class Attempt:
             model_path=str(model.path),
             model_source=model.source,
             model_revision=model.revision,
+            base_name=describe(model.source, model.revision).load_name,
             device=self.machine.device,
             resume_step=self.start.step,
             attempt=self.start.attempt,
@@ -247,14 +280,27 @@ class Attempt:
             processes=self.machine.processes,
             variables=environments.without_secrets(),
             worker=worker,
+            nodes=1 if self.link is None else self.spec.resources.nodes,
         )
+        if self.link is not None:
+            with self.interrupts.raising():
+                self.link.gather(patience_seconds=self.limits.stall)
+            self.link.begin(self.start.attempt)
         training = Training(launch)
         try:
             self._watch(training, follower)
         finally:
             training.kill()
         if (error := training.error()) is not None:
-            raise error
+            raise self._root_cause(error)
+
+    def _root_cause(self, error: LorajobError) -> LorajobError:
+        """What ended training here, or on another node where that is what ended it here."""
+        if self.link is None or error.failure not in (PEER, STOPPED):
+            return error
+        if error.failure is STOPPED:
+            return error if self.interrupts.requested else PeerError(f"another node was asked to stop: {error.message}")
+        return self.link.loss(within_seconds=_HURRY_SECONDS * 5) or error
 
     def _watch(self, training: Training, follower: Follower) -> None:
         """Waits for training to end; passes a wish to stop on, and gives up on training that shows no life."""
@@ -265,6 +311,10 @@ class Attempt:
                 training.ask_to_stop()
                 self.journal.notice("stopping after this step with a checkpoint; Ctrl-C again ends at once")
                 is_asked = True
+            if self.link is not None and (lost := self.link.lost()) is not None:
+                if training.ended(within_seconds=_HURRY_SECONDS) and (error := training.error()) is not None:
+                    raise self._root_cause(error)
+                raise lost
             if follower.silent_seconds() > self.limits.stall:
                 raise StalledError(f"training gave no sign of life for {self.limits.stall:g} s")
 
@@ -312,7 +362,7 @@ class Attempt:
 
     def _tell_end(self, error: LorajobError | None, follower: Follower, reports: Reports) -> None:
         """Writes how the run ended and lets the reports finish. Another Ctrl-C cuts it short."""
-        values = _end_values(error, f"the adapter is {self.adapter_uri}")
+        values = end_values(error, f"the adapter is {self.adapter_uri}")
         is_hurried = isinstance(error, InterruptedByUserError)
         with suppress(KeyboardInterrupt):
             try:
@@ -328,35 +378,6 @@ class Attempt:
             follower.catch_up()
             reports.shown.close(limit)
         self.journal.close()
-
-
-def as_error(caught: BaseException, interrupts: Interrupts, *, disk: str) -> LorajobError:
-    """Whatever ended a run, as an error that has a class. `disk` is what is full when the system does not say."""
-    if isinstance(caught, LorajobError):
-        return caught
-    if isinstance(caught, KeyboardInterrupt):
-        if interrupts.aborted:
-            return InterruptedByUserError("ended at once; finished checkpoints are kept and uploaded at the next start")
-        return StoppedError("stopped before a step of training was made")
-    if isinstance(caught, MemoryError):
-        return OutOfMemoryError("the memory of this machine was used up")
-    text = f"{type(caught).__name__}: {caught}"
-    if isinstance(caught, OSError) and caught.errno in (errno.ENOSPC, errno.EDQUOT):
-        return FullDiskError(f"cannot write {caught.filename or disk}: {caught.strerror}")
-    if "No space left on device" in text:
-        return FullDiskError(f"cannot write {disk}: {text[:300]}")
-    return LorajobError(text[:500])
-
-
-def _end_values(error: LorajobError | None, message: str) -> dict[str, object]:
-    if error is None:
-        return {"exit_code": SUCCEEDED.code, "class": SUCCEEDED.name, "message": message, "hint": ""}
-    return {
-        "exit_code": error.failure.code,
-        "class": error.failure.name,
-        "message": error.message,
-        "hint": error.hint,
-    }
 
 
 def _storage_uri(spec: RunSpec) -> str:

@@ -24,6 +24,7 @@ class Pace:
 
     look: float = 1.0
     events: float = 30.0
+    """The event log and the logs of the attempt."""
     retry: float = 1.0
     """The pause after a failure; it doubles with each further one, up to a minute, at the end of the run up to 5 s."""
 
@@ -31,13 +32,26 @@ class Pace:
 class Uploader:
     """Uploads finished checkpoints and the event log as they come; the rest on `drain`."""
 
-    def __init__(self, store: Store, folder: RunFolder, *, keep: int, pace: Pace, warn: Callable[[str], None]) -> None:
-        """`keep`: how many checkpoints stay resumable. `warn` is told when storage goes and when it is back."""
-        self._mirror = Mirror(store, folder, keep=keep)
+    def __init__(
+        self,
+        store: Store,
+        folder: RunFolder,
+        *,
+        keep: int,
+        pace: Pace,
+        warn: Callable[[str], None],
+        stored: Callable[[int], None] = lambda step: None,
+    ) -> None:
+        """`keep`: how many checkpoints stay resumable.
+
+        `warn` is told when storage goes and when it is back, `stored` the step of each checkpoint that is there.
+        """
+        self._mirror = Mirror(store, folder, keep=keep, stored=stored)
         self._kept_in = folder.checkpoints
         self._pace = pace
         self._warn = warn
-        self._events_due = time.monotonic() + pace.events
+        # at once, so that an attempt that is lost has left a trace
+        self._events_due = time.monotonic()
         self._changed = threading.Condition()
         self._asked = 0
         self._served = 0
@@ -125,8 +139,9 @@ class Uploader:
         if all_of_it and self._adapter_is_ready:
             self._mirror.adapter()
         if all_of_it:
-            self._mirror.logs()
+            self._mirror.swanlog()
         if all_of_it or time.monotonic() >= self._events_due:
+            self._mirror.logs()
             self._mirror.events()
             self._events_due = time.monotonic() + self._pace.events
 

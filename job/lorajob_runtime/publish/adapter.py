@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from lorajob_runtime import checkpoint, events, layout
+from lorajob_runtime.base import BaseModel, describe
 from lorajob_runtime.exits import LorajobError, StorageError
 from lorajob_runtime.fetch import FetchedModel
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.publish import card, curve
-from lorajob_runtime.publish.base import BaseModel, describe
 from lorajob_runtime.publish.facts import RunFacts, gather, installed_versions
 from lorajob_runtime.publish.info import AdapterInfo
 from lorajob_runtime.spec import RunSpec

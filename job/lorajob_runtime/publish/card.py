@@ -8,7 +8,7 @@ import re
 from pathlib import PurePath
 
 from lorajob_runtime import layout
-from lorajob_runtime.publish.base import hub_licence
+from lorajob_runtime.base import hub_licence
 from lorajob_runtime.publish.facts import RunFacts, Sample
 
 _LONGEST_TEXT = 1500

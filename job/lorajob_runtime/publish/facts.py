@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lorajob_runtime import __version__
+from lorajob_runtime.base import BaseModel
 from lorajob_runtime.events import Event
-from lorajob_runtime.publish.base import BaseModel
 from lorajob_runtime.spec import RunSpec
 
 _LAST_STEPS = 10

@@ -71,6 +71,14 @@ def _report(event: Event) -> list[Line]:
         return _any(event)
 
 
+def _attempt(event: Event) -> list[Line]:
+    return [Line(f"attempt {event['number']} on {event['where']}", "quiet")] if event["number"] > 1 else []
+
+
+def _stored(event: Event) -> list[Line]:
+    return [Line(f"checkpoint of step {event['step']} is in storage", "quiet")]
+
+
 def _any(event: Event) -> list[Line]:
     """`name: key=value …`."""
     values = " ".join(f"{key}={_short(value)}" for key, value in event.items() if key not in _OWN_FIELDS)
@@ -130,6 +138,8 @@ def _decided(event: Event) -> list[Line]:
 
 
 _REPORTS: dict[str, Callable[[Event], list[Line]]] = {
+    "attempt": _attempt,
+    "stored": _stored,
     "notice": _notice,
     "warning": _warning,
     "model": _model,

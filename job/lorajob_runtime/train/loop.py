@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
-from lorajob_runtime import catalog, checkpoint, layout
+from lorajob_runtime import checkpoint, layout
 from lorajob_runtime.exits import DivergedError, StoppedError
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.train import lora, memory, samples, session
@@ -106,7 +106,7 @@ def _save(run: Session, step: int, *, owes_look: bool) -> None:
 
 def _write(run: Session, step: int, path: Path, *, owes_look: bool) -> None:
     save_file(lora.adapter_state(run.model), path / layout.ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    lora.adapter_config(run.model, base_model_id(run.plan)).save_pretrained(str(path))
+    lora.adapter_config(run.model, run.plan.base_name).save_pretrained(str(path))
     moments: dict[str, torch.Tensor] = {}
     for name, parameter in lora.trained(run.model).items():
         for moment in ("exp_avg", "exp_avg_sq"):
@@ -134,14 +134,6 @@ def _state(run: Session, step: int, *, owes_look: bool) -> dict[str, Any]:
         "model_source": run.plan.model_source,
         "model_revision": run.plan.model_revision,
     }
-
-
-def base_model_id(plan: TrainPlan) -> str:
-    """What PEFT should load under the adapter: a hub's id where there is one, else the folder as it was given."""
-    entry = catalog.find(plan.spec.model.name)
-    if entry is not None and not plan.model_source.startswith("/"):
-        return entry.huggingface
-    return plan.model_source.removeprefix("modelscope:").removeprefix("hf:")
 
 
 def _wait_for_everyone() -> None:

@@ -19,6 +19,8 @@ class TrainPlan:
     model_path: str
     model_source: str
     model_revision: str
+    base_name: str
+    """What PEFT loads under the adapter: a hub's id, or a folder."""
     device: Device
     resume_step: int | None
     attempt: int

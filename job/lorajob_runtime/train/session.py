@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.events import EventLog
 from lorajob_runtime.exits import ConfigError
 from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.train import fused, lora, memory
+from lorajob_runtime.train import fused, lora, memory, share
 from lorajob_runtime.train import model as model_module
 from lorajob_runtime.train.batches import StepPlan
 from lorajob_runtime.train.dropout import DropoutMasks
@@ -83,23 +84,17 @@ def start(plan: TrainPlan, folder: RunFolder) -> Session:
     """
     refuse_unsupported(plan.spec)
     accelerator = Accelerator(cpu=plan.device == "cpu" or not torch.cuda.is_available())
+    plan = share.from_first_node(plan, folder, accelerator)
     train = plan.spec.train
     saved = None if plan.resume_step is None else checkpoint.read_state(folder.checkpoint(plan.resume_step))
     rows = TokenRows.load(folder.data / "train.safetensors")
     eval_path = folder.data / "eval.safetensors"
     fingerprint = json.loads((folder.data / "report.json").read_text())["fingerprint"]
-    if saved is not None and saved["data_fingerprint"] != fingerprint:
-        raise ConfigError(
-            f"the training tokens are not those of checkpoint {layout.step_name(saved['step'])}: data.source or the "
-            "model's files have changed; give the run another name, or the old data"
-        )
-    decided = None if saved is None else Decisions(**saved["decided"])
     weights = model_module.fingerprint(Path(plan.model_path))
-    if saved is not None and saved["weights_fingerprint"] != weights:
-        raise ConfigError(
-            f"the weights in {plan.model_path} are not those of checkpoint {layout.step_name(saved['step'])}: they "
-            f"came from {saved['model_source']} at {saved['model_revision']}; set model.source and model.revision to it"
-        )
+    if saved is not None:
+        _refuse_others(saved, plan, data=fingerprint, weights=weights)
+    share.check_same_weights(weights, plan, accelerator)
+    decided = None if saved is None else Decisions(**saved["decided"])
     precision = decided.precision if decided else model_module.choose_precision(train.precision, accelerator.device)
     base = model_module.load(Path(plan.model_path), plan.spec.model, precision, accelerator.device)
     traits = Traits(packs=decided.packs, plain_head=decided.plain_head) if decided else model_module.probe(base)
@@ -147,13 +142,28 @@ def start(plan: TrainPlan, folder: RunFolder) -> Session:
     return session
 
 
+def _refuse_others(saved: dict[str, Any], plan: TrainPlan, *, data: str, weights: str) -> None:
+    """Raises ConfigError for other training tokens or base weights than those that the checkpoint was made with."""
+    name = layout.step_name(saved["step"])
+    if saved["data_fingerprint"] != data:
+        raise ConfigError(
+            f"the training tokens are not those of checkpoint {name}: data.source or the model's files have changed; "
+            "give the run another name, or the old data"
+        )
+    if saved["weights_fingerprint"] != weights:
+        raise ConfigError(
+            f"the weights in {plan.model_path} are not those of checkpoint {name}: they came from "
+            f"{saved['model_source']} at {saved['model_revision']}; set model.source and model.revision to it"
+        )
+
+
 def _decide(
     plan: TrainPlan, accelerator: Accelerator, model: nn.Module, rows: TokenRows, precision: Precision, traits: Traits
 ) -> Decisions:
     """Rank 0 decides for all, since they must not differ."""
     train = plan.spec.train
     world = accelerator.num_processes
-    here = accelerator.num_processes if accelerator.device.type == "cpu" else 1
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world)) if accelerator.device.type == "cpu" else 1
     outcome = memory.decide(
         kept_bytes_per_token=memory.kept_bytes_per_token(model),
         free_bytes=memory.free_bytes(accelerator.device, here),

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 from lorajob_runtime import spec
+from lorajob_runtime.base import describe
 from lorajob_runtime.publish import card, facts
-from lorajob_runtime.publish.base import describe
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "model-card.md"
 

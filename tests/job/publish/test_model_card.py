@@ -9,8 +9,8 @@ from card_example import DATA_REPORT, GOLDEN, SPEC, events, example
 from ruamel.yaml import YAML
 
 from lorajob_runtime import spec
+from lorajob_runtime.base import describe
 from lorajob_runtime.publish import card, curve, facts
-from lorajob_runtime.publish.base import describe
 
 
 def front_matter(text: str) -> dict[str, object]:

@@ -56,6 +56,7 @@ def write_run(
         model_path=str(model),
         model_source=str(model),
         model_revision="",
+        base_name=str(model),
         device="cpu",
         resume_step=resume_step,
         attempt=attempt,

@@ -1,0 +1,59 @@
+"""How a process's end is put into words: any exception as an error with a class, and that as last words. Pure."""
+
+from __future__ import annotations
+
+import errno
+
+from lorajob_runtime import exits
+from lorajob_runtime.exits import (
+    SUCCEEDED,
+    InterruptedByUserError,
+    LorajobError,
+    OutOfMemoryError,
+    StoppedError,
+)
+from lorajob_runtime.interrupts import Interrupts
+from lorajob_runtime.pod import LastWords
+from lorajob_runtime.store import FullDiskError
+
+
+def as_error(caught: BaseException, interrupts: Interrupts, *, disk: str) -> LorajobError:
+    """Whatever ended a run, as an error that has a class. `disk` is what is full when the system does not say."""
+    if isinstance(caught, LorajobError):
+        return caught
+    if isinstance(caught, KeyboardInterrupt):
+        if interrupts.aborted:
+            return InterruptedByUserError("ended at once; finished checkpoints are kept and uploaded at the next start")
+        return StoppedError("stopped before a step of training was made")
+    if isinstance(caught, MemoryError):
+        return OutOfMemoryError("the memory of this machine was used up")
+    text = f"{type(caught).__name__}: {caught}"
+    if isinstance(caught, OSError) and caught.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FullDiskError(f"cannot write {caught.filename or disk}: {caught.strerror}")
+    if "No space left on device" in text:
+        return FullDiskError(f"cannot write {disk}: {text[:300]}")
+    return LorajobError(text[:500])
+
+
+def end_values(error: LorajobError | None, message: str) -> dict[str, object]:
+    """The values of the log's `end` event."""
+    if error is None:
+        return {"exit_code": SUCCEEDED.code, "class": SUCCEEDED.name, "message": message, "hint": ""}
+    return {
+        "exit_code": error.failure.code,
+        "class": error.failure.name,
+        "message": error.message,
+        "hint": error.hint,
+    }
+
+
+def words_of(error: LorajobError | None, message: str = "") -> LastWords:
+    """The last words of an ending: those of `error`, or of success with a message."""
+    if error is None:
+        return LastWords(exit_code=0, failure=exits.SUCCEEDED.name, message=message)
+    return LastWords(exit_code=error.failure.code, failure=error.failure.name, message=error.message, hint=error.hint)
+
+
+def error_of(words: LastWords) -> LorajobError:
+    """The error that last words tell of."""
+    return exits.ERRORS.get(words.failure, LorajobError)(words.message, hint=words.hint)

@@ -1,0 +1,284 @@
+"""How the supervisors of a run's nodes keep together: one connection from every other node to node 0, JSON lines on it.
+
+    a node says  {"run": NAME, "node": K}   when it connects, {"ready": true} when its weights are there,
+                 {"ended": LASTWORDS}       when its training processes have ended
+    node 0 says  {"train": ATTEMPT}         when everything is ready, {"end": LASTWORDS} when the run is over
+
+Training itself meets elsewhere (torch.distributed); this is for what must be known before and after it. A node that is
+replaced connects anew; a node whose leader is replaced looks for the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lorajob_runtime import exits, fields
+from lorajob_runtime.endings import error_of
+from lorajob_runtime.exits import LorajobError, PeerError
+from lorajob_runtime.pod import LINK_PORT, LastWords
+
+Message = dict[str, Any]
+
+_TICK_SECONDS = 0.2
+_LONGEST_LINE = 64 * 1024
+_SAYING_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class _Member:
+    """What node 0 knows of another node. Guarded by the leader's condition."""
+
+    connection: Connection
+    is_ready: bool = False
+    is_gone: bool = False
+    ended: LastWords | None = None
+
+
+class Leader:
+    """Node 0's end. Lives as long as its supervisor, through every attempt at training that this makes."""
+
+    def __init__(self, run: str, *, nodes: int, host: str = "", port: int = LINK_PORT) -> None:
+        """Listens at once, so that the other nodes may come early. Raises OSError when the port is taken."""
+        self._run = run
+        self._nodes = nodes
+        self._changed = threading.Condition()
+        self._members: dict[int, _Member] = {}
+        self._server = socket.create_server((host, port), backlog=nodes)
+        self.port: int = self._server.getsockname()[1]
+        threading.Thread(target=self._accept, name="link", daemon=True).start()
+
+    def gather(self, *, patience_seconds: float) -> None:
+        """Waits until every node is ready. Raises PeerError when one has been away for too long.
+
+        A node that is there and not ready downloads its weights, which takes the time it takes.
+        """
+        away_since = time.monotonic()
+        with self._changed:
+            while missing := self._missing():
+                if all(self._is_here(node) for node in missing):
+                    away_since = time.monotonic()
+                if time.monotonic() - away_since > patience_seconds:
+                    nodes = ", ".join(str(node) for node in missing if not self._is_here(node))
+                    raise PeerError(f"node {nodes} of {self._nodes} did not come within {patience_seconds:g} s")
+                self._changed.wait(_TICK_SECONDS)
+            for member in self._members.values():
+                member.ended = None
+
+    def begin(self, attempt: int) -> None:
+        """Has every node start its training processes."""
+        self._say({"train": attempt})
+
+    def lost(self) -> LorajobError | None:
+        """Why training cannot go on with the nodes there were: one is gone, or its processes failed."""
+        with self._changed:
+            for node, member in sorted(self._members.items()):
+                if member.ended is not None and member.ended.exit_code != 0:
+                    return _of_node(node, member.ended)
+                if member.is_gone:
+                    return PeerError(f"node {node} went away")
+        return None
+
+    def loss(self, *, within_seconds: float) -> LorajobError | None:
+        """As `lost`, waiting a moment for the news: what failed here may only be its echo."""
+        deadline = time.monotonic() + within_seconds
+        while (error := self.lost()) is None and time.monotonic() < deadline:
+            time.sleep(_TICK_SECONDS)
+        return error
+
+    def end(self, words: LastWords) -> None:
+        """Tells every node that the run is over, and closes."""
+        self._say({"end": fields.encode(words)})
+        self._server.close()
+        with self._changed:
+            for member in self._members.values():
+                member.connection.close()
+
+    def _missing(self) -> list[int]:
+        found = (node for node in range(1, self._nodes))
+        return [node for node in found if not (self._is_here(node) and self._members[node].is_ready)]
+
+    def _is_here(self, node: int) -> bool:
+        return node in self._members and not self._members[node].is_gone
+
+    def _say(self, message: Message) -> None:
+        with self._changed:
+            members = list(self._members.values())
+        for member in members:
+            member.connection.say(message)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(Connection(client),), name="link-node", daemon=True).start()
+
+    def _serve(self, connection: Connection) -> None:
+        messages = connection.messages()
+        hello = next(messages, {})
+        node = hello.get("node")
+        if hello.get("run") != self._run or not isinstance(node, int) or not 0 < node < self._nodes:
+            # whoever else finds this port has no business here
+            connection.close()
+            return
+        member = _Member(connection)
+        with self._changed:
+            former = self._members.get(node)
+            self._members[node] = member
+            self._changed.notify_all()
+        if former is not None:
+            former.connection.close()
+        for message in messages:
+            with self._changed:
+                member.is_ready |= bool(message.get("ready"))
+                member.ended = read_words(message.get("ended")) or member.ended
+                self._changed.notify_all()
+        with self._changed:
+            member.is_gone = True
+            self._changed.notify_all()
+        connection.close()
+
+
+class Connection:
+    """One connection, either end of it."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
+        # a peer whose machine is lost says nothing: the kernel asks after it and gives up after about a minute
+        client.settimeout(None)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 3)):
+            client.setsockopt(socket.IPPROTO_TCP, option, value)
+        self._lock = threading.Lock()
+
+    def say(self, message: Message) -> None:
+        """Sends a message; to one who is gone it is lost, and `messages` ends."""
+        with self._lock, contextlib.suppress(OSError):
+            self._client.sendall(json.dumps(message, ensure_ascii=False).encode() + b"\n")
+
+    def messages(self) -> Iterator[Message]:
+        """What the other end says, until it goes away."""
+        with contextlib.suppress(OSError), self._client.makefile("rb") as lines:
+            while line := lines.readline(_LONGEST_LINE):
+                message = _parse(line)
+                if message is None:
+                    return
+                yield message
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._client.shutdown(socket.SHUT_RDWR)
+        self._client.close()
+
+
+class Follower:
+    """Another node's end of its connection to node 0: what it last heard, looked at while it does other things."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._changed = threading.Condition()
+        self._train: int | None = None
+        self._end: LastWords | None = None
+        self._is_lost = False
+        threading.Thread(target=self._listen, name="link", daemon=True).start()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether node 0 has gone without a word about the run's end."""
+        return self._is_lost and self._end is None
+
+    @property
+    def end(self) -> LastWords | None:
+        """How the run ended, once node 0 has said so."""
+        return self._end
+
+    def take_start(self) -> int | None:
+        """The attempt that training is to start with, once for each time that node 0 says so."""
+        with self._changed:
+            attempt, self._train = self._train, None
+        return attempt
+
+    def wait(self, seconds: float = _TICK_SECONDS) -> None:
+        """Waits a moment, or until there is news."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._train is not None or self._end is not None or self._is_lost, timeout=seconds
+            )
+
+    def ready(self) -> None:
+        """Tells node 0 that this node can start training."""
+        self._connection.say({"ready": True})
+
+    def ended(self, words: LastWords) -> None:
+        """Tells node 0 how the training processes here ended."""
+        self._connection.say({"ended": fields.encode(words)})
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _listen(self) -> None:
+        for message in self._connection.messages():
+            with self._changed:
+                if isinstance(message.get("train"), int):
+                    self._train = message["train"]
+                self._end = read_words(message.get("end")) or self._end
+                self._changed.notify_all()
+        with self._changed:
+            self._is_lost = True
+            self._changed.notify_all()
+
+
+def join(
+    run: str, *, node: int, host: str, port: int = LINK_PORT, patience_seconds: float, tick: Callable[[], None]
+) -> Follower:
+    """Connects to node 0, asking again while it is not there. `tick` is called between the tries and may raise.
+
+    Raises PeerError when it has not come in `patience_seconds`.
+    """
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        tick()
+        try:
+            client = socket.create_connection((host, port), timeout=_SAYING_SECONDS)
+        except OSError as error:
+            if time.monotonic() > deadline:
+                message = f"node 0 of the run did not answer at {host}:{port} within {patience_seconds:g} s: {error}"
+                raise PeerError(message) from error
+            time.sleep(_TICK_SECONDS * 5)
+            continue
+        connection = Connection(client)
+        connection.say({"run": run, "node": node})
+        return Follower(connection)
+
+
+def read_words(value: object) -> LastWords | None:
+    """Last words as the other end sent them; None for anything else."""
+    if not isinstance(value, dict):
+        return None
+    with contextlib.suppress(exits.ConfigError):
+        return fields.decode(LastWords, value)
+    return None
+
+
+def _of_node(node: int, words: LastWords) -> LorajobError:
+    """What a node's cause means for the run: a final one ends it; after any other it goes on when the node is back."""
+    named = dataclasses.replace(words, message=f"node {node}: {words.message}")
+    error = error_of(named)
+    return error if error.failure.final else PeerError(named.message)
+
+
+def _parse(line: bytes) -> Message | None:
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) else None

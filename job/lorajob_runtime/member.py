@@ -1,0 +1,229 @@
+"""The supervisor of every node but the first: weights, training processes and their logs. The rest node 0 decides.
+
+It outlives node 0: when that is lost, or ended with something that a retry can help, the next one finds it waiting with
+its weights loaded.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lorajob_runtime import environment as environments
+from lorajob_runtime import exits, link, lock
+from lorajob_runtime.base import describe
+from lorajob_runtime.checks import Machine, check_trainable, choose_machine
+from lorajob_runtime.endings import as_error, words_of
+from lorajob_runtime.environment import Environment, Pod
+from lorajob_runtime.exits import LorajobError, PeerError, StoppedError
+from lorajob_runtime.interrupts import Interrupts
+from lorajob_runtime.launch import WORKER, Launch, Training
+from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.link import Follower
+from lorajob_runtime.mirror import Mirror
+from lorajob_runtime.pod import LINK_PORT, LastWords, service_host
+from lorajob_runtime.spec import RunSpec
+from lorajob_runtime.store import open_store
+from lorajob_runtime.supervisor import Limits, folder_of
+from lorajob_runtime.train.plan import TrainPlan
+
+if TYPE_CHECKING:
+    from lorajob_runtime.fetch import FetchedModel
+
+
+_LIMITS = Limits()
+
+
+def run(
+    spec: RunSpec,
+    environment: Environment,
+    pod: Pod,
+    *,
+    leader: str | None = None,
+    port: int = LINK_PORT,
+    limits: Limits = _LIMITS,
+    worker: str = WORKER,
+) -> LastWords:
+    """Serves node 0 until the run is over or this node cannot go on. Returns how it ended.
+
+    `leader` and `port` are where node 0 listens; None: its name in the cluster. Runs in the main thread.
+    """
+    with ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        try:
+            check_trainable(spec)
+            machine = choose_machine(processes=None, gpus=spec.resources.gpus, device=environment.device)
+            folder = folder_of(spec, environment)
+            stack.enter_context(lock.hold(folder.lock))
+            logs = stack.enter_context(_Logs(spec, folder, environment, every_seconds=limits.pace.events))
+            member = Member(
+                spec=spec,
+                environment=environment,
+                node=pod.node,
+                leader=leader or service_host(pod.job, 0),
+                port=port,
+                machine=machine,
+                folder=folder,
+                limits=limits,
+                interrupts=interrupts,
+                logs=logs,
+                worker=worker,
+            )
+            return member.run()
+        except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
+            return words_of(as_error(caught, interrupts, disk=str(environment.work)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One node's part in a run, whose folder this process holds."""
+
+    spec: RunSpec
+    environment: Environment
+    node: int
+    leader: str
+    port: int
+    machine: Machine
+    folder: RunFolder
+    limits: Limits
+    interrupts: Interrupts
+    logs: _Logs
+    worker: str
+
+    def run(self) -> LastWords:
+        """Serves one node 0 after another. Raises what this node ends with."""
+        model: FetchedModel | None = None
+        while True:
+            with self.interrupts.raising():
+                follower = link.join(
+                    self.spec.run_name,
+                    node=self.node,
+                    host=self.leader,
+                    port=self.port,
+                    patience_seconds=self.limits.stall,
+                    tick=lambda: None,
+                )
+            try:
+                if model is None:
+                    model = self._fetch()
+                follower.ready()
+                words = self._serve(follower, model)
+            finally:
+                follower.close()
+            if words is not None:
+                return words
+            _say("node 0 is gone or ended; waiting for the next one")
+
+    def _fetch(self) -> FetchedModel:
+        from lorajob_runtime.fetch import fetch
+
+        with self.interrupts.raising():
+            return fetch(self.spec.model, environment=self.environment, notify=_say)
+
+    def _serve(self, follower: Follower, model: FetchedModel) -> LastWords | None:
+        """Trains when node 0 says so. Returns how the run ended, None when another node 0 will come."""
+        while True:
+            if self.interrupts.requested:
+                raise StoppedError("stopped between two attempts at training")
+            if (end := follower.end) is not None:
+                return end if exits.from_name(end.failure).final else None
+            if follower.is_lost:
+                return None
+            if (attempt := follower.take_start()) is not None:
+                error = self._train(follower, model, attempt)
+                self.logs.upload()
+                follower.ended(words_of(error))
+                if error is not None and not self._is_of_others(error):
+                    raise error
+            follower.wait()
+
+    def _is_of_others(self, error: LorajobError) -> bool:
+        """Whether it is for node 0 to say what comes next: this node did nothing wrong and was not asked to stop."""
+        return isinstance(error, PeerError) or (isinstance(error, StoppedError) and not self.interrupts.requested)
+
+    def _train(self, follower: Follower, model: FetchedModel, attempt: int) -> LorajobError | None:
+        plan = TrainPlan(
+            spec=self.spec,
+            model_path=str(model.path),
+            model_source=model.source,
+            model_revision=model.revision,
+            base_name=describe(model.source, model.revision).load_name,
+            device=self.machine.device,
+            resume_step=None,
+            attempt=attempt,
+        )
+        self.folder.plan.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.plan.write_text(plan.dumps())
+        launch = Launch(
+            folder=self.folder,
+            attempt=attempt,
+            processes=self.machine.processes,
+            variables=environments.without_secrets(),
+            worker=self.worker,
+            nodes=self.spec.resources.nodes,
+            node=self.node,
+            leader=self.leader,
+        )
+        training = Training(launch)
+        try:
+            return self._watch(training, follower)
+        finally:
+            training.kill()
+
+    def _watch(self, training: Training, follower: Follower) -> LorajobError | None:
+        """Waits for training to end. Returns why it did, None when it did its work."""
+        is_asked = False
+        while not training.ended(within_seconds=self.limits.poll):
+            if self.interrupts.requested and not is_asked:
+                training.ask_to_stop()
+                _say("stopping after this step; node 0 writes a checkpoint")
+                is_asked = True
+            if follower.end is not None or follower.is_lost:
+                # what it has to say about its own end, it says within a moment
+                if training.ended(within_seconds=1.0):
+                    break
+                return PeerError("node 0 went away")
+        return training.error()
+
+
+class _Logs:
+    """Keeps this node's logs in storage, beside those of the others. What storage does not take is tried again."""
+
+    def __init__(self, spec: RunSpec, folder: RunFolder, environment: Environment, *, every_seconds: float) -> None:
+        store = open_store(spec.storage.uri or "", spec.run_name, environment)
+        self._mirror = Mirror(store, folder, keep=1)
+        self._every_seconds = every_seconds
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._is_failing = False
+
+    def __enter__(self) -> _Logs:
+        threading.Thread(target=self._keep_up, name="logs", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self.upload()
+
+    def upload(self) -> None:
+        """Uploads what is new."""
+        with self._lock:
+            try:
+                self._mirror.logs()
+                self._is_failing = False
+            except (LorajobError, OSError) as error:
+                if not self._is_failing:
+                    _say(f"the logs of this node are not uploaded: {error}")
+                self._is_failing = True
+
+    def _keep_up(self) -> None:
+        while not self._ending.wait(self._every_seconds):
+            self.upload()
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)  # noqa: T201 the container's log
