@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from restricted import restricted_kubeconfig
+
+__all__ = ["restricted_kubeconfig"]
 
 HERE = Path(__file__).parent
 

@@ -139,7 +139,7 @@ class Cluster:
         return page | {"items": items}
 
     def _pages(self, path: str, limit: int, query: Mapping[str, Any]) -> Iterator[Json]:
-        onward = ""
+        onward = str(query.get("continue") or "")
         while True:
             try:
                 page = self._json("GET", path, {**query, "limit": limit, "continue": onward or None})
