@@ -33,8 +33,8 @@ def runs(statuses: Sequence[RunStatus], now: datetime, *, wide: bool = False, na
     return lines[:1] + [_coloured(line, status.phase) for line, status in zip(lines[1:], statuses, strict=True)]
 
 
-def page(status: RunStatus, now: datetime) -> list[str]:
-    """Everything about one run."""
+def page(status: RunStatus, now: datetime, *, wide: bool = False) -> list[str]:
+    """Everything about one run; `wide`: what programs and administrators care for too."""
     shown = status.progress
     failure = status.failure
     lines = output.fields(
@@ -56,12 +56,25 @@ def page(status: RunStatus, now: datetime) -> list[str]:
             ("Ended", _when(status.finished, now)),
             ("Results", status.storage or ""),
             ("Image", status.image or ""),
+            *(_details(status, now) if wide else ()),
         ]
     )
     if status.pods:
         rows = [_pod_row(each, now) for each in status.pods]
         lines += ["", *output.table(_POD_HEADS, rows)]
     return lines
+
+
+def _details(status: RunStatus, now: datetime) -> list[tuple[str, str]]:
+    shown = status.progress
+    found = [("UID", status.uid)]
+    if shown is not None:
+        reported = datetime.fromtimestamp(shown.time, UTC)
+        found += [
+            ("Epoch", "" if shown.epoch is None else f"{shown.epoch:.2f}"),
+            ("Reported", f"{_when(reported, now)} by {shown.pod}, attempt {shown.attempt} of the run's log"),
+        ]
+    return found
 
 
 def line(status: RunStatus, now: datetime) -> str:

@@ -62,6 +62,18 @@ def follow(
         found = _next(cluster, found, left, say) or found
 
 
+def wait_for_end(
+    cluster: Cluster,
+    name: str,
+    *,
+    timeout_seconds: float | None,
+    say: Callable[[str], None] = lambda _: None,
+) -> RunStatus:
+    """The status of a run at its end. Raises what `follow` raises."""
+    *_, last = follow(cluster, name, timeout_seconds=timeout_seconds, say=say)
+    return last
+
+
 def exit_code_of(status: RunStatus) -> int:
     """0 succeeded, 100 failed, 103 cancelled, 101 not finished."""
     ends = {"Succeeded": SUCCEEDED, "Failed": FAILED, "Cancelled": CANCELLED}

@@ -9,6 +9,14 @@ from lorajob_runtime import __version__
 
 COMMANDS = {
     "run": ("lorajob.commands.run", "Train an adapter here, in the foreground."),
+    "list": ("lorajob.commands.list_runs", "List runs on the cluster, with how far each one is."),
+    "status": ("lorajob.commands.status", "Show one run: its phase and why, its pods, what to do."),
+    "watch": ("lorajob.commands.watch", "Follow a run until it ends."),
+    "wait": ("lorajob.commands.wait", "Wait until runs have ended."),
+    "cancel": ("lorajob.commands.cancel", "Stop runs for good; record and checkpoints stay."),
+    "suspend": ("lorajob.commands.suspend", "Stop runs for a while, with a checkpoint."),
+    "resume": ("lorajob.commands.resume", "Let suspended runs go on."),
+    "retry": ("lorajob.commands.retry", "Start a failed or cancelled run again, from its last checkpoint."),
     "generate": ("lorajob.commands.generate", "Ask a trained adapter, or its base model."),
     "data": ("lorajob.commands.data", "Look at a dataset before training on it."),
     "models": ("lorajob.commands.models", "List the models known by name."),

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from lorajob import flags
 from lorajob_runtime.report.human import encodable
 
 FORMS = ("table", "wide", "json", "yaml", "name")
@@ -23,9 +24,11 @@ _GAP = "   "
 def output_option(*forms: str) -> Callable[[Callable[..., Any]], Any]:
     """`-o/--output` with these forms (all of FORMS, without any); the first is the default."""
     choices = forms or FORMS
-    return click.option(
+    return flags.option(
         "-o",
         "--output",
+        "output_form",
+        section="Run",
         type=click.Choice(choices),
         default=choices[0],
         help=f"Form of the output. [{choices[0]}]",

@@ -135,8 +135,7 @@ def present(view: View, phase: str) -> str:
     if view.pods:
         began = max((each.started for each in view.pods if each.state == "Running" and each.started), default=began)
     if began is not None and view.now - began > _SILENT_FOR:
-        silent = duration((view.now - began).total_seconds())
-        return f"runs since {silent} without a report: see `lorajob logs {view.name}`"
+        return f"has not reported since it started at {began:%H:%M:%S} UTC: see `lorajob logs {view.name}`"
     return "has started and not reported yet"
 
 

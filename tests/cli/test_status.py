@@ -80,7 +80,7 @@ def test_a_container_that_runs_and_has_not_reported_is_preparing() -> None:
 def test_a_container_that_never_reports_is_told_so() -> None:
     run = from_objects(job(ACTIVE), [running_pod()], (), NOW)
 
-    assert run.reason == "runs since 9m 57s without a report: see `lorajob logs zhenhuan`"
+    assert run.reason == "has not reported since it started at 09:00:03 UTC: see `lorajob logs zhenhuan`"
 
 
 # After a resume

@@ -1,0 +1,27 @@
+"""`lorajob resume`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from lorajob import flags, lifecycle, run_names
+from lorajob.cluster_options import cluster_options, connect_from
+from lorajob.command import Command
+from lorajob_runtime.exits import SUCCEEDED
+
+
+@click.command("resume", cls=Command, examples=["lorajob resume zhenhuan"])
+@run_names.run_names
+@flags.option("--dry-run", section="Run", is_flag=True, help="Let the cluster check it and change nothing.")
+@cluster_options
+def command(names: Sequence[str], dry_run: bool, **params: Any) -> int:
+    """Let suspended runs go on from their last checkpoint.
+
+    A run that was cancelled, or has failed, is started again by `lorajob retry`.
+    """
+    with connect_from(params) as cluster:
+        run_names.each(names, lambda name: click.echo(lifecycle.resume(cluster, name, dry_run=dry_run)))
+    return SUCCEEDED.code

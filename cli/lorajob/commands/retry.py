@@ -1,0 +1,57 @@
+"""`lorajob retry`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from lorajob import flags, live, manifest, platform, retrying
+from lorajob.cluster_options import cluster_options, connect_from
+from lorajob.command import Command
+from lorajob.run_names import run_name
+from lorajob_runtime import __version__
+from lorajob_runtime.exits import SUCCEEDED
+
+
+@click.command(
+    "retry",
+    cls=Command,
+    examples=["lorajob retry zhenhuan", "lorajob retry zhenhuan --set resources.timeout=48h --watch"],
+)
+@run_name
+@flags.option(
+    "--set",
+    "settings",
+    section="Run",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Another value for a field that may change when a run goes on, e.g. resources.gpus=8.",
+)
+@flags.option(
+    "--platform", "platform_file", section="Run", type=click.Path(), help="Platform file. [the namespace's own]"
+)
+@flags.option("--dry-run", section="Run", is_flag=True, help="Let the cluster check it and change nothing.")
+@flags.option("--watch", section="Run", is_flag=True, help="Follow the run until it ends.")
+@cluster_options
+def command(
+    name: str, settings: Sequence[str], platform_file: str | None, dry_run: bool, watch: bool, **params: Any
+) -> int:
+    """Start a failed or cancelled run again, from its last checkpoint.
+
+    Its Job is made anew under the same name, for the platform as it is now. Should this be interrupted, the same
+    command goes on where it was.
+    """
+    with connect_from(params) as cluster:
+        loaded = platform.load(cluster, platform_file)
+        said = retrying.retry(
+            cluster,
+            name,
+            build=lambda spec: manifest.build(spec, loaded.platform, namespace=cluster.namespace, version=__version__),
+            settings=settings,
+            dry_run=dry_run,
+            say=live.say,
+        )
+        click.echo(said)
+        return live.watch(cluster, name) if watch and not dry_run else SUCCEEDED.code

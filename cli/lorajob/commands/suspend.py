@@ -1,0 +1,27 @@
+"""`lorajob suspend`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from lorajob import flags, lifecycle, run_names
+from lorajob.cluster_options import cluster_options, connect_from
+from lorajob.command import Command
+from lorajob_runtime.exits import SUCCEEDED
+
+
+@click.command("suspend", cls=Command, examples=["lorajob suspend zhenhuan"])
+@run_names.run_names
+@flags.option("--dry-run", section="Run", is_flag=True, help="Let the cluster check it and change nothing.")
+@cluster_options
+def command(names: Sequence[str], dry_run: bool, **params: Any) -> int:
+    """Stop runs for a while: each saves a checkpoint and frees its GPUs.
+
+    `lorajob resume` goes on from the checkpoint.
+    """
+    with connect_from(params) as cluster:
+        run_names.each(names, lambda name: click.echo(lifecycle.suspend(cluster, name, dry_run=dry_run)))
+    return SUCCEEDED.code

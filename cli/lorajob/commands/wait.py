@@ -1,0 +1,52 @@
+"""`lorajob wait`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from lorajob import flags, quantities
+from lorajob.cluster_options import cluster_options, connect_from
+from lorajob.command import Command
+from lorajob.following import exit_code_of, wait_for_end
+from lorajob.live import closing_lines, say
+from lorajob.run_names import run_names
+from lorajob_runtime.exits import SUCCEEDED
+
+
+@click.command(
+    "wait",
+    cls=Command,
+    examples=[
+        "lorajob wait zhenhuan",
+        "lorajob wait zhenhuan first second --timeout 2h",
+    ],
+)
+@run_names
+@flags.option(
+    "--timeout",
+    section="Run",
+    metavar="TIME",
+    help="Longest time to wait for all of them, like 90m, 24h or 3d. [no limit]",
+)
+@cluster_options
+def command(names: Sequence[str], timeout: str | None, **params: Any) -> int:
+    """Wait until runs have ended.
+
+    Ends with 0 when all have succeeded; else with 100 failed, 103 cancelled, 124 timed out or 102 not found, of the
+    first one that did not succeed. Ctrl-C stops waiting and leaves the runs alone.
+    """
+    deadline = None if timeout is None else time.monotonic() + quantities.seconds(timeout, "--timeout")
+    worst = SUCCEEDED.code
+    with connect_from(params) as cluster:
+        for name in names:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            status = wait_for_end(cluster, name, timeout_seconds=left, say=say)
+            click.echo(f"run {name}: {status.phase}" + (f": {status.reason}" if status.reason else ""))
+            for line in closing_lines(status):
+                click.echo(line)
+            worst = worst or exit_code_of(status)
+    return worst
