@@ -13,7 +13,7 @@ export PYTHONUNBUFFERED := 1
 
 .PHONY: help
 help: ## Show this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 .PHONY: demo
 demo: $(INSTALLED) ## Train SmolLM2 on the example data with a real S3 server, and show what it learned
@@ -29,6 +29,14 @@ check: $(INSTALLED) ## Lint, format, types and import contracts, in seconds
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+.PHONY: cluster
+cluster: ## Bring up the test cluster (as root, on Debian) and print its kubeconfig
+	@PYTHONPATH=tests $(PYTHON) -m cluster up
+
+.PHONY: cluster-down
+cluster-down: ## Take the test cluster down, without a trace but programs and images (ARGS=--purge: those too)
+	@PYTHONPATH=tests $(PYTHON) -m cluster down $(ARGS)
 
 .PHONY: golden
 golden: $(INSTALLED) ## Renew the golden files of the tests and the generated pages of the docs

@@ -1,19 +1,24 @@
-"""A real Kubernetes for tests: the one that LORAJOB_TEST_KUBECONFIG names, else the project's own (tests/cluster)."""
+"""A real Kubernetes for tests: the one that LORAJOB_TEST_KUBECONFIG names, else the project's own (tests/cluster).
+
+What tests brought up they take down, but for LORAJOB_TEST_CLUSTER_KEEP and for what another test run still uses.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-OWN_HOST_IP = "10.88.0.1"
+from cluster import lifecycle, places
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class TestCluster:
     @property
     def helm(self) -> Path:
         """The Helm beside kubectl or on PATH; skips the test where there is none."""
-        return _program("helm", self.kubectl.parent, self.kubectl.resolve().parent)
+        return _program("helm", self.kubectl.parent, self.kubectl.resolve().parent, places.default().programs)
 
     def run_kubectl(self, *arguments: str, input: str | None = None, seconds: float = 120) -> str:
         """What kubectl printed. Fails the test, with what it said, when it fails."""
@@ -47,9 +52,36 @@ def cluster() -> Iterator[TestCluster]:
         kubeconfig = Path(given).absolute()
         beside = (kubeconfig.parent, kubeconfig.parent / "bin", kubeconfig.resolve().parent / "bin")
         kubectl = _program("kubectl", *beside)
-        yield TestCluster(kubeconfig, kubectl, os.environ.get("LORAJOB_TEST_HOST_IP", OWN_HOST_IP))
+        yield TestCluster(kubeconfig, kubectl, os.environ.get("LORAJOB_TEST_HOST_IP", places.HOST_IP))
         return
-    pytest.skip("no cluster: LORAJOB_TEST_KUBECONFIG names none")
+    here = places.default()
+    with _brought_up(here.root / "full.users", lambda: lifecycle.up(here), lambda: lifecycle.down(here)):
+        yield TestCluster(here.full.kubeconfig, here.programs / "kubectl", here.full.host)
+
+
+@pytest.fixture(scope="session")
+def api_server() -> Iterator[TestCluster]:
+    """An API server alone, for thousands of objects of which none becomes a pod; apart from `cluster`."""
+    here = places.default()
+    begin, end = lambda: lifecycle.up_api_only(here), lambda: lifecycle.down_api_only(here)
+    with _brought_up(here.root / "api.users", begin, end):
+        yield TestCluster(here.api_only.kubeconfig, here.programs / "kubectl", here.api_only.host)
+
+
+@contextlib.contextmanager
+def _brought_up(users: Path, up: Callable[[], bool], down: Callable[[], None]) -> Iterator[None]:
+    """Skips where nothing can be brought up. `users` is a lock that every test run shares while it uses a cluster."""
+    if reason := lifecycle.why_not():
+        pytest.skip(f"no cluster: {reason}, and LORAJOB_TEST_KUBECONFIG names no other")
+    users.parent.mkdir(parents=True, exist_ok=True)
+    with users.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        began = up()
+        yield
+        if began and not os.environ.get("LORAJOB_TEST_CLUSTER_KEEP"):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                down()
 
 
 def _program(name: str, *folders: Path) -> Path:

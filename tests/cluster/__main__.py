@@ -1,0 +1,43 @@
+"""`python -m cluster up [--api-only]` prints the kubeconfig's path; `down [--purge]` removes every trace."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from cluster import lifecycle, places
+from cluster.running import ClusterError, say
+
+
+def main() -> int:
+    """Does what was asked. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    up = verbs.add_parser("up", help="bring a cluster up, if it is not, and print its kubeconfig's path")
+    up.add_argument("--api-only", action="store_true", help="etcd and the API server only, beside any other cluster")
+    down = verbs.add_parser("down", help="take every cluster down")
+    down.add_argument("--purge", action="store_true", help="remove built programs and images too")
+    options = parser.parse_args()
+    here = places.default()
+    try:
+        if options.verb == "down":
+            lifecycle.purge(here) if options.purge else _down(here)
+        elif options.api_only:
+            lifecycle.up_api_only(here)
+            print(here.api_only.kubeconfig)
+        else:
+            lifecycle.up(here)
+            print(here.full.kubeconfig)
+    except ClusterError as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+def _down(here: places.Places) -> None:
+    lifecycle.down(here)
+    lifecycle.down_api_only(here)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
