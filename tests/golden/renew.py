@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from lorajob.main import cli
 from lorajob_runtime import exits, fields, spec
 
 ROOT = Path(__file__).resolve().parents[2]
+# started as a program, this file has only its own folder to import from
+sys.path.append(str(ROOT / "tests"))
 COLUMNS = "100"
 
 _SPEC_HEAD = """\
@@ -60,8 +63,12 @@ second Ctrl-C ends at once with 130. SwanLab never changes the code: when it can
 
 def documents() -> dict[Path, str]:
     """Every file that is made from the program, with its text."""
+    from golden import run_manifests, values_schema
+
     made = {ROOT / "tests/golden/help" / f"{name}.txt": help_text(words) for name, words in command_lines()}
     made[ROOT / "docs/spec.md"] = spec_page()
+    made |= run_manifests.documents()
+    made[values_schema.FILE] = values_schema.text()
     made[ROOT / "docs/exit-codes.md"] = exits_page()
     return made
 

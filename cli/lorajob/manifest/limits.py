@@ -47,9 +47,7 @@ def _check_places(spec: RunSpec) -> None:
             f"storage.uri is {uri!r}: on a cluster it must be s3://BUCKET/PREFIX, since a pod's folders end with it"
         )
     if source is not None and not source.startswith(("s3://", "/")):
-        raise UsageError(
-            f"data.source is {source!r}: in a pod it must be s3://BUCKET/PATH or a path in its image or cache"
-        )
+        raise UsageError(f"data.source is {source!r}: it must be s3://BUCKET/PATH, or a path in the pods")
 
 
 def _check_amounts(spec: RunSpec, platform: Platform) -> None:

@@ -1,0 +1,105 @@
+"""Installs the chart into a namespace of the test cluster, for tests that need a platform or whole runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from cluster_fixtures import TestCluster
+from lorajob_runtime import spec as specs
+
+CHART = Path(__file__).resolve().parents[2] / "charts/lorajob"
+RELEASE = "lorajob"
+STORAGE_SECRET = "lorajob-storage"
+
+SMALL: dict[str, Any] = {
+    "platform": {
+        "device": "cpu",
+        "imagePullPolicy": "Never",
+        "resources": {"cpuPerGpu": "250m", "memoryPerGpu": "3Gi", "sharedMemory": "256Mi", "work": "5Gi"},
+        "gracePeriodSeconds": 60,
+    },
+    "cache": {"size": "5Gi"},
+}
+"""What suits a node of two cores whose GPUs are fake."""
+
+
+class Storage(Protocol):
+    """An S3 server as pods reach it."""
+
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def access_key(self) -> str: ...
+    @property
+    def secret_key(self) -> str: ...
+    def make_bucket(self) -> str: ...
+
+
+def install_platform(
+    cluster: TestCluster,
+    namespace: str,
+    *,
+    image: str,
+    s3: Storage | None = None,
+    hub: str | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> str:
+    """Installs the chart, or upgrades it, and returns the platform's storage address, in a new bucket of `s3`.
+
+    `hub` is the address of a server that stands in for both hubs, `values` is laid over SMALL. Without `s3` nothing
+    can be stored, which does for tests whose pods never start. What the chart makes outside of the namespace goes when
+    the namespace goes.
+    """
+    uri = f"s3://{s3.make_bucket()}/{namespace}" if s3 else f"s3://nowhere/{namespace}"
+    platform: dict[str, Any] = {"image": image, "storage": {"uri": uri}}
+    if s3 is not None:
+        platform["storage"] |= {"endpoint": s3.endpoint, "region": "us-east-1", "addressing": "path"}
+        _create_storage_secret(cluster, namespace, s3)
+    if hub is not None:
+        platform["hubEndpoints"] = {"modelscope": hub, "hf": hub}
+    given = specs.merge(SMALL, {"platform": platform}, values or {})
+    done = run_helm(cluster, namespace, "upgrade", "--install", RELEASE, str(CHART), "--values=-", values=given)
+    if done.returncode:
+        pytest.fail(f"helm upgrade --install: exit {done.returncode}: {done.stderr.strip()}")
+    _remove_with_namespace(cluster, namespace)
+    return uri
+
+
+def run_helm(
+    cluster: TestCluster, namespace: str, *arguments: str, values: Mapping[str, Any] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """What Helm came to in a namespace; `values` go to its standard input."""
+    command = [str(cluster.helm), *arguments, f"--namespace={namespace}", f"--kubeconfig={cluster.kubeconfig}"]
+    return subprocess.run(
+        command,
+        input=None if values is None else json.dumps(values),
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def _create_storage_secret(cluster: TestCluster, namespace: str, s3: Storage) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": s3.access_key, "AWS_SECRET_ACCESS_KEY": s3.secret_key}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": STORAGE_SECRET}, "stringData": keys}
+    cluster.run_kubectl("apply", f"--namespace={namespace}", "-f", "-", input=json.dumps(secret))
+
+
+def _remove_with_namespace(cluster: TestCluster, namespace: str) -> None:
+    """Has the cluster remove the release's cluster-wide objects with the namespace, however the test ends."""
+    uid = cluster.run_kubectl("get", "namespace", namespace, "-o", "jsonpath={.metadata.uid}")
+    owner = {"apiVersion": "v1", "kind": "Namespace", "name": namespace, "uid": uid}
+    for kind in ("validatingadmissionpolicy", "validatingadmissionpolicybinding"):
+        names = cluster.run_kubectl("get", kind, f"lorajob-runner.{namespace}", "--ignore-not-found", "-o", "name")
+        for name in names.split():
+            patch = json.dumps({"metadata": {"ownerReferences": [owner]}})
+            cluster.run_kubectl("patch", name, "--type=merge", f"--patch={patch}")
