@@ -287,11 +287,19 @@ class Stream:
     def _next(self) -> bytes:
         try:
             self._connection.limit(self.deadline)
-            return self._response.read1(_READ_BYTES)
+            # read1 of an answer whose length is known would wait for more than there is
+            if self._response.chunked or self._response.length is None:
+                return self._response.read1(_READ_BYTES)
+            return self._response.read(_READ_BYTES) or self._end()
         except TimeoutError:
             return b""
         except (OSError, http.client.HTTPException) as error:
             raise self._transport.fault(error, "GET") from error
+
+    def _end(self) -> bytes:
+        if self._response.length:
+            raise http.client.IncompleteRead(b"", self._response.length)
+        return b""
 
 
 def _wait(seconds: float, deadline: float | None) -> bool:
