@@ -22,7 +22,7 @@ def watch(cluster: Cluster, name: str, *, form: str = "table", timeout_seconds: 
 
     Returns 0 for one that succeeded or was detached from, 100 failed, 103 cancelled. Raises what `follow` raises.
     """
-    show = _json if form == "json" else _Block().show if sys.stdout.isatty() else _line
+    show = _json if form == "json" else Block().show if sys.stdout.isatty() else _line
     status: RunStatus | None = None
     try:
         for status in follow(cluster, name, timeout_seconds=timeout_seconds, say=say):
@@ -60,7 +60,7 @@ def _line(status: RunStatus, now: datetime) -> None:
     output.show([display.line(status, now)])
 
 
-class _Block:
+class Block:
     """Lines of a terminal that are written over at every change."""
 
     def __init__(self, write: Callable[[str], object] = click.echo) -> None:

@@ -1,0 +1,148 @@
+"""How runs are shown to people: tables, ages, the page of one run."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+
+import click
+import pytest
+from run_objects import BEGAN, NOW, at, condition, failed_pod, job, progress, running_pod
+
+from lorajob import display, live, output
+from lorajob.status import QUEUE_LABEL, RunStatus, from_job, from_objects
+from lorajob_runtime.pod import LastWords
+
+ACTIVE = {"active": 1, "ready": 1, "startTime": at(0)}
+
+
+def plain(lines: list[str]) -> list[str]:
+    return [click.unstyle(line) for line in lines]
+
+
+def training() -> RunStatus:
+    return from_objects(job(ACTIVE, progress=progress(), labels={QUEUE_LABEL: "team"}), [running_pod()], (), NOW)
+
+
+def failed() -> RunStatus:
+    words = LastWords(exit_code=11, failure="data", message="no row has an answer", hint="look at the columns")
+    state = {"failed": 1, "conditions": [condition("Failed", reason="PodFailurePolicy")]}
+    return from_objects(job(state), [failed_pod(code=11, words=words)], (), NOW)
+
+
+def test_columns_are_as_wide_as_their_cells_and_numbers_stand_to_the_right() -> None:
+    lines = output.table(("NAME", "LOSS"), [("zhenhuan", "1.25"), ("a", "10.5")], right=("LOSS",))
+
+    assert lines == [
+        "NAME       LOSS",
+        "zhenhuan   1.25",
+        "a          10.5",
+    ]
+
+
+def test_chinese_letters_take_two_columns_and_an_empty_cell_shows_as_a_dash() -> None:
+    lines = output.table(("DATA", "QUEUE"), [("甄嬛.json", ""), ("huanhuan.json", "team")])
+
+    assert [line.index(cell) for line, cell in zip(lines, ("QUEUE", "-", "team"), strict=True)] == [16, 14, 16]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "shown"), [("short", 5, "short"), ("longer", 5, "long…"), ("甄嬛传甄嬛", 5, "甄嬛…")]
+)
+def test_a_clipped_text_fits_and_shows_that_it_was_cut(text: str, columns: int, shown: str) -> None:
+    assert output.clip(text, columns) == shown
+    assert output.width(shown) <= columns
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (200, "3m20s"),
+        (1500, "25m"),
+        (3 * 3600, "3h"),
+        (5.5 * 3600, "5h30m"),
+        (30 * 3600, "30h"),
+        (6 * 86400 + 7200, "6d2h"),
+        (40 * 86400, "40d"),
+        (-5, "0s"),
+    ],
+)
+def test_ages_are_those_of_kubectl(seconds: float, shown: str) -> None:
+    assert output.age(NOW - timedelta(seconds=seconds), NOW) == shown
+
+
+def test_a_list_shows_how_far_each_run_is() -> None:
+    lines = plain(display.runs([training(), failed()], NOW))
+
+    assert [line.split() for line in lines] == [
+        ["NAME", "PHASE", "PROGRESS", "ETA", "LOSS", "AGE", "MODEL", "GPUS"],
+        ["zhenhuan", "Training", "43%", "12m", "30s", "1.2500", "10m", "qwen3-8b", "4"],
+        ["zhenhuan", "Failed", "-", "-", "-", "10m", "qwen3-8b", "4"],
+    ]
+    assert len({line.index(word) for line, word in zip(lines, ("MODEL", "qwen3-8b", "qwen3-8b"), strict=True)}) == 1
+
+
+def test_a_wide_list_says_why_too_and_one_of_all_namespaces_where() -> None:
+    head, row = plain(display.runs([failed()], NOW, wide=True, namespaces=True))
+
+    assert head.split() == ["NAMESPACE", *display.WIDE_HEADS]
+    assert row.startswith("team        zhenhuan")
+    assert row.endswith("data: no row has an answer")
+
+
+def test_what_a_pod_expected_before_it_ended_is_not_shown() -> None:
+    state = {"conditions": [condition("Suspended")]}
+    suspended = from_job(job(state, progress=progress(), suspend=True), NOW)
+
+    shown = "\n".join(plain(display.page(suspended, NOW)))
+
+    assert "43% (300/700 steps)" in shown
+    assert "ETA" not in shown
+    assert "tokens/s" not in shown
+
+
+def test_the_page_of_a_run_says_what_there_is_and_leaves_out_what_there_is_not() -> None:
+    shown = plain(display.page(training(), NOW))
+
+    assert "Phase:       Training, 43% (300/700 steps), ETA 12m 30s" in shown
+    assert "Speed:       4.32k tokens/s" in shown
+    assert "Checkpoint:  step-000300" in shown
+    assert "Results:     s3://models/lora/zhenhuan" in shown
+    assert not [line for line in shown if line.startswith(("Why:", "Hint:", "Ended:"))]
+
+
+def test_the_page_of_a_failed_run_says_why_and_what_to_do_and_names_its_pods() -> None:
+    shown = plain(display.page(failed(), NOW))
+
+    assert "Why:        data: no row has an answer" in shown
+    assert "Hint:       look at the columns" in shown
+    assert "Attempt:    1 of 4" in shown
+    assert shown[-1].split(maxsplit=4)[:2] == ["zhenhuan-0-vpghk", "Failed"]
+
+
+def test_a_change_is_one_line() -> None:
+    at_nine = BEGAN.replace(hour=9, minute=5, second=7)
+
+    assert display.line(training(), at_nine) == (
+        "09:05:07 zhenhuan: Training, 43% (300/700 steps), ETA 12m 30s, loss 1.2500"
+    )
+    assert display.line(failed(), at_nine) == "09:05:07 zhenhuan: Failed: data: no row has an answer"
+
+
+def test_the_live_block_is_written_over_and_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("LINES", "8")
+    written: list[str] = []
+    block = live.Block(written.append)
+
+    block.show(failed(), NOW)
+    block.show(dataclasses.replace(failed(), reason="x" * 200), NOW)
+
+    first, second = written
+    height = len(first.splitlines())
+    assert height == 7
+    assert second.startswith(f"\x1b[{height}F\x1b[J")
+    assert all(output.width(line) < 40 for line in click.unstyle(first).splitlines())
