@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -26,6 +27,16 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for declarations, keywords in reversed(_OPTIONS):
         command = option(*declarations, section=SECTION, **keywords)(command)
     return command
+
+
+platform_option = option(
+    "--platform",
+    "platform_file",
+    section=SECTION,
+    type=click.Path(path_type=Path),
+    help="Platform file. [LORAJOB_PLATFORM, else the namespace's ConfigMap, else ~/.config/lorajob/platform.yaml]",
+)
+"""--platform, as the parameter `platform_file`, for `lorajob.platform.load`."""
 
 
 def connect_from(params: Mapping[str, Any]) -> Cluster:

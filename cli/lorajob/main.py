@@ -9,20 +9,24 @@ from lorajob_runtime import __version__
 
 COMMANDS = {
     "run": ("lorajob.commands.run", "Train an adapter here, in the foreground."),
+    "submit": ("lorajob.commands.submit", "Train an adapter in a Kubernetes cluster."),
     "list": ("lorajob.commands.list_runs", "List runs on the cluster, with how far each one is."),
     "status": ("lorajob.commands.status", "Show one run: its phase and why, its pods, what to do."),
     "watch": ("lorajob.commands.watch", "Follow a run until it ends."),
+    "logs": ("lorajob.commands.logs", "Print what a run prints, also of pods that are gone."),
     "wait": ("lorajob.commands.wait", "Wait until runs have ended."),
     "cancel": ("lorajob.commands.cancel", "Stop runs for good; record and checkpoints stay."),
     "suspend": ("lorajob.commands.suspend", "Stop runs for a while, with a checkpoint."),
     "resume": ("lorajob.commands.resume", "Let suspended runs go on."),
     "retry": ("lorajob.commands.retry", "Start a failed or cancelled run again, from its last checkpoint."),
+    "delete": ("lorajob.commands.delete", "Remove runs, and their results too if asked."),
+    "platform": ("lorajob.commands.platform", "Look at what the platform decided for everyone's runs."),
     "generate": ("lorajob.commands.generate", "Ask a trained adapter, or its base model."),
     "data": ("lorajob.commands.data", "Look at a dataset before training on it."),
     "models": ("lorajob.commands.models", "List the models known by name."),
     "init": ("lorajob.commands.init", "Write a commented lorajob.yaml to start from."),
     "completion": ("lorajob.commands.completion", "Print the completion script of a shell."),
-    "version": ("lorajob.commands.version", "Print the versions of lorajob and of what it trains with."),
+    "version": ("lorajob.commands.version", "Print the versions of lorajob, what it trains with, and the cluster."),
 }
 
 

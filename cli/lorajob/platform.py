@@ -159,9 +159,9 @@ def load(
     when the cluster does not give it.
     """
     variables = os.environ if variables is None else variables
-    named = file or variables.get(FILE_VARIABLE)
-    if named:
-        return _from_file(Path(named).expanduser())
+    named = named_file(file, variables)
+    if named is not None:
+        return _from_file(named)
     if cluster is not None and (found := _from_config_map(cluster)) is not None:
         return found
     home = Path(variables.get("XDG_CONFIG_HOME") or Path(variables.get("HOME") or Path.home()) / ".config")
@@ -173,6 +173,12 @@ def load(
         f"no platform is configured: there is no {looked}, and no {own}",
         hint="have the chart installed in the namespace, or give a file with --platform; see docs/platform.md",
     )
+
+
+def named_file(file: Path | str | None, variables: Mapping[str, str] | None = None) -> Path | None:
+    """The file that the user names, by --platform or LORAJOB_PLATFORM: with one, no cluster is asked."""
+    named = file or (os.environ if variables is None else variables).get(FILE_VARIABLE)
+    return Path(named).expanduser() if named else None
 
 
 def _parse(mapping: object) -> Platform:
