@@ -63,12 +63,12 @@ second Ctrl-C ends at once with 130. SwanLab never changes the code: when it can
 
 def documents() -> dict[Path, str]:
     """Every file that is made from the program, with its text."""
-    from golden import run_manifests, values_schema
+    from golden import chart_documents, run_manifests
 
     made = {ROOT / "tests/golden/help" / f"{name}.txt": help_text(words) for name, words in command_lines()}
     made[ROOT / "docs/spec.md"] = spec_page()
     made |= run_manifests.documents()
-    made[values_schema.FILE] = values_schema.text()
+    made |= chart_documents.documents()
     made[ROOT / "docs/exit-codes.md"] = exits_page()
     return made
 
@@ -117,7 +117,7 @@ def spec_page() -> str:
 def _cells(path: str, expected: object, default: object) -> tuple[str, ...]:
     flag = f"`{flag_of(path)}`"
     if path in CLUSTER_ONLY:
-        flag = "only in a file: for clusters"
+        flag = f"`{flag_of(path)}` of `submit`"
     elif path in LATER:
         flag = "only in a file: for a later version"
     if path in SHORT:

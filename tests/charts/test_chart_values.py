@@ -1,0 +1,94 @@
+"""The chart's values: as the schema says, the same fields as the platform's config, and all of them explained."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from golden import chart_documents
+from lorajob import platform
+from lorajob_runtime import pod
+from lorajob_runtime import spec as specs
+
+CHART = Path(__file__).resolve().parents[2] / "charts/lorajob"
+VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
+NEEDED = {"image": "registry.example.org/lorajob:0.1.0", "storage": {"uri": "s3://bucket/prefix"}}
+
+
+@pytest.fixture(scope="module")
+def schema() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(chart_documents.SCHEMA.read_text("utf-8"))
+    return found
+
+
+def paths(value: Any, prefix: str = "") -> Iterator[str]:
+    for key, below in value.items():
+        if isinstance(below, dict) and below and f"{prefix}{key}" != "defaults":
+            yield from paths(below, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def test_the_chart_s_own_values_are_as_its_schema_says(schema: dict[str, Any]) -> None:
+    jsonschema.Draft202012Validator.check_schema(schema)
+
+    jsonschema.validate(VALUES, schema)
+
+
+def test_the_values_without_change_are_the_platform_s_own_defaults() -> None:
+    config = platform.parse(specs.merge(VALUES["platform"], NEEDED), "values.yaml")
+
+    plain = platform.to_dict(platform.parse(NEEDED, "platform.yaml"))
+    usual = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert platform.to_dict(config) == specs.merge(plain, {"scheduling": {"tolerations": usual}})
+
+
+def test_the_schema_has_exactly_the_fields_of_the_platform_s_config(schema: dict[str, Any]) -> None:
+    known = set(paths(platform.to_dict(platform.parse(NEEDED, "platform.yaml")))) - {"apiVersion"}
+
+    assert {path for path, _ in chart_documents.leaves(schema["properties"]["platform"])} == known
+
+
+def test_defaults_may_hold_what_every_example_spec_says(schema: dict[str, Any]) -> None:
+    examples = sorted((CHART.parents[1] / "examples").glob("*.yaml"))
+    assert examples
+
+    for example in examples:
+        given = yaml.safe_load(example.read_text("utf-8"))
+        # PyYAML reads YAML 1.1, where 1e-4 is a text
+        given.get("train", {}).pop("learningRate", None)
+        given.pop("apiVersion", None)
+        values = specs.merge(VALUES, {"platform": {"defaults": given}})
+
+        jsonschema.validate(values, schema)
+
+
+@pytest.mark.parametrize("path", chart_documents.documents(), ids=lambda path: path.name)
+def test_schema_and_table_follow_the_spec_and_the_values(path: Path) -> None:
+    assert path.read_text("utf-8") == chart_documents.documents()[path], "run `make golden` and look at the difference"
+
+
+def test_every_value_is_explained(schema: dict[str, Any]) -> None:
+    assert [path for path, described in chart_documents.leaves(schema) if not described] == []
+
+
+def test_the_policy_and_the_runtime_agree_on_the_annotation_and_its_length() -> None:
+    policy = (CHART / "templates/runner-policy.yaml").read_text("utf-8")
+
+    assert set(re.findall(r"lorajob\.dev/\w+", policy)) == {pod.PROGRESS_ANNOTATION}
+    assert f"<= {pod.PROGRESS_MAX_BYTES}" in policy
+
+
+def test_chart_and_package_have_one_version() -> None:
+    from lorajob_runtime import __version__
+
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
+
+    assert chart["version"] == chart["appVersion"] == __version__
