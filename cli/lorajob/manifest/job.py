@@ -7,18 +7,21 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorajob import quantities
 from lorajob.manifest import data as datasets
 from lorajob.manifest.data import DataFile
 from lorajob.manifest.limits import check_limits, run_seconds
 from lorajob.manifest.pods import JOB_NAME_LABEL, pod_spec
-from lorajob.platform import Platform
 from lorajob_runtime import catalog, exits, pod
 from lorajob_runtime import spec as specs
 from lorajob_runtime.exits import ConfigError
 from lorajob_runtime.spec import RunSpec, StorageSpec
+
+if TYPE_CHECKING:
+    # its module reads YAML, which not every command that comes here does
+    from lorajob.platform import Platform
 
 MODEL_LABEL = "lorajob.dev/model"
 """The catalog's name of the model, or what of its hub id can be a label's value."""

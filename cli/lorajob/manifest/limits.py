@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from lorajob import quantities
 from lorajob.errors import UsageError
-from lorajob.platform import Platform
 from lorajob_runtime import pod
 from lorajob_runtime import spec as specs
 from lorajob_runtime.spec import RunSpec
+
+if TYPE_CHECKING:
+    # its module reads YAML, which not every command that comes here does
+    from lorajob.platform import Platform
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")

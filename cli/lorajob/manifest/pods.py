@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorajob import quantities
 from lorajob.manifest import data as datasets
 from lorajob.manifest import sizing
-from lorajob.platform import Platform
 from lorajob_runtime import pod
 from lorajob_runtime.spec import RunSpec
+
+if TYPE_CHECKING:
+    # its module reads YAML, which not every command that comes here does
+    from lorajob.platform import Platform
 
 USER_ID = 1000
 """The image's user, and the group that may write to the volumes."""

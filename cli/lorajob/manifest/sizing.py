@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from lorajob import quantities
-from lorajob.platform import Platform
 from lorajob_runtime import catalog
 from lorajob_runtime.spec import RunSpec
+
+if TYPE_CHECKING:
+    # its module reads YAML, which not every command that comes here does
+    from lorajob.platform import Platform
 
 PROCESS_BYTES = 2 * quantities.GIBIBYTE
 """Host memory of one training process beside weights: interpreter and libraries, CUDA's context, batches in flight."""
