@@ -17,13 +17,11 @@ SECTIONS = {
 CLUSTER_ONLY = frozenset(
     f"resources.{name}" for name in ("nodes", "gpuType", "cpu", "memory", "timeout", "queue", "priority", "retries")
 )
-"""Fields that mean nothing on one machine: valid in a file, so that one file serves everywhere, but no flag here."""
+"""Fields that mean nothing on one machine: flags of `submit` only, and valid in a file, so that one serves both."""
 
 LATER = frozenset({"model.quantize", "train.sharding"})
 """Fields that a later version follows: valid in a file, but no flag, which could only fail or say nothing."""
 
-FILE_ONLY = CLUSTER_ONLY | LATER
-"""Fields without a flag."""
 
 TEXTS: dict[str, str] = {
     "name": "Name of the run: its folder, its storage prefix and its experiment. Run the same name again to resume it.",
@@ -74,10 +72,10 @@ TEXTS: dict[str, str] = {
     "resources.gpus": "GPUs to train on, one process each.",
     "resources.nodes": "Machines, each with as many GPUs.",
     "resources.gpuType": "Kind of GPU, as the platform names it.",
-    "resources.cpu": "CPU cores asked for.",
-    "resources.memory": "Memory asked for.",
+    "resources.cpu": "CPU cores on each machine, like 16; auto goes by the GPUs.",
+    "resources.memory": "Memory on each machine, like 128Gi; auto goes by the GPUs.",
     "resources.timeout": "Longest time that the run may take, like 90m, 24h or 3d.",
-    "resources.queue": "Queue that the run waits in.",
+    "resources.queue": "Kueue queue that the run waits in.",
     "resources.priority": "Priority class of the run.",
     "resources.retries": "Attempts after a failure that a retry can help.",
     "storage.uri": "Where results go: a folder or s3://BUCKET/PREFIX. The run's name is added.",
@@ -104,3 +102,16 @@ ABSENT: dict[str, str] = {
     "storage.uri": "./runs",
 }
 """Dotted path -> what a field without a value stands for."""
+
+CLUSTER_TEXTS: dict[str, str] = {
+    "name": "Name of the run: its Job, its storage prefix and its experiment.",
+    "model.name": "Base model: a name from `lorajob models`, modelscope:ORG/NAME, hf:ORG/NAME or s3://….",
+    "model.source": "Where the model's files come from, if not from its hub: modelscope:ID, hf:ID or s3://….",
+    "data.source": "Dataset: a JSON, JSONL, CSV or Parquet file here, or s3://… of one.",
+    "resources.gpus": "GPUs on each machine, one process each.",
+    "storage.uri": "Where results go: s3://BUCKET/PREFIX. The run's name is added.",
+}
+"""Fields of which the help of `submit` says something else."""
+
+CLUSTER_ABSENT: dict[str, str] = {"storage.uri": "the platform's"}
+"""What a field without a value stands for in a cluster, where that is something else."""

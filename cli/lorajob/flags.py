@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 
 from lorajob.command import LAST_SECTION
 from lorajob.errors import UsageError
-from lorajob.fieldtexts import ABSENT, FILE_ONLY, SECTIONS, TEXTS
+from lorajob.fieldtexts import ABSENT, CLUSTER_ABSENT, CLUSTER_ONLY, CLUSTER_TEXTS, LATER, SECTIONS, TEXTS
 from lorajob_runtime import catalog, fields, spec
 from lorajob_runtime.exits import ConfigError
 
@@ -39,8 +39,9 @@ class SectionOption(click.Option):
 class FieldOption(SectionOption):
     """The flag of one field of the spec."""
 
-    def __init__(self, path: str, expected: Any, default: Any) -> None:
+    def __init__(self, path: str, expected: Any, default: Any, *, cluster: bool = False) -> None:
         flag = flag_of(path)
+        text = CLUSTER_TEXTS.get(path, TEXTS[path]) if cluster else TEXTS[path]
         declarations = [path.replace(".", "__")]
         declarations.append(f"{flag}/--no-{flag.removeprefix('--')}" if expected is bool else flag)
         if path in SHORT:
@@ -50,7 +51,7 @@ class FieldOption(SectionOption):
             section=SECTIONS[path.partition(".")[0] if "." in path else ""],
             type=None if expected is bool else FieldType(path, expected),
             default=None,
-            help=f"{TEXTS[path]} [{default_text(path, default)}]",
+            help=f"{text} [{default_text(path, default, cluster=cluster)}]",
         )
         self.path = path
 
@@ -90,11 +91,14 @@ def flag_of(path: str) -> str:
     )
 
 
-def options(*prefixes: str, without: Iterable[str] = ()) -> list[click.Parameter]:
-    """The flags of the fields whose path begins with one of `prefixes` (all, without any)."""
+def options(*prefixes: str, without: Iterable[str] = (), cluster: bool = False) -> list[click.Parameter]:
+    """The flags of the fields whose path begins with one of `prefixes` (all, without any).
+
+    `cluster`: also of those that only a cluster can follow, with texts that hold there.
+    """
     return [
-        FieldOption(path, expected, default)
-        for path, expected, default in flag_fields(*prefixes)
+        FieldOption(path, expected, default, cluster=cluster)
+        for path, expected, default in flag_fields(*prefixes, cluster=cluster)
         if path not in frozenset(without)
     ]
 
@@ -124,10 +128,11 @@ settings_option = option(
 )
 
 
-def flag_fields(*prefixes: str) -> Iterator[tuple[str, Any, Any]]:
-    """The fields that have a flag: (path, type, default)."""
+def flag_fields(*prefixes: str, cluster: bool = False) -> Iterator[tuple[str, Any, Any]]:
+    """The fields that have a flag, of `submit` where `cluster`: (path, type, default)."""
+    hidden = LATER if cluster else LATER | CLUSTER_ONLY
     for path, expected, default in spec.field_paths():
-        if path not in FILE_ONLY and (not prefixes or path.startswith(prefixes)):
+        if path not in hidden and (not prefixes or path.startswith(prefixes)):
             yield path, expected, default
 
 
@@ -142,8 +147,10 @@ def given(context: click.Context) -> dict[str, Any]:
     return found
 
 
-def default_text(path: str, default: Any) -> str:
+def default_text(path: str, default: Any, *, cluster: bool = False) -> str:
     """What happens without the field, for a person."""
+    if cluster and path in CLUSTER_ABSENT:
+        return CLUSTER_ABSENT[path]
     if path in ABSENT:
         return ABSENT[path]
     return (

@@ -68,23 +68,24 @@ def test_every_help_has_an_example_that_parses(name: str, command: click.Command
         command.make_context(name, words[1 + len(name.split()) :])
 
 
-def test_every_field_that_matters_here_has_one_flag_of_run_and_no_two_share_a_name() -> None:
-    command = dict(_commands())["run"]
+@pytest.mark.parametrize(("name", "cluster"), [("run", False), ("submit", True)])
+def test_every_field_that_matters_has_one_flag_and_no_two_share_a_name(name: str, cluster: bool) -> None:
+    command = dict(_commands())[name]
     paths = [parameter.path for parameter in command.params if isinstance(parameter, FieldOption)]
     names = [name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)]
 
-    assert sorted(paths) == sorted(path for path, _, _ in flag_fields())
+    assert sorted(paths) == sorted(path for path, _, _ in flag_fields(cluster=cluster))
     assert sorted(names) == sorted(set(names))
 
 
 def test_every_field_has_a_sentence_and_no_sentence_is_left_of_a_field_that_is_gone() -> None:
-    from lorajob.fieldtexts import ABSENT, FILE_ONLY, TEXTS
+    from lorajob.fieldtexts import ABSENT, CLUSTER_ABSENT, CLUSTER_ONLY, CLUSTER_TEXTS, LATER, TEXTS
     from lorajob_runtime.spec import field_paths
 
     defaults = {path: default for path, _, default in field_paths()}
 
     assert set(TEXTS) == set(defaults)
-    assert set(defaults) >= FILE_ONLY
+    assert set(defaults) >= CLUSTER_ONLY | LATER | set(CLUSTER_TEXTS) | set(CLUSTER_ABSENT)
     assert set(ABSENT) == {path for path, default in defaults.items() if default is None or default == {}}
 
 

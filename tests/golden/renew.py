@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import click
 
 from lorajob.__main__ import main
+from lorajob.errors import CLI_FAILURES, USAGE
 from lorajob.fieldtexts import CLUSTER_ONLY, LATER, SECTIONS, TEXTS
 from lorajob.flags import SHORT, default_text, flag_of
 from lorajob.main import cli
@@ -45,12 +47,15 @@ _EXITS_HEAD = """\
 
 What is wrong with the command line or a spec file itself ends with 2 before anything is started; `lorajob: error: …`
 names the flag, or the file and line. After that `lorajob run`, `lorajob data check` and `lorajob generate` end with the
-code of what happened. Every error is one line on stderr, and most have a second one that begins with `hint:`.
+code of what happened; a run's pods end with the same codes, by which its Job decides whether to try again. Codes from 100
+on are of commands on a cluster: what `wait`, `watch` and `submit --wait` say of a run, and a run or a cluster that is not
+there. Such a command ends with 13 when the cluster does not know you or you may not do it, and with 10 when a quota, a
+rule of the cluster or the platform's config is against it. Every error is one line on stderr, and most have a second one
+that begins with `hint:`.
 
 | code | class | running it again can help | what to do |
 |---|---|---|---|
 | 0 | succeeded | | |
-| 2 | usage | no | correct the flag, the argument or the spec file |
 """
 
 _EXITS_TAIL = """\
@@ -128,9 +133,10 @@ def _cells(path: str, expected: object, default: object) -> tuple[str, ...]:
 
 def exits_page() -> str:
     """docs/exit-codes.md: every failure class."""
+    usage = dataclasses.replace(USAGE, hint="correct the flag, the argument or the spec file")
     rows = [
         f"| {each.code} | {each.name} | {'no' if each.final else 'yes'} | {each.hint} |"
-        for each in exits.ALL
+        for each in sorted((*exits.ALL, *CLI_FAILURES, usage), key=lambda each: each.code)
         if each is not exits.SUCCEEDED
     ]
     return _EXITS_HEAD + "\n".join(rows) + "\n" + _EXITS_TAIL

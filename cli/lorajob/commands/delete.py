@@ -1,0 +1,89 @@
+"""`lorajob delete`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lorajob import flags, live, removal, run_names
+from lorajob.cluster_options import cluster_options, connect_from
+from lorajob.command import Command
+from lorajob.errors import USAGE, UsageError
+from lorajob.removal import Removal
+from lorajob_runtime.exits import SUCCEEDED
+from lorajob_runtime.report.human import size
+
+
+@click.command(
+    "delete",
+    cls=Command,
+    examples=["lorajob delete zhenhuan", "lorajob delete zhenhuan first --artifacts --yes"],
+)
+@run_names.run_names
+@flags.option(
+    "--artifacts",
+    section="Run",
+    is_flag=True,
+    help="Remove the results in storage too: checkpoints, adapter, logs. They can't be had back.",
+)
+@flags.option("-y", "--yes", section="Run", is_flag=True, help="Ask nothing.")
+@flags.option("--no-wait", section="Run", is_flag=True, help="Don't wait until the pods have ended.")
+@flags.option(
+    "--platform",
+    "platform_file",
+    section="Cluster",
+    type=click.Path(path_type=Path),
+    help="Platform file, for storage.",
+)
+@cluster_options
+def command(
+    names: Sequence[str], artifacts: bool, yes: bool, no_wait: bool, platform_file: Path | None, **params: Any
+) -> int:
+    """Remove runs from the cluster; one that runs is stopped, with a checkpoint.
+
+    Results in storage stay unless --artifacts is given: a run that is submitted again under the same name and storage
+    goes on from its last checkpoint. On a terminal it asks first.
+    """
+    if artifacts and no_wait:
+        raise UsageError("--artifacts waits for the pods, which would write results anew: leave --no-wait away")
+    with connect_from(params) as cluster:
+        found: list[Removal] = []
+        run_names.each(
+            names,
+            lambda name: found.append(removal.plan(cluster, name, artifacts=artifacts, platform_file=platform_file)),
+        )
+        if not yes and not _agrees(found):
+            click.echo("nothing was deleted", err=True)
+            return USAGE.code
+        of_name = {each.name: each for each in found}
+
+        def remove(name: str) -> None:
+            removal.remove(cluster, of_name[name], wait=not no_wait)
+            click.echo(f"{_text(of_name[name])} deleted")
+
+        try:
+            run_names.each(list(of_name), remove)
+        except KeyboardInterrupt:
+            live.say("detached: what was asked for in the cluster goes on; results in storage may be left")
+    return SUCCEEDED.code
+
+
+def _agrees(found: Sequence[Removal]) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError("deleting needs --yes where nobody can be asked")
+    for each in found:
+        click.echo(_text(each), err=True)
+    return click.confirm("Delete this?" if len(found) == 1 else f"Delete these {len(found)}?", default=False, err=True)
+
+
+def _text(each: Removal) -> str:
+    parts = [f"run {each.name} ({each.status.phase})"] if each.status is not None else []
+    if each.artifacts is not None:
+        count = len(each.artifacts.entries)
+        files = f"{count:,} files" if count != 1 else "1 file"
+        parts.append(f"{files}, {size(each.artifacts.size_bytes)}, below {each.artifacts.store.uri}/")
+    return " and ".join(parts)

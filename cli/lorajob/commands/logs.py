@@ -1,0 +1,106 @@
+"""`lorajob logs`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lorajob import flags, live, logsources, quantities
+from lorajob.cluster_options import cluster_options, connect_from
+from lorajob.command import Command
+from lorajob.errors import UsageError
+from lorajob.logsources import Query
+from lorajob.run_names import run_name
+from lorajob_runtime.data.wording import harmless
+from lorajob_runtime.exits import SUCCEEDED
+
+
+@click.command(
+    "logs",
+    cls=Command,
+    examples=[
+        "lorajob logs zhenhuan -f",
+        "lorajob logs zhenhuan --rank 3 --since 10m",
+        "lorajob logs zhenhuan --attempt 1 --tail 50",
+    ],
+)
+@run_name
+@flags.option("-f", "--follow", section="Log", is_flag=True, help="Go on until the run ends, across its retries.")
+@flags.option(
+    "--rank",
+    section="Log",
+    metavar="R|all",
+    default="all",
+    help="Only that training process, counted over all nodes. [all, and the supervisors]",
+)
+@flags.option("--node", section="Log", type=click.IntRange(min=0), metavar="K", help="Only that node of the run. [all]")
+@flags.option("-p", "--previous", section="Log", is_flag=True, help="The attempt before the last one.")
+@flags.option(
+    "--attempt",
+    section="Log",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="That attempt, as storage has it. [the last one, from its pods]",
+)
+@flags.option("--since", section="Log", metavar="TIME", help="Only what is younger than that, like 10m. Of pods only.")
+@flags.option("--tail", section="Log", type=click.IntRange(min=0), metavar="N", help="Only the last N lines. [all]")
+@flags.option("--timestamps", section="Log", is_flag=True, help="The time before each line. Of pods only.")
+@flags.option(
+    "--platform",
+    "platform_file",
+    section="Cluster",
+    type=click.Path(path_type=Path),
+    help="Platform file, for storage.",
+)
+@cluster_options
+def command(
+    name: str,
+    follow: bool,
+    rank: str,
+    node: int | None,
+    previous: bool,
+    attempt: int | None,
+    since: str | None,
+    tail: int | None,
+    timestamps: bool,
+    platform_file: Path | None,
+    **params: Any,
+) -> int:
+    """Print what a run prints: its supervisors, and its training processes behind [rank R].
+
+    The last attempt is read from its pods; earlier ones, and those whose pods are gone, from storage. With -f it waits
+    for the pods to begin and says what they wait for. Ctrl-C leaves the run alone.
+    """
+    if follow and (previous or attempt is not None):
+        raise UsageError("--follow goes on with the last attempt: leave --previous and --attempt away")
+    if previous and attempt is not None:
+        raise UsageError("--previous and --attempt both name an attempt: give one of them")
+    query = Query(
+        rank=None if rank == "all" else _number(rank),
+        node=node,
+        attempt=attempt,
+        previous=previous,
+        since_seconds=quantities.seconds(since, "--since") if since else None,
+        tail=tail,
+        timestamps=timestamps,
+        platform_file=platform_file,
+    )
+    is_shown = sys.stdout.isatty()
+    read = logsources.follow if follow else logsources.read
+    with connect_from(params) as cluster:
+        try:
+            for line in read(cluster, name, query, live.say):
+                # what a model or a dataset says must not steer a terminal
+                click.echo(harmless(line) if is_shown else line)
+        except KeyboardInterrupt:
+            live.say(f"detached: run {name} goes on; `lorajob logs {name} -f` shows it again")
+    return SUCCEEDED.code
+
+
+def _number(rank: str) -> int:
+    if not rank.isdecimal():
+        raise UsageError(f"--rank is {rank!r}: it must be a number from 0, or all")
+    return int(rank)

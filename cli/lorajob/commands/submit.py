@@ -1,0 +1,196 @@
+"""`lorajob submit`."""
+
+from __future__ import annotations
+
+import random
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lorajob import display, flags, following, live, output, platform, preview, quantities, resolve, runs, submission
+from lorajob import status as statuses
+from lorajob.cluster import Cluster
+from lorajob.cluster_options import cluster_options, connect_from
+from lorajob.command import Command
+from lorajob.errors import USAGE
+from lorajob.preview import Preview
+from lorajob.status import RunStatus
+from lorajob.submission import Prepared
+from lorajob_runtime.exits import SUCCEEDED
+
+FORMS = ("text", "json", "yaml", "name")
+
+
+@click.command(
+    "submit",
+    cls=Command,
+    examples=[
+        "lorajob submit --model qwen3-8b --gpus 4 --data huanhuan.json --name zhenhuan --watch",
+        "lorajob submit -f lorajob.yaml --set train.maxSteps=8 --dry-run=server",
+        "lorajob submit -m smollm2-135m -d s3://datasets/law.jsonl --wait --wait-timeout 2h -o json",
+    ],
+    params=flags.options(cluster=True),
+)
+@flags.files_option
+@flags.settings_option
+@flags.option(
+    "--dry-run",
+    section="Run",
+    type=click.Choice(["client", "server"]),
+    help="client: print the manifests that would be sent; server: let the cluster check them and keep nothing.",
+)
+@flags.option(
+    "--wait", section="Run", is_flag=True, help="Wait for the run's end: exit code 0, 100 failed, 103 cancelled."
+)
+@flags.option(
+    "--watch", section="Run", is_flag=True, help="Show how the run goes on until its end; Ctrl-C leaves it alone."
+)
+@flags.option(
+    "--wait-timeout", section="Run", metavar="TIME", help="Longest time to wait, like 90m; then exit code 124."
+)
+@flags.option("-y", "--yes", section="Run", is_flag=True, help="Ask nothing.")
+@flags.option(
+    "-o",
+    "--output",
+    "output_form",
+    section="Run",
+    type=click.Choice(FORMS),
+    default=FORMS[0],
+    help="text: what to do next; json, yaml: the run, or with --dry-run the manifests; name: the run's name. [text]",
+)
+@flags.option(
+    "--platform",
+    "platform_file",
+    section="Cluster",
+    type=click.Path(path_type=Path),
+    help="Platform file. [LORAJOB_PLATFORM, else the namespace's ConfigMap, else ~/.config/lorajob/platform.yaml]",
+)
+@cluster_options
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    files: Sequence[Path],
+    settings: Sequence[str],
+    dry_run: str | None,
+    wait: bool,
+    watch: bool,
+    wait_timeout: str | None,
+    yes: bool,
+    output_form: str,
+    platform_file: Path | None,
+    **params: Any,
+) -> int:
+    """Train an adapter in a Kubernetes cluster.
+
+    Prints the plan, then creates a Job that downloads the weights, trains, and brings every checkpoint and the adapter
+    to storage. What no flag says comes from ./lorajob.yaml, then from the platform, then from the model's recipe.
+    """
+    limit = quantities.seconds(wait_timeout, "--wait-timeout") if wait_timeout else None
+    with connect_from(params) as cluster:
+        loaded = platform.load(cluster, platform_file)
+        resolved = resolve.resolve(files, flags.given(context), settings, defaults=loaded.platform.defaults)
+        prepared = submission.prepare(
+            resolved.spec, loaded.platform, namespace=cluster.namespace, rng=random.SystemRandom()
+        )
+        _print_plan(prepared, cluster, loaded.source, resolved.files)
+        if dry_run is not None:
+            _dry_run(prepared, cluster, dry_run, output_form)
+            return SUCCEEDED.code
+        if prepared.spec.data.source is None and not yes and not _agrees():
+            click.echo("nothing was submitted", err=True)
+            return USAGE.code
+        if submission.upload(prepared, cluster):
+            click.echo(f"uploaded {prepared.data_address}", err=True)
+        job = submission.create(cluster, prepared.manifests)[0]
+        status = statuses.from_job(job, runs.now())
+        if not (wait or watch):
+            _print_run(status, output_form, _target(params))
+            return SUCCEEDED.code
+        live.say(f"run {status.name} submitted; Ctrl-C leaves it alone")
+        if watch:
+            form = "json" if output_form == "json" else "table"
+            return live.watch(cluster, status.name, form=form, timeout_seconds=limit)
+        return _wait(cluster, status.name, limit, output_form)
+
+
+def _print_plan(prepared: Prepared, cluster: Cluster, source: str, files: Sequence[Path]) -> None:
+    plan = Preview(
+        spec=prepared.spec,
+        platform=prepared.platform,
+        job=prepared.manifests.job,
+        local=prepared.local,
+        uploaded_to=prepared.data_address,
+        place=f"{cluster.server} ({cluster.source})",
+        platform_source=source,
+        files=tuple(map(str, files)),
+    )
+    for line in preview.lines(plan):
+        click.echo(line, err=True)
+    for warning in preview.warnings(prepared.spec):
+        click.echo(click.style("warning: ", fg="yellow") + warning, err=True)
+
+
+def _agrees() -> bool:
+    """Whether GPUs may be spent on example data; nobody is asked where nobody sits."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    return click.confirm("No dataset is given: train on the example set?", default=False, err=True)
+
+
+def _dry_run(prepared: Prepared, cluster: Cluster, where: str, form: str) -> None:
+    objects = prepared.manifests.all()
+    if where == "server":
+        objects = submission.create(cluster, prepared.manifests, dry_run=True)
+    if form == "name" or (form == "text" and where == "server"):
+        for each in objects:
+            said = "" if form == "name" else f" accepted by {cluster.server}; nothing was created"
+            click.echo(f"{each['kind'].lower()}/{each['metadata']['name']}{said}")
+    else:
+        click.echo(preview.manifests_text(objects, "json" if form == "json" else "yaml"), nl=False)
+
+
+def _print_run(status: RunStatus, form: str, target: str) -> None:
+    if form == "name":
+        click.echo(status.name)
+    elif form == "text":
+        for line in next_lines(status.name, target):
+            click.echo(line)
+    else:
+        click.echo(output.document(statuses.to_dict(status), form), nl=False)
+
+
+def next_lines(name: str, target: str) -> list[str]:
+    """What is printed after a submit: the commands to use next, with the cluster that they are for."""
+    return [
+        f"run {name} submitted",
+        f"next:  lorajob watch {name}{target}     how it goes on",
+        f"       lorajob logs {name} -f{target}   what it prints",
+        f"       lorajob cancel {name}{target}    stops it; its checkpoints stay",
+    ]
+
+
+def _target(params: Mapping[str, Any]) -> str:
+    """The options that lead another command to the same cluster and namespace."""
+    given = (("-n", params["namespace"]), ("--context", params["kube_context"]), ("--kubeconfig", params["kubeconfig"]))
+    return "".join(f" {flag} {shlex.quote(value)}" for flag, value in given if value)
+
+
+def _wait(cluster: Cluster, name: str, limit: int | None, form: str) -> int:
+    """Waits for the end of a run. Returns the exit code of how it ended; Ctrl-C leaves the run alone."""
+    try:
+        status = following.wait_for_end(cluster, name, timeout_seconds=limit, say=live.say)
+    except KeyboardInterrupt:
+        live.say(f"detached: run {name} goes on; `lorajob watch {name}` shows it")
+        return SUCCEEDED.code
+    if form == "name":
+        click.echo(status.name)
+    elif form == "text":
+        output.show([display.line(status, runs.now()), *live.closing_lines(status)])
+    else:
+        click.echo(output.document(statuses.to_dict(status), form), nl=False)
+    return following.exit_code_of(status)

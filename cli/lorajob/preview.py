@@ -1,0 +1,163 @@
+"""The plan that `submit` prints before anything is created or spent. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lorajob.commands.models import human_bytes, human_count
+from lorajob.platform import Platform
+from lorajob.shipping import LocalData
+from lorajob_runtime import __version__, catalog
+from lorajob_runtime.fetch.sources import candidates
+from lorajob_runtime.pod import CONTAINER
+from lorajob_runtime.report.human import duration, size
+from lorajob_runtime.spec import RunSpec
+
+_GAP = 2
+
+_NUMBER = re.compile(r"[-+]?\.?\d")
+"""How a text begins that a reader of YAML could take for a number or a time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preview:
+    """What a plan is made from. `job` is the manifest that will be sent: what it says of the pod is the truth."""
+
+    spec: RunSpec
+    platform: Platform
+    job: Mapping[str, Any]
+    local: LocalData | None
+    """The dataset on this machine; None when it is in storage, or the example set."""
+    uploaded_to: str | None
+    """Where a local dataset goes in storage; None when it goes with the Job."""
+    place: str
+    """Which cluster, and by which kubeconfig or service account."""
+    platform_source: str
+    files: tuple[str, ...] = ()
+    """Spec files that were read."""
+
+
+def lines(preview: Preview) -> list[str]:
+    """The plan, `name  value` a line."""
+    spec, container = preview.spec, _container(preview.job)
+    rows = [
+        ("run", f"{spec.run_name} in namespace {preview.job['metadata']['namespace']}"),
+        ("cluster", preview.place),
+        ("platform", preview.platform_source),
+        *(("spec", file) for file in preview.files),
+        ("model", model_text(spec)),
+        ("weights", weights_text(spec, preview.platform)),
+        ("data", data_text(preview)),
+        ("steps", steps_text(spec)),
+        ("compute", compute_text(spec, container)),
+        ("limits", limits_text(preview.job, spec)),
+        ("results", f"{(spec.storage.uri or '').rstrip('/')}/{spec.run_name}"),
+        ("image", str(container.get("image"))),
+    ]
+    width = max(len(name) for name, _ in rows) + _GAP
+    return [f"{name:<{width}}{value}" for name, value in rows]
+
+
+def warnings(spec: RunSpec) -> list[str]:
+    """What a person should know before it is spent; nothing here stops the submit."""
+    entry = catalog.find(spec.model.source or spec.model.name)
+    if entry is None or entry.is_dense:
+        return []
+    return [
+        f"{entry.name} is a mixture of experts: lorajob {__version__} trains dense models only; "
+        "the run ends before anything is downloaded, unless the platform's image is of a newer version"
+    ]
+
+
+def model_text(spec: RunSpec) -> str:
+    """`qwen3-8b: Qwen3-8B, 8.2B parameters, apache-2.0`."""
+    entry = catalog.find(spec.model.source or spec.model.name)
+    if entry is None:
+        return spec.model.name
+    active = "" if entry.is_dense else f", {human_count(entry.active_parameters)} of them active"
+    return f"{entry.name}: {entry.title}, {human_count(entry.parameters)} parameters{active}, {entry.licence}"
+
+
+def weights_text(spec: RunSpec, platform: Platform) -> str:
+    """Where the weights come from and how much that is. Raises ModelError for a name that is no place."""
+    places = [str(place) for place in candidates(spec.model, tuple(platform.hubs))]
+    entry = catalog.find(spec.model.source or spec.model.name)
+    download = f", {human_bytes(entry.weights_bytes)}" if entry is not None else ""
+    return f"{', else '.join(places)}{download}, unless they are in the cache (claim {platform.cache.claim})"
+
+
+def data_text(preview: Preview) -> str:
+    """Which rows, and how they get there."""
+    spec, local = preview.spec, preview.local
+    chosen = "".join(
+        f", {name} {value}" for name, value in (("rows", spec.data.rows), ("held out", spec.data.eval_rows)) if value
+    )
+    if local is None:
+        return f"{spec.data.source or 'the example set that comes with lorajob'}{chosen}"
+    counted = "" if local.rows is None else f"{local.rows:,} rows, "
+    form = "" if local.verdict is None else f", {local.verdict}"
+    way = f"uploaded to {preview.uploaded_to}" if preview.uploaded_to else "sent along with the run"
+    return f"{local.path} ({counted}{size(local.size_bytes)}){form}{chosen}, {way}"
+
+
+def steps_text(spec: RunSpec) -> str:
+    """How long training goes on, as far as it is known before the rows are tokenised."""
+    train, ranks = spec.train, spec.resources.gpus * spec.resources.nodes
+    batch = train.batch_size * train.gradient_accumulation * ranks
+    most = "" if train.max_steps is None else f", at most {train.max_steps:,} steps"
+    shares = f"{train.batch_size} x {train.gradient_accumulation} x {ranks} GPU{'s' if ranks > 1 else ''}"
+    return f"{train.epochs:g} epochs{most}, {batch:,} rows a step ({shares})"
+
+
+def compute_text(spec: RunSpec, container: Mapping[str, Any]) -> str:
+    """GPUs, and the CPU and memory that each pod asks for."""
+    wanted = spec.resources
+    kind = f"{wanted.gpu_type} " if wanted.gpu_type else ""
+    gpus = f"{wanted.gpus} {kind}GPU{'s' if wanted.gpus > 1 else ''}"
+    if wanted.nodes > 1:
+        gpus += f" on each of {wanted.nodes} nodes, {wanted.gpus * wanted.nodes} in all"
+    asked = container.get("resources", {}).get("requests", {})
+    shares = [f"{asked[key]} {title}" for key, title in (("cpu", "CPU"), ("memory", "memory")) if key in asked]
+    return ", ".join([gpus, *shares]) + (" a node" if wanted.nodes > 1 and shares else "")
+
+
+def limits_text(job: Mapping[str, Any], spec: RunSpec) -> str:
+    """How long the run may take and how often it is tried."""
+    deadline = job["spec"].get("activeDeadlineSeconds")
+    longest = f"at most {duration(deadline)}" if deadline else "no limit in time"
+    parts = [longest, f"{spec.resources.retries} retries"]
+    if spec.resources.queue:
+        parts.append(f"queue {spec.resources.queue}")
+    if spec.resources.priority:
+        parts.append(f"priority {spec.resources.priority}")
+    return ", ".join(parts)
+
+
+def manifests_text(objects: Sequence[Mapping[str, Any]], form: str) -> str:
+    """Manifests for `kubectl create -f -`: YAML documents, or one List as JSON."""
+    if form == "json":
+        return (
+            json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}, indent=2, ensure_ascii=False)
+            + "\n"
+        )
+    import yaml  # only for what is printed
+
+    def text(dumper: Any, value: str) -> Any:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if _NUMBER.match(value) else None)
+
+    # kubectl reads YAML 1.1 with the numbers of 1.2: what either takes for something else than text is quoted
+    dumper: Any = type("Dumper", (yaml.SafeDumper,), {})
+    dumper.add_representer(str, text)
+    printed: str = yaml.dump_all(
+        objects, Dumper=dumper, sort_keys=False, allow_unicode=True, width=float("inf"), explicit_start=True
+    )
+    return printed
+
+
+def _container(job: Mapping[str, Any]) -> Mapping[str, Any]:
+    containers = job["spec"]["template"]["spec"]["containers"]
+    return next(each for each in containers if each["name"] == CONTAINER)

@@ -1,0 +1,127 @@
+"""Removing runs: the Job with all that it owns, and its results in storage where that is asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorajob import platform, runs
+from lorajob import status as statuses
+from lorajob.cluster import Cluster, NotFound
+from lorajob.errors import UsageError
+from lorajob.following import TimedOutError
+from lorajob.status import RunStatus
+from lorajob.store import connect_store
+from lorajob_runtime import layout
+from lorajob_runtime import spec as specs
+from lorajob_runtime.pod import RUN_LABEL
+from lorajob_runtime.report.human import duration
+from lorajob_runtime.store import Entry, Store
+
+_STOPPING_SECONDS = 60.0
+"""Beyond the grace period of its pods a Job needs no longer to go."""
+_LOOK_SECONDS = 0.3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Artifacts:
+    """The results of a run, as listed."""
+
+    store: Store
+    entries: tuple[Entry, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry.size for entry in self.entries)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Removal:
+    """What deleting one run would remove. Of `status` and `artifacts` at least one is there."""
+
+    name: str
+    status: RunStatus | None
+    """None where only results are left of it."""
+    artifacts: Artifacts | None
+    """None where they are to stay."""
+
+
+def plan(cluster: Cluster, name: str, *, artifacts: bool, platform_file: Path | None) -> Removal:
+    """Looks up what there is of a run. Raises NotFound when there is nothing, UsageError, and what storage raises."""
+    if not specs.valid_name(name):
+        # it becomes a prefix of keys: none may lead to the results of others
+        raise UsageError(f"{name!r} is not the name of a run: it must be lower-case letters, digits and -")
+    status: RunStatus | None = None
+    missing: NotFound | None = None
+    try:
+        status = statuses.from_job(runs.job_of(cluster, name), runs.now())
+    except NotFound as error:
+        if not artifacts:
+            raise
+        missing = error
+    listed = _artifacts(cluster, name, status, platform_file) if artifacts else None
+    if missing is not None and not (listed and listed.entries):
+        raise missing
+    return Removal(name=name, status=status, artifacts=listed)
+
+
+def remove(cluster: Cluster, removal: Removal, *, wait: bool = True) -> None:
+    """Deletes the Job, with `wait` until its pods are gone too, and then the results.
+
+    Results are only removed after the pods are gone: they would write them anew. Raises NotFound, ClusterError,
+    TimedOutError when the pods outlive their grace period, and what storage raises.
+    """
+    if removal.status is not None:
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Foreground",
+            # another run may have got the name meanwhile
+            "preconditions": {"uid": removal.status.uid},
+        }
+        job = cluster.delete(cluster.jobs(removal.name), options)
+        if wait or removal.artifacts is not None:
+            _wait_until_gone(cluster, removal.name, removal.status.uid, _grace_seconds(job) + _STOPPING_SECONDS)
+    if removal.artifacts is not None:
+        # what its pods wrote before they ended is there by now
+        store = removal.artifacts.store
+        store.delete(entry.key for entry in in_order(store.list()))
+
+
+def in_order(entries: Sequence[Entry]) -> list[Entry]:
+    """Files in the order in which they go: what makes a checkpoint one is first, so that none is left in part."""
+    return sorted(entries, key=lambda entry: not entry.key.endswith(layout.MANIFEST))
+
+
+def _artifacts(cluster: Cluster, name: str, status: RunStatus | None, platform_file: Path | None) -> Artifacts:
+    loaded = platform.load(cluster, platform_file)
+    uri = loaded.platform.storage.uri
+    if status is not None and status.storage is not None:
+        uri = status.storage.rpartition("/")[0]
+    store = connect_store(uri, name, loaded.platform, cluster)
+    return Artifacts(store=store, entries=tuple(store.list()))
+
+
+def _grace_seconds(job: Mapping[str, Any]) -> float:
+    """How long the pods of a Job may take to end. What is deleted at once is answered with a Status instead."""
+    template = (job.get("spec") or {}).get("template") or {}
+    return float((template.get("spec") or {}).get("terminationGracePeriodSeconds") or 0)
+
+
+def _wait_until_gone(cluster: Cluster, name: str, uid: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            job = cluster.get(cluster.jobs(name))
+        except NotFound:
+            return
+        if job["metadata"]["uid"] != uid:
+            return
+        time.sleep(_LOOK_SECONDS)
+    raise TimedOutError(
+        f"run {name} is being deleted, and is not gone after {duration(seconds)}",
+        hint=f"its pods do not end: `kubectl get pods -l {RUN_LABEL}={name} -n {cluster.namespace}` shows them",
+    )
