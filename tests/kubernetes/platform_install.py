@@ -7,12 +7,14 @@ import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
 from cluster_fixtures import TestCluster
+from fakes.hub_server import HubServer
 from lorajob_runtime import spec as specs
+from s3_servers import S3Server
 
 CHART = Path(__file__).resolve().parents[2] / "charts/lorajob"
 RELEASE = "lorajob"
@@ -30,40 +32,29 @@ SMALL: dict[str, Any] = {
 """What suits a node of two cores whose GPUs are fake."""
 
 
-class Storage(Protocol):
-    """An S3 server as pods reach it."""
-
-    @property
-    def endpoint(self) -> str: ...
-    @property
-    def access_key(self) -> str: ...
-    @property
-    def secret_key(self) -> str: ...
-    def make_bucket(self) -> str: ...
-
-
 def install_platform(
     cluster: TestCluster,
     namespace: str,
     *,
     image: str,
-    s3: Storage | None = None,
-    hub: str | None = None,
+    s3: S3Server | None = None,
+    hub: HubServer | None = None,
     values: Mapping[str, Any] | None = None,
 ) -> str:
-    """Installs the chart, or upgrades it, and returns the platform's storage address, in a new bucket of `s3`.
+    """Installs the chart, or upgrades it, and returns the platform's storage address, in a bucket of its own.
 
-    `hub` is the address of a server that stands in for both hubs, `values` is laid over SMALL. Without `s3` nothing
-    can be stored, which does for tests whose pods never start. What the chart makes outside of the namespace goes when
-    the namespace goes.
+    `s3` and `hub`, which stands in for both hubs, must be where pods reach them. `values` is laid over SMALL. Without
+    `s3` nothing can be stored, which does for tests whose pods never start. What the chart makes outside of the
+    namespace goes when the namespace goes.
     """
-    uri = f"s3://{s3.make_bucket()}/{namespace}" if s3 else f"s3://nowhere/{namespace}"
+    uri = f"s3://{namespace}/runs"
     platform: dict[str, Any] = {"image": image, "storage": {"uri": uri}}
     if s3 is not None:
         platform["storage"] |= {"endpoint": s3.endpoint, "region": "us-east-1", "addressing": "path"}
+        _make_bucket(s3, namespace)
         _create_storage_secret(cluster, namespace, s3)
     if hub is not None:
-        platform["hubEndpoints"] = {"modelscope": hub, "hf": hub}
+        platform["hubEndpoints"] = {"modelscope": hub.url, "hf": hub.url}
     given = specs.merge(SMALL, {"platform": platform}, values or {})
     done = run_helm(cluster, namespace, "upgrade", "--install", RELEASE, str(CHART), "--values=-", values=given)
     if done.returncode:
@@ -88,7 +79,12 @@ def run_helm(
     )
 
 
-def _create_storage_secret(cluster: TestCluster, namespace: str, s3: Storage) -> None:
+def _make_bucket(s3: S3Server, name: str) -> None:
+    if name not in [each["Name"] for each in s3.client().list_buckets()["Buckets"]]:
+        s3.make_bucket(name)
+
+
+def _create_storage_secret(cluster: TestCluster, namespace: str, s3: S3Server) -> None:
     keys = {"AWS_ACCESS_KEY_ID": s3.access_key, "AWS_SECRET_ACCESS_KEY": s3.secret_key}
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": STORAGE_SECRET}, "stringData": keys}
     cluster.run_kubectl("apply", f"--namespace={namespace}", "-f", "-", input=json.dumps(secret))

@@ -58,7 +58,7 @@ def test_the_command_line_reads_the_platform_that_the_values_say(cluster: TestCl
     loaded = platform.load(connect(kubeconfig=str(cluster.kubeconfig), namespace=release), None, {})
 
     assert (loaded.platform.image, loaded.platform.device) == (IMAGE, "cpu")
-    assert loaded.platform.storage.uri == f"s3://nowhere/{release}"
+    assert loaded.platform.storage.uri == f"s3://{release}/runs"
     assert loaded.platform.resources.cpu_per_gpu == "250m"
     assert loaded.platform.scheduling.tolerations == (
         {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 
 from cluster_fixtures import TestCluster
 from golden import run_manifests
+from lorajob import manifest, platform
+from lorajob.manifest import DataFile
+from lorajob_runtime import spec as specs
 
 PRIORITY_CLASS = "lorajob-urgent"
 
@@ -91,3 +95,14 @@ def test_a_warning_of_the_server_would_be_seen(cluster: TestCluster, watched_nam
     _, said = dry_run(cluster, job)
 
     assert 'would violate PodSecurity "restricted:latest"' in said
+
+
+def test_a_config_map_takes_the_largest_dataset_that_the_manifest_takes(cluster: TestCluster, namespace: str) -> None:
+    data = DataFile(name="poems.json.gz", content=os.urandom(manifest.DATA_MAX_BYTES))
+    spec, config = specs.parse({"name": "poems"}), platform.parse(run_manifests.PLATFORM, "platform.yaml")
+    (config_map,) = manifest.build(spec, config, namespace=namespace, version="0.1.0", data=data).owned
+
+    cluster.run_kubectl("create", "-f", "-", input=json.dumps(config_map))
+
+    kept = json.loads(cluster.run_kubectl("get", "configmap/poems-data", f"--namespace={namespace}", "-o", "json"))
+    assert kept["binaryData"] == config_map["binaryData"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 import ssl
 import urllib.error
 import urllib.request
@@ -72,12 +73,13 @@ def runner(cluster: TestCluster, module_namespace: str) -> Runner:
 
 
 @pytest.fixture(scope="module")
-def module_namespace(cluster: TestCluster) -> Iterator[str]:
-    name = "runner-policy-" + base64.b16encode(ssl.RAND_bytes(3)).decode().lower()
+def module_namespace(cluster: TestCluster, _namespaces: list[str]) -> Iterator[str]:
+    name = f"runner-policy-{secrets.token_hex(3)}"
     cluster.run_kubectl("create", "namespace", name)
     cluster.run_kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
     yield name
-    cluster.run_kubectl("delete", "namespace", name)
+    cluster.run_kubectl("delete", "namespace", name, "--wait=false")
+    _namespaces.append(name)
 
 
 def _job(cluster: TestCluster, namespace: str, name: str) -> dict[str, Any]:
