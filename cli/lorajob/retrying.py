@@ -7,6 +7,7 @@ interrupts a retry, the same command takes it up where it was: nothing about the
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ FIELD_MANAGER = "lorajob"
 
 _STOPPING_SECONDS = 60.0
 """Beyond the grace period of its pods a Job needs no longer to go."""
+_LOOK_EVERY_SECONDS = 1.0
 _RECORD_KEY = "retry.json"
 _RETRIED = ("Failed", "Cancelled")
 _HINTS = {
@@ -126,7 +128,7 @@ def _try(cluster: Cluster, job: Object, record: Object) -> None:
             ) from error
     other = {**anew, "metadata": {**anew["metadata"], "name": f"{name}-retry"}}
     cluster.post(cluster.jobs(), other, dryRun="All", fieldManager=FIELD_MANAGER, fieldValidation="Strict")
-    cluster.delete(cluster.jobs(name), _only(job), dryRun="All", propagationPolicy="Foreground")
+    cluster.delete(cluster.jobs(name), _deletion(job) | {"dryRun": ["All"]})
 
 
 def _finish(cluster: Cluster, name: str, job: Object | None, record: Object, say: Callable[[str], None]) -> str:
@@ -155,20 +157,23 @@ def _remove(cluster: Cluster, job: Object, say: Callable[[str], None]) -> None:
     grace = float(job["spec"]["template"]["spec"].get("terminationGracePeriodSeconds") or 30)
     if not job["metadata"].get("deletionTimestamp"):
         try:
-            cluster.delete(cluster.jobs(name), _only(job), propagationPolicy="Foreground")
+            cluster.delete(cluster.jobs(name), _deletion(job))
         except NotFound:
             return
     if (job.get("status") or {}).get("active") or (job.get("status") or {}).get("terminating"):
         say(f"waiting for the pods of run {name} to stop")
     limit = grace + _STOPPING_SECONDS
-    changes = cluster.watch(cluster.jobs(), timeout_seconds=limit, fieldSelector=f"metadata.name={name}")
-    if any(change["type"] == "DELETED" or _is_gone(cluster, job) for change in changes):
-        return
-    if not _is_gone(cluster, job):
-        raise TimedOutError(
-            f"the pods of run {name} have not stopped within {limit:.0f} s",
-            hint=f"`lorajob retry {name}` goes on waiting",
-        )
+    deadline = time.monotonic() + limit
+    while not _is_gone(cluster, job):
+        if time.monotonic() > deadline:
+            raise TimedOutError(
+                f"the pods of run {name} have not stopped within {limit:.0f} s",
+                hint=f"`lorajob retry {name}` goes on waiting",
+            )
+        # one that went before a watch began is never told of, so a watch is short
+        selector = f"metadata.name={name}"
+        changes = cluster.watch(cluster.jobs(), timeout_seconds=_LOOK_EVERY_SECONDS, fieldSelector=selector)
+        any(change["type"] == "DELETED" for change in changes)
 
 
 def _is_gone(cluster: Cluster, job: Object) -> bool:
@@ -214,9 +219,17 @@ def _put(cluster: Cluster, each: Mapping[str, Any], job: Object) -> None:
         return
 
 
-def _only(job: Object) -> Object:
-    """Options of a deletion that spares another Job of the same name."""
-    return {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": job["metadata"]["uid"]}}
+def _deletion(job: Object) -> Object:
+    """Options of a deletion that waits for the pods and spares another Job of the same name.
+
+    They are the body of the request: where there is one, the server does not look at the query.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "DeleteOptions",
+        "propagationPolicy": "Foreground",
+        "preconditions": {"uid": job["metadata"]["uid"]},
+    }
 
 
 def _record_path(cluster: Cluster, name: str) -> str:

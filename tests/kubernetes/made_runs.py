@@ -72,8 +72,10 @@ class MadeRuns:
         return self.client.post(self.client.jobs(), job)
 
     def set_status(self, name: str, status: Status) -> dict[str, Any]:
-        """Writes the status of a Job that no controller touches."""
+        """Writes the status of a Job that no controller touches; the time of its start stays once it has one."""
         path = f"{self.client.jobs(name)}/status"
+        began = (self.client.get(path).get("status") or {}).get("startTime")
+        status = status | ({"startTime": began} if began else {})
         return self.client.patch(path, {"status": status}, fieldManager="kube-controller-manager")
 
     def start(self, name: str, *, ready: int = 1, **more: Any) -> None:

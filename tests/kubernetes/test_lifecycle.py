@@ -1,0 +1,411 @@
+"""Stopping runs and going on, on a real cluster: cancel, suspend, resume, retry, wait and watch."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from made_runs import PLATFORM, MadeRuns, lorajob, made, now
+
+from calling import Call
+from lorajob import manifest, retrying
+from lorajob.cluster import NotFound
+from lorajob.following import TimedOutError, follow
+from lorajob.manifest import DataFile
+from lorajob_runtime import spec as specs
+from lorajob_runtime.pod import CANCELLED_ANNOTATION
+
+__all__ = ["lorajob", "made"]
+
+Wait = Callable[..., Any]
+
+
+def phase(lorajob: Call, name: str) -> str:
+    return str(json.loads(lorajob("status", name, "-o", "json").out)["phase"])
+
+
+def uid(made: MadeRuns, name: str) -> str:
+    return str(made.client.get(made.client.jobs(name))["metadata"]["uid"])
+
+
+# Suspend and resume
+
+
+def test_a_running_run_is_suspended_and_resumed(made: MadeRuns, lorajob: Call, wait_until: Wait) -> None:
+    made.live("first")
+    wait_until(lambda: phase(lorajob, "first") == "Preparing", what="the pod")
+
+    suspended = lorajob("suspend", "first")
+    wait_until(lambda: not made.client.get(made.client.pods())["items"], what="the end of its pod")
+    then = phase(lorajob, "first")
+    resumed = lorajob("resume", "first")
+    wait_until(lambda: phase(lorajob, "first") == "Preparing", what="the next pod")
+
+    assert (suspended.code, then, resumed.code) == (0, "Suspended", 0)
+    assert suspended.out == ("run first suspended: `lorajob resume first` goes on from the checkpoint it saves now\n")
+    conditions = made.client.get(made.client.jobs("first"))["status"]["conditions"]
+    assert [(each["type"], each["status"]) for each in conditions] == [("Suspended", "False")]
+
+
+def test_what_is_so_already_is_said_and_is_no_error(made: MadeRuns, lorajob: Call) -> None:
+    made.run("sleeping", suspend=True)
+    made.run("awake")
+    made.run("done")
+    made.succeed("done")
+
+    assert lorajob("suspend", "sleeping").out == "run sleeping is suspended already\n"
+    assert lorajob("resume", "awake").out == "run awake is not suspended: it is Pending\n"
+    assert lorajob("cancel", "done").out == "run done has already succeeded\n"
+    assert [lorajob("suspend", "sleeping").code, lorajob("resume", "awake").code, lorajob("cancel", "done").code] == [
+        0,
+        0,
+        0,
+    ]
+
+
+def test_a_run_that_has_ended_is_neither_suspended_nor_resumed(made: MadeRuns, lorajob: Call) -> None:
+    made.run("broken")
+    made.fail("broken", "BackoffLimitExceeded")
+
+    for verb, participle in (("suspend", "suspended"), ("resume", "resumed")):
+        outcome = lorajob(verb, "broken")
+        assert outcome.code == 2
+        assert outcome.err == (
+            f"lorajob: error: run broken has failed: it can't be {participle}\n"
+            "hint: `lorajob retry broken` starts it again\n"
+        )
+
+
+def test_a_run_of_a_queue_is_not_suspended_by_hand(made: MadeRuns, lorajob: Call) -> None:
+    job = made.run("queued", suspend=True)
+    labels = {"kueue.x-k8s.io/queue-name": "team-a"}
+    made.client.patch(made.client.jobs("queued"), {"metadata": {"labels": labels}})
+
+    outcome = lorajob("resume", "queued")
+
+    assert outcome.code == 2
+    assert "queue team-a, which alone decides when it runs" in outcome.err
+    assert made.client.get(made.client.jobs("queued"))["spec"]["suspend"] is job["spec"]["suspend"]
+
+
+# Cancel
+
+
+def test_a_cancelled_run_stops_and_keeps_its_record(made: MadeRuns, lorajob: Call, wait_until: Wait) -> None:
+    made.live("first")
+    wait_until(lambda: phase(lorajob, "first") == "Preparing", what="the pod")
+
+    cancelled, again = lorajob("cancel", "first"), lorajob("cancel", "first")
+    wait_until(lambda: not made.client.get(made.client.pods())["items"], what="the end of its pod")
+
+    job = made.client.get(made.client.jobs("first"))
+    assert (cancelled.code, again.code, again.out) == (0, 0, "run first has already been cancelled\n")
+    assert job["spec"]["suspend"] is True
+    assert CANCELLED_ANNOTATION in job["metadata"]["annotations"]
+    assert phase(lorajob, "first") == "Cancelled"
+    assert lorajob("resume", "first").code == 2
+
+
+def test_one_run_that_is_not_there_does_not_keep_the_others_from_being_cancelled(made: MadeRuns, lorajob: Call) -> None:
+    made.run("first")
+    made.run("second")
+
+    outcome = lorajob("cancel", "first", "absent", "second")
+
+    assert outcome.code == 102
+    assert f"there is no run absent in namespace {made.client.namespace}" in outcome.err
+    assert [phase(lorajob, name) for name in ("first", "second")] == ["Cancelled", "Cancelled"]
+
+
+def test_a_dry_run_changes_nothing(made: MadeRuns, lorajob: Call) -> None:
+    before = made.run("first")
+
+    outcomes = [lorajob(verb, "first", "--dry-run") for verb in ("suspend", "cancel")]
+
+    assert [outcome.code for outcome in outcomes] == [0, 0]
+    assert all("(dry run: nothing was changed)" in outcome.out for outcome in outcomes)
+    after = made.client.get(made.client.jobs("first"))
+    assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+
+
+def test_a_job_that_is_no_run_is_left_alone(made: MadeRuns, lorajob: Call) -> None:
+    made.run("other")
+    labels = {"app.kubernetes.io/managed-by": "someone"}
+    made.client.patch(made.client.jobs("other"), {"metadata": {"labels": labels}})
+
+    outcome = lorajob("cancel", "other")
+
+    assert outcome.code == 102
+    assert "is no run of lorajob" in outcome.err
+
+
+# Retry
+
+
+@pytest.fixture
+def failed_run(made: MadeRuns, lorajob: Call, wait_until: Wait) -> str:
+    """A run of two nodes with a dataset whose Job has failed, with everything that it owns."""
+    spec = specs.parse({"name": "first", "resources": {"nodes": 2, "retries": 0}})
+    data = DataFile(name="rows.json", content=b'[{"instruction": "a", "output": "b"}]')
+    built = manifest.build(spec, PLATFORM, namespace=made.client.namespace, version="0.1.0", data=data)
+    built.job["spec"]["managedBy"] = "lorajob.dev/tests"
+    job = made.client.post(made.client.jobs(), built.job)
+    for each in built.owned:
+        path = {"Service": made.client.services, "ConfigMap": made.client.config_maps}[each["kind"]]()
+        made.client.post(path, manifest.owned_by(each, job))
+    made.fail("first", "BackoffLimitExceeded")
+    return "first"
+
+
+def test_a_retried_run_is_a_new_job_of_the_same_spec_that_owns_what_the_old_one_did(
+    failed_run: str, made: MadeRuns, lorajob: Call, wait_until: Wait
+) -> None:
+    before = made.client.get(made.client.jobs(failed_run))
+    rows = made.client.get(made.client.config_maps("first-data"))["binaryData"]
+
+    outcome = lorajob("retry", failed_run)
+
+    assert outcome.err == ""
+    assert outcome.code == 0
+    after = made.client.get(made.client.jobs(failed_run))
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    assert manifest.spec_of(after) == manifest.spec_of(before)
+    owned = [made.client.get(made.client.config_maps("first-data")), made.client.get(made.client.services("first"))]
+    assert [each["metadata"]["ownerReferences"][0]["uid"] for each in owned] == [after["metadata"]["uid"]] * 2
+    assert owned[0]["binaryData"] == rows
+    with pytest.raises(NotFound):
+        made.client.get(made.client.config_maps("first-retry"))
+    assert phase(lorajob, failed_run) == "Pending"
+
+
+def test_a_retry_may_change_what_leaves_the_result_as_it_is(failed_run: str, made: MadeRuns, lorajob: Call) -> None:
+    outcome = lorajob("retry", failed_run, "--set", "resources.timeout=48h", "--set", "resources.retries=5")
+
+    assert outcome.code == 0
+    job = made.client.get(made.client.jobs(failed_run))
+    assert job["spec"]["activeDeadlineSeconds"] == 48 * 3600
+    assert manifest.spec_of(job).resources.retries == 5
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("train.learningRate=0.1", "train.learningRate can't change when a run goes on from its checkpoint"),
+        ("name=second", "name can't change"),
+        ("storage.uri=s3://other/place", "storage.uri can't change"),
+        ("resources.gpus=many", "resources.gpus is 'many': it must be a whole number"),
+        ("resources.gpu=2", "unknown field resources.gpu: did you mean gpus?"),
+        ("resources", "it must be FIELD=VALUE"),
+    ],
+)
+def test_a_retry_refuses_what_would_make_it_another_run(
+    setting: str, said: str, failed_run: str, made: MadeRuns, lorajob: Call
+) -> None:
+    before = uid(made, failed_run)
+
+    outcome = lorajob("retry", failed_run, "--set", setting)
+
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert uid(made, failed_run) == before
+
+
+def test_only_a_run_that_failed_or_was_cancelled_is_retried(made: MadeRuns, lorajob: Call) -> None:
+    made.run("running")
+    made.start("running")
+    made.run("done")
+    made.succeed("done")
+    made.run("sleeping", suspend=True)
+
+    outcomes = {name: lorajob("retry", name) for name in ("running", "done", "sleeping")}
+
+    assert {outcome.code for outcome in outcomes.values()} == {2}
+    assert "`lorajob cancel running` stops it first" in outcomes["running"].err
+    assert "its adapter is there" in outcomes["done"].err
+    assert "`lorajob resume sleeping`" in outcomes["sleeping"].err
+
+
+def test_a_dry_run_of_a_retry_changes_nothing(failed_run: str, made: MadeRuns, lorajob: Call) -> None:
+    before = made.client.get(made.client.jobs(failed_run))
+
+    outcome = lorajob("retry", failed_run, "--dry-run")
+
+    assert outcome.code == 0
+    assert made.client.get(made.client.jobs(failed_run)) == before
+
+
+def test_a_run_whose_dataset_is_gone_is_not_deleted(failed_run: str, made: MadeRuns, lorajob: Call) -> None:
+    made.client.delete(made.client.config_maps("first-data"))
+
+    outcome = lorajob("retry", failed_run)
+
+    assert outcome.code == 2
+    assert "the dataset of run first is gone" in outcome.err
+    assert phase(lorajob, failed_run) == "Failed"
+
+
+STEPS = ("post", "patch", "delete")
+
+
+class Cut(BaseException):
+    """Stands in for the end of a process at any moment."""
+
+
+@pytest.mark.parametrize("after", range(9))
+def test_a_retry_that_was_cut_off_anywhere_is_taken_up_by_the_same_command(
+    after: int, failed_run: str, made: MadeRuns, lorajob: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = uid(made, failed_run)
+    changed = iter(range(after))
+    for step in STEPS:
+        _cut_after(made, step, changed, monkeypatch)
+
+    with pytest.raises(Cut):
+        retrying.retry(made.client, failed_run, build=made.built)
+    monkeypatch.undo()
+    retrying.retry(made.client, failed_run, build=made.built)
+
+    job = made.client.get(made.client.jobs(failed_run))
+    owners = [
+        made.client.get(path)["metadata"]["ownerReferences"][0]["uid"]
+        for path in (made.client.config_maps("first-data"), made.client.services("first"))
+    ]
+    assert job["metadata"]["uid"] != before
+    assert owners == [job["metadata"]["uid"]] * 2
+    assert "deletionTimestamp" not in job["metadata"]
+    with pytest.raises(NotFound):
+        made.client.get(made.client.config_maps("first-retry"))
+
+
+def _cut_after(made: MadeRuns, step: str, changed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = getattr(made.client, step)
+
+    def cut(*arguments: Any, **query: Any) -> Any:
+        if query.get("dryRun") is None and next(changed, None) is None:
+            raise Cut
+        return real(*arguments, **query)
+
+    monkeypatch.setattr(made.client, step, cut)
+
+
+def test_a_cancelled_run_is_retried(made: MadeRuns, lorajob: Call, wait_until: Wait) -> None:
+    made.live("first")
+    wait_until(lambda: phase(lorajob, "first") == "Preparing", what="the pod")
+    before = uid(made, "first")
+    lorajob("cancel", "first")
+
+    outcome = lorajob("retry", "first")
+
+    assert outcome.code == 0
+    assert uid(made, "first") != before
+    job = made.client.get(made.client.jobs("first"))
+    assert job["spec"]["suspend"] is False
+    assert CANCELLED_ANNOTATION not in job["metadata"].get("annotations", {})
+
+
+# Wait and watch
+
+
+def test_wait_ends_with_the_code_of_what_happened(made: MadeRuns, lorajob: Call) -> None:
+    for name in ("done", "broken", "stopped"):
+        made.run(name)
+    made.succeed("done")
+    made.fail("broken", "BackoffLimitExceeded")
+    lorajob("cancel", "stopped")
+
+    assert lorajob("wait", "done").code == 0
+    assert lorajob("wait", "broken").code == 100
+    assert lorajob("wait", "stopped").code == 103
+    assert lorajob("wait", "done", "broken", "stopped").code == 100
+    assert lorajob("wait", "absent").code == 102
+
+
+def test_wait_ends_when_its_time_is_over_and_says_so(made: MadeRuns, lorajob: Call) -> None:
+    made.run("first")
+
+    outcome = lorajob("wait", "first", "--timeout", "1s")
+
+    assert outcome.code == 124
+    assert "run first has not ended within 1s: it is Pending" in outcome.err
+
+
+def test_wait_sees_the_end_of_a_real_run_at_once(made: MadeRuns, lorajob: Call) -> None:
+    made.run("first")
+    made.start("first")
+    ended: list[float] = []
+
+    def end() -> None:
+        made.succeed("first")
+        ended.append(time.monotonic())
+
+    timer = threading.Timer(1, end)
+    timer.start()
+    outcome = lorajob("wait", "first", "--timeout", "60s")
+    waited = time.monotonic() - ended[0]
+    timer.join()
+
+    assert outcome.code == 0
+    assert outcome.out == "run first: Succeeded\nadapter: s3://models/lora/first/adapter\n"
+    assert waited < 2
+
+
+def test_following_tells_every_change_once_until_the_end(made: MadeRuns) -> None:
+    job = made.run("first")
+    seen: list[str] = []
+
+    for status in follow(made.client, "first", timeout_seconds=60):
+        seen.append(status.phase)
+        if seen == ["Pending"]:
+            pod = made.pod(job, {"running": {"startedAt": now()}}, phase="Running")
+            made.start("first")
+        elif status.phase == "Preparing" and len(seen) == 2:
+            made.report("first", pod, "train", step=1, total_steps=4)
+        elif status.phase == "Training":
+            made.succeed("first")
+
+    assert seen == ["Pending", "Preparing", "Training", "Succeeded"]
+
+
+def test_following_goes_on_over_a_retry(made: MadeRuns, wait_until: Wait) -> None:
+    job = made.live("first")
+    following = follow(made.client, "first", timeout_seconds=60)
+    next(following)
+    made.client.delete(made.client.jobs("first"), propagationPolicy="Background")
+    wait_until(lambda: not _there(made, "first"), what="the end of the Job")
+    made.run("first")
+    made.succeed("first")
+
+    last = [*following][-1]
+
+    assert (last.phase, last.uid != job["metadata"]["uid"]) == ("Succeeded", True)
+
+
+def _there(made: MadeRuns, name: str) -> bool:
+    try:
+        made.client.get(made.client.jobs(name))
+    except NotFound:
+        return False
+    return True
+
+
+def test_a_run_that_is_deleted_ends_the_following(made: MadeRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorajob.following._REPLACED_WITHIN_SECONDS", 1.0)
+    made.run("first")
+    following = follow(made.client, "first", timeout_seconds=60)
+    next(following)
+
+    made.client.delete(made.client.jobs("first"), propagationPolicy="Background")
+
+    with pytest.raises(NotFound, match="run first was deleted"):
+        next(following)
+
+
+def test_the_limit_of_following_holds(made: MadeRuns) -> None:
+    made.run("first")
+
+    with pytest.raises(TimedOutError, match="has not ended within 1s"):
+        list(follow(made.client, "first", timeout_seconds=1))
