@@ -199,6 +199,15 @@ def test_a_value_that_has_no_default_is_asked_for(cluster: TestCluster, values: 
     assert complaint in done.stderr
 
 
+def test_a_cluster_that_is_too_old_is_refused(cluster: TestCluster) -> None:
+    old = ("--kube-version=1.30.0", "--values=-")
+
+    done = run_helm(cluster, "default", "template", RELEASE, str(CHART), *old, values=NEEDED)
+
+    assert done.returncode != 0
+    assert "chart requires kubeVersion: >=1.31.0-0" in done.stderr
+
+
 def test_helm_finds_nothing_to_complain_of(cluster: TestCluster) -> None:
     given = specs.merge(SMALL, NEEDED)
 

@@ -36,6 +36,10 @@ _KEPT_ON_ITS_NODE = {
 """An autoscaler that tidies up nodes would cost the run what it did since its last checkpoint."""
 
 
+_LONGEST_KEPT_SECONDS = 2**31 - 1
+"""68 years: what fits into the Job's field."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifests:
     """The Job, which is created first, and what it is to own once the server has given it its uid."""
@@ -121,6 +125,7 @@ def _model_label(model: str) -> str:
 
 def _job(spec: RunSpec, platform: Platform, namespace: str, labels: dict[str, str], version: str) -> dict[str, Any]:
     wanted = spec.resources
+    keep_seconds = quantities.seconds(platform.keep_finished, "the platform's keepFinished")
     queue = {} if wanted.queue is None else {QUEUE_LABEL: wanted.queue}
     return {
         "apiVersion": "batch/v1",
@@ -140,7 +145,7 @@ def _job(spec: RunSpec, platform: Platform, namespace: str, labels: dict[str, st
             # one lost pod fails those of all nodes, and each of them counts
             "backoffLimit": wanted.retries * wanted.nodes,
             "activeDeadlineSeconds": run_seconds(spec, platform),
-            "ttlSecondsAfterFinished": quantities.seconds(platform.keep_finished, "the platform's keepFinished"),
+            "ttlSecondsAfterFinished": min(keep_seconds, _LONGEST_KEPT_SECONDS),
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": _failure_policy(),
             "template": {

@@ -29,12 +29,21 @@ def check_limits(spec: RunSpec, platform: Platform) -> None:
             "model.trustRemoteCode is true: this platform does not run code of model repositories",
             hint="take a model that transformers knows, or ask the platform's team (limits.trustRemoteCode)",
         )
-    size_bytes = len(specs.dumps(spec).encode())
+    size_bytes = _size_bytes(spec)
     if size_bytes > pod.SPEC_MAX_BYTES:
         raise UsageError(
             f"the spec has {size_bytes} bytes: at most {pod.SPEC_MAX_BYTES} fit into the Job",
             hint="put long texts, like data.system, into the dataset",
         )
+
+
+def _size_bytes(spec: RunSpec) -> int:
+    try:
+        return len(specs.dumps(spec).encode())
+    except UnicodeEncodeError as error:
+        # an argument of a command line may be any bytes
+        wrong = error.object[max(0, error.start - 20) : error.end]
+        raise UsageError(f"the spec holds {wrong!r}: it must be text in UTF-8") from error
 
 
 def run_seconds(spec: RunSpec, platform: Platform) -> int:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lorajob import quantities
+from lorajob.errors import UsageError
 from lorajob_runtime import catalog
 from lorajob_runtime.spec import RunSpec
 
@@ -65,7 +66,10 @@ def memory_bytes(spec: RunSpec, platform: Platform) -> Fraction:
     The page cache of the weights counts too, but is given back under pressure.
     """
     if spec.resources.memory != "auto":
-        return quantities.amount(spec.resources.memory, "resources.memory")
+        given = quantities.amount(spec.resources.memory, "resources.memory")
+        if given < quantities.MEBIBYTE:
+            raise UsageError(f"resources.memory is {spec.resources.memory!r}, in bytes: it must be a size like 64Gi")
+        return given
     gpus = spec.resources.gpus
     share = quantities.amount(platform.resources.memory_per_gpu, "the platform's resources.memoryPerGpu") * gpus
     entry = catalog.find(spec.model.name)
