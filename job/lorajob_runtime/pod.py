@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 import json
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -123,11 +124,17 @@ def _dumps_within(value: Any, limit_bytes: int, *shortened: str) -> str:
     for name in shortened:
         if _size(value) <= limit_bytes:
             break
-        whole: str = getattr(value, name)
-        cuts = [dataclasses.replace(value, **{name: whole[:kept] + "…" if kept else ""}) for kept in range(len(whole))]
+        cut = functools.partial(_cut, value, name)
         # escapes make JSON longer than its text, so what fits is found by trying
-        value = cuts[max(0, bisect.bisect_right(cuts, limit_bytes, key=_size) - 1)]
+        kept = bisect.bisect_right(range(len(getattr(value, name))), limit_bytes, key=lambda length: _size(cut(length)))
+        value = cut(max(0, kept - 1))
     return _dumps(value)
+
+
+def _cut(value: Any, name: str, length: int) -> Any:
+    """The value with only the first `length` characters of one field."""
+    whole: str = getattr(value, name)
+    return dataclasses.replace(value, **{name: whole[:length] + "…" if length else ""})
 
 
 def _size(value: Any) -> int:

@@ -9,7 +9,7 @@ import difflib
 import functools
 import tomllib
 from dataclasses import dataclass, field
-from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 from lorajob_runtime.exits import ModelError
@@ -47,9 +47,9 @@ class ModelEntry:
 def entries() -> dict[str, ModelEntry]:
     """Every entry by name, smallest model first."""
     found = []
-    for file in resources.files(__package__).iterdir():
-        if file.name.endswith(".toml"):
-            found.append(ModelEntry(name=file.name.removesuffix(".toml"), **tomllib.loads(file.read_text("utf-8"))))
+    # importlib.resources would do too, and takes ten milliseconds to load: a tenth of a submit
+    for file in Path(__file__).parent.glob("*.toml"):
+        found.append(ModelEntry(name=file.name.removesuffix(".toml"), **tomllib.loads(file.read_text("utf-8"))))
     return {entry.name: entry for entry in sorted(found, key=lambda entry: entry.parameters)}
 
 

@@ -1,0 +1,131 @@
+"""The connection between the supervisors of a run's nodes, over real sockets."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pytest
+
+from lorajob_runtime import link
+from lorajob_runtime.exits import DataError, PeerError
+from lorajob_runtime.link import Follower, Leader
+from lorajob_runtime.pod import LastWords
+from waiting import wait_until
+
+DONE = LastWords(exit_code=0, failure="succeeded", message="done")
+
+
+@pytest.fixture
+def leader() -> Iterator[Leader]:
+    leader = Leader("zhenhuan", nodes=3, host="127.0.0.1", port=0)
+    yield leader
+    leader.end(DONE)
+
+
+@pytest.fixture
+def join(leader: Leader) -> Iterator[Callable[[int], Follower]]:
+    joined: list[Follower] = []
+
+    def call(node: int) -> Follower:
+        port = leader.port
+        follower = link.join("zhenhuan", node=node, host="127.0.0.1", port=port, patience_seconds=5, tick=lambda: None)
+        joined.append(follower)
+        return follower
+
+    yield call
+    for follower in joined:
+        follower.close()
+
+
+def test_training_begins_when_every_node_is_ready(leader: Leader, join: Callable[[int], Follower]) -> None:
+    followers = [join(1), join(2)]
+    gathered = threading.Thread(target=lambda: leader.gather(patience_seconds=20), daemon=True)
+    gathered.start()
+    followers[0].ready()
+    assert gathered.is_alive()
+    followers[1].ready()
+    gathered.join(10)
+    assert not gathered.is_alive()
+
+    leader.begin(4)
+
+    for follower in followers:
+        assert wait_until(follower.take_start, what="the start") == 4
+        assert follower.take_start() is None
+    assert leader.lost() is None
+
+
+def test_a_node_that_goes_away_is_lost_and_another_may_take_its_place(
+    leader: Leader, join: Callable[[int], Follower]
+) -> None:
+    first, other = join(1), join(2)
+    first.ready()
+    other.ready()
+    leader.gather(patience_seconds=10)
+
+    first.close()
+
+    lost = wait_until(leader.lost, what="the loss")
+    assert isinstance(lost, PeerError)
+    assert "node 1" in lost.message
+    join(1).ready()
+    leader.gather(patience_seconds=10)
+    assert leader.lost() is None
+
+
+def test_a_nodes_own_fault_ends_the_run_when_it_is_final_and_else_waits_for_the_node(
+    leader: Leader, join: Callable[[int], Follower]
+) -> None:
+    first, other = join(1), join(2)
+    first.ended(LastWords(exit_code=11, failure="data", message="no rows", hint="look"))
+    error = wait_until(leader.lost, what="the cause")
+    assert isinstance(error, DataError)
+    assert error.message == "node 1: no rows"
+
+    first.ended(LastWords(exit_code=1, failure="unexpected", message="a fault"))
+    other.ready()
+
+    assert isinstance(wait_until(lambda: isinstance(leader.lost(), PeerError) and leader.lost()), PeerError)
+
+
+def test_every_node_hears_how_the_run_ended(leader: Leader, join: Callable[[int], Follower]) -> None:
+    followers = [join(1), join(2)]
+    followers[0].ready()
+    followers[1].ready()
+    leader.gather(patience_seconds=10)
+
+    leader.end(DONE)
+
+    for follower in followers:
+        assert wait_until(lambda follower=follower: follower.end, what="the end") == DONE
+        assert not follower.is_lost
+
+
+def test_a_leader_that_vanishes_is_noticed(join: Callable[[int], Follower], leader: Leader) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        follower = link.join("zhenhuan", node=1, host="127.0.0.1", port=port, patience_seconds=5, tick=lambda: None)
+        client, _ = server.accept()
+        client.close()
+
+        wait_until(lambda: follower.is_lost, what="the loss")
+        follower.close()
+
+
+def test_a_stranger_on_the_port_is_sent_away(leader: Leader) -> None:
+    for hello in (b"GET / HTTP/1.1\r\n", b'{"run": "other", "node": 1}\n', b'{"run": "zhenhuan", "node": 3}\n'):
+        with closing(socket.create_connection(("127.0.0.1", leader.port), timeout=10)) as stranger:
+            stranger.sendall(hello)
+            assert stranger.recv(100) == b""
+    with pytest.raises(PeerError, match=r"node 1, 2 of 3"):
+        leader.gather(patience_seconds=0.1)
+
+
+def test_a_leader_that_does_not_come_is_not_waited_for_without_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(PeerError, match="did not answer"):
+        link.join("zhenhuan", node=1, host="127.0.0.1", port=port, patience_seconds=0, tick=lambda: None)

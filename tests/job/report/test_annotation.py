@@ -1,0 +1,108 @@
+"""When the progress annotation is patched, and with what."""
+
+from __future__ import annotations
+
+import pytest
+
+from lorajob_runtime import pod
+from lorajob_runtime.apiserver import RefusedError
+from lorajob_runtime.events import Event
+from lorajob_runtime.pod import Progress
+from lorajob_runtime.report.annotation import ProgressAnnotation
+
+
+class Job:
+    """A Job's annotation and a clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.patches: list[Progress] = []
+        self.error: OSError | None = None
+
+    def patch(self, text: str) -> None:
+        if self.error is not None:
+            raise self.error
+        progress = pod.read_progress(text)
+        assert progress is not None
+        self.patches.append(progress)
+
+    def event(self, kind: str, **values: object) -> Event:
+        return {"event": kind, "time": self.now, **values}
+
+    def step(self, number: int) -> Event:
+        return self.event("step", step=number, total_steps=10, epoch=number / 10, loss=2.0, tokens_per_second=50.0)
+
+
+@pytest.fixture
+def job() -> Job:
+    return Job()
+
+
+@pytest.fixture
+def sink(job: Job) -> ProgressAnnotation:
+    return ProgressAnnotation("run-0-abcde", job.patch, logging_steps=1, clock=lambda: job.now)
+
+
+def test_a_new_phase_is_told_at_once_and_steps_every_fifteen_seconds(job: Job, sink: ProgressAnnotation) -> None:
+    sink.handle(job.event("report", name="attempt", number=2, where="run-0-abcde"))
+    sink.handle(job.event("phase", name="train"))
+    for number in (1, 2, 3):
+        job.now += 4
+        sink.handle(job.step(number))
+    assert [(each.phase, each.step) for each in job.patches[-1:]] == [("train", 0)]
+
+    job.now += 4
+    sink.idle()
+
+    latest = job.patches[-1]
+    assert (latest.step, latest.total_steps, latest.loss, latest.attempt) == (3, 10, 2.0, 2)
+    assert latest.seconds_left == pytest.approx(28)
+    assert latest.pod == "run-0-abcde"
+
+
+def test_the_end_is_told_at_once_with_class_and_hint_and_the_last_loss(job: Job, sink: ProgressAnnotation) -> None:
+    sink.handle(job.event("phase", name="train"))
+    sink.handle(job.step(4))
+    sink.handle(job.event("report", name="stored", step=4))
+    sink.handle(job.event("end", exit_code=15, **{"class": "diverged"}, message="loss is nan", hint="lower it"))
+
+    latest = job.patches[-1]
+    assert (latest.phase, latest.exit_code, latest.failure) == ("end", 15, "diverged")
+    assert (latest.message, latest.hint, latest.loss, latest.checkpoint) == ("loss is nan", "lower it", 2.0, 4)
+
+
+def test_what_an_earlier_start_logged_counts_but_is_not_told_again(job: Job, sink: ProgressAnnotation) -> None:
+    job.now -= 100
+    old = [job.event("phase", name="train"), job.step(5)]
+    old.append(job.event("end", exit_code=22, **{"class": "stalled"}, message="", hint=""))
+    job.now += 100
+    for event in old:
+        sink.handle(event)
+    assert job.patches == []
+
+    sink.handle(job.event("phase", name="fetch"))
+
+    assert [(each.phase, each.step, each.failure) for each in job.patches] == [("fetch", 5, None)]
+
+
+def test_a_download_says_how_far_it_is(job: Job, sink: ProgressAnnotation) -> None:
+    sink.handle(job.event("phase", name="fetch"))
+    sink.handle(job.event("report", name="notice", message="downloading 3 of 16 GB"))
+    job.now += 20
+    sink.idle()
+
+    assert job.patches[-1].note == "downloading 3 of 16 GB"
+
+
+def test_an_api_server_that_is_away_is_tried_again_and_one_that_refuses_is_not(
+    job: Job, sink: ProgressAnnotation
+) -> None:
+    job.error = OSError("connection refused")
+    sink.handle(job.event("phase", name="data"))
+    job.error, job.now = None, job.now + 15
+    sink.idle()
+    assert [each.phase for each in job.patches] == ["data"]
+
+    job.error = RefusedError("may not")
+    with pytest.raises(RefusedError):
+        sink.handle(job.event("phase", name="train"))
