@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorajob.manifest import DATA_MAX_BYTES, DataFile
 from lorajob_runtime.data.forms import LOOKED_AT, detect
@@ -20,14 +20,15 @@ from lorajob_runtime.data.select import select
 from lorajob_runtime.exits import DataError
 from lorajob_runtime.pod import CACHE_FOLDER
 from lorajob_runtime.spec import DataSpec
-from lorajob_runtime.store import Store, is_s3
+
+if TYPE_CHECKING:
+    from lorajob_runtime.store import Store
 
 DATA_PREFIX = ".data"
 """Below the storage address, where no run can be named so: `.data/<sha256>/<file>` is shared by all runs."""
 
 LOOK_BYTES = 64 << 20
 """Files up to this size are read through before anything is created; of larger ones only that they can be read."""
-
 
 _STEM_LENGTH = 100
 
@@ -75,7 +76,7 @@ def plain_name(path: Path) -> str:
 
 def is_local(data: DataSpec) -> bool:
     """Whether a spec names a file on this machine: not one in storage, nor one in the cluster's cache."""
-    if data.source is None or is_s3(data.source):
+    if data.source is None or data.source.startswith("s3://"):
         return False
     return not data.source.startswith(f"{CACHE_FOLDER}/") or Path(data.source).exists()
 

@@ -1,22 +1,20 @@
-"""Spec files: YAML 1.2 read with care, since they may come from anyone, and written so that they read back the same."""
+"""Spec files: YAML 1.2 read with care, since they may come from anyone, and written so that they read back the same.
+
+JSON is YAML, and is read as JSON where it may come from a program: a YAML parser takes longer to load than a request.
+"""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
-
 from lorajob.errors import UsageError
 
 MAX_SIZE_BYTES = 1 << 20
-MAX_DEPTH = 20
+_MAX_DEPTH = 20
+"""Of what is read as JSON; deeper ones are for the YAML reader to refuse."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,92 +43,66 @@ def load(path: Path) -> SpecFile:
         raise UsageError(f"{path} is not UTF-8 text") from error
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}") from error
-    return loads(text, str(path))
+    return _from_yaml(text, str(path))
 
 
 def loads(text: str, path: str) -> SpecFile:
-    """The fields in a YAML text; `path` is its name in errors. An empty text has none."""
+    """The fields in a text that a program may have written as JSON, which then has no lines; an empty text has none.
+
+    `path` is its name in errors.
+    """
     try:
-        _check_shape(text, path)
-        value = _yaml().load(text)
-        node = _yaml().compose(text)
-    except MarkedYAMLError as error:
-        raise UsageError(f"{_place(path, error)}: {_problem(error)}") from error
-    except (YAMLError, ValueError) as error:
-        raise UsageError(f"{path} is not YAML: {error}") from error
-    if value is None:
-        return SpecFile(path=path, values={})
-    if not isinstance(value, dict):
-        raise UsageError(f"{path}:1: a spec is a mapping of fields, like `train: {{epochs: 3}}`, not {_kind(value)}")
-    return SpecFile(path=path, values=value, lines=dict(_lines(node)))
+        value = _from_json(text)
+    except ValueError:
+        return _from_yaml(text, path)
+    return SpecFile(path=path, values=value) if isinstance(value, dict) else _from_yaml(text, path)
 
 
 def scalar(text: str) -> Any:
     """The value of a flag or of `--set`, read as in a file: `1e-4`, `5:50`, `[q_proj, v_proj]`, `null`."""
     try:
-        _check_shape(text, "value")
-        return _yaml().load(text)
-    except (YAMLError, ValueError) as error:
-        problem = _problem(error) if isinstance(error, MarkedYAMLError) else str(error)
-        raise UsageError(f"{text!r} is not a YAML value: {problem}") from error
+        return _from_json(text)
+    except ValueError:
+        from lorajob import yamltext
+
+        return yamltext.scalar(text)
 
 
 def dumps(value: dict[str, Any]) -> str:
     """A mapping as YAML in the order of its keys; whole numbers are written without a point."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.allow_unicode = True
-    yaml.width = 4096
-    stream = io.StringIO()
-    yaml.dump(_plain(value), stream)
-    return stream.getvalue()
+    from lorajob import yamltext
+
+    return yamltext.dumps(value)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _from_yaml(text: str, path: str) -> SpecFile:
+    from lorajob import yamltext
+
+    values, lines = yamltext.mapping(text, path)
+    return SpecFile(path=path, values=values, lines=lines)
 
 
-def _yaml() -> YAML:
-    return YAML(typ="safe", pure=True)
+def _from_json(text: str) -> Any:
+    """The value of a JSON text that YAML reads as the same. Raises ValueError for any other."""
+
+    def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            raise ValueError("a key twice")
+        return value
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is no number in JSON")
+
+    # deeper than any spec, and not so deep that reading it could be a danger
+    if text.count("[") + text.count("{") > 1000:
+        raise ValueError("too many brackets")
+    value = json.loads(text, object_pairs_hook=without_twins, parse_constant=refuse)
+    if _depth(value) > _MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    return value
 
 
-def _check_shape(text: str, path: str) -> None:
-    """Refuses what could grow without bound when it is read: aliases of aliases, and nesting without end."""
-    depth = 0
-    for event in _yaml().parse(text):
-        if isinstance(event, AliasEvent):
-            raise UsageError(f"{path}:{event.start_mark.line + 1}: *{event.anchor} is an alias: write the value out")
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise UsageError(f"{path}:{event.start_mark.line + 1}: nested deeper than {MAX_DEPTH} levels")
-
-
-def _lines(node: Node, prefix: str = "") -> Iterator[tuple[str, int]]:
-    if not isinstance(node, MappingNode):
-        return
-    for key, value in node.value:
-        if isinstance(key, ScalarNode):
-            path = f"{prefix}{key.value}"
-            yield path, key.start_mark.line + 1
-            yield from _lines(value, path + ".")
-
-
-def _place(path: str, error: MarkedYAMLError) -> str:
-    mark = error.problem_mark or error.context_mark
-    return f"{path}:{mark.line + 1}" if mark is not None else path
-
-
-def _problem(error: MarkedYAMLError) -> str:
-    problem = " ".join(str(error.problem or error.context).split())
-    if "'\\t'" in problem:
-        return "a tab: YAML is indented with spaces"
-    return problem.partition(" with value")[0] if problem.startswith("found duplicate key") else problem
-
-
-def _kind(value: object) -> str:
-    return "a list" if isinstance(value, list) else f"the text {value!r:.40}" if isinstance(value, str) else repr(value)
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(_depth, inner), default=0)

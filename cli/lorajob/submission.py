@@ -14,7 +14,6 @@ from lorajob.errors import UsageError
 from lorajob.manifest import DataFile, Manifests
 from lorajob.platform import Platform
 from lorajob.shipping import DATA_PREFIX, LocalData
-from lorajob.store import connect_store
 from lorajob_runtime import __version__
 from lorajob_runtime import spec as specs
 from lorajob_runtime.pod import CACHE_FOLDER
@@ -84,6 +83,8 @@ def upload(prepared: Prepared, cluster: Cluster) -> bool:
     name = prepared.spec.run_name
     if exists(cluster, name):
         raise taken(name, cluster.namespace)
+    from lorajob.store import connect_store  # small data does without storage
+
     store = connect_store(prepared.storage_uri, DATA_PREFIX, prepared.platform, cluster)
     if shipping.is_sent(prepared.local, store):
         return False

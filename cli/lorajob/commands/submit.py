@@ -11,14 +11,13 @@ from typing import Any
 
 import click
 
-from lorajob import display, flags, following, live, output, platform, preview, quantities, resolve, runs, submission
-from lorajob import status as statuses
+from lorajob import flags, platform, preview, resolve, submission
 from lorajob.cluster import Cluster
 from lorajob.cluster_options import cluster_options, connect_from
 from lorajob.command import Command
 from lorajob.errors import USAGE
 from lorajob.preview import Preview
-from lorajob.status import RunStatus
+from lorajob.quantities import seconds
 from lorajob.submission import Prepared
 from lorajob_runtime.exits import SUCCEEDED
 
@@ -90,7 +89,7 @@ def command(
     Prints the plan, then creates a Job that downloads the weights, trains, and brings every checkpoint and the adapter
     to storage. What no flag says comes from ./lorajob.yaml, then from the platform, then from the model's recipe.
     """
-    limit = quantities.seconds(wait_timeout, "--wait-timeout") if wait_timeout else None
+    limit = seconds(wait_timeout, "--wait-timeout") if wait_timeout else None
     with connect_from(params) as cluster:
         loaded = platform.load(cluster, platform_file)
         resolved = resolve.resolve(files, flags.given(context), settings, defaults=loaded.platform.defaults)
@@ -107,15 +106,14 @@ def command(
         if submission.upload(prepared, cluster):
             click.echo(f"uploaded {prepared.data_address}", err=True)
         job = submission.create(cluster, prepared.manifests)[0]
-        status = statuses.from_job(job, runs.now())
-        if not (wait or watch):
-            _print_run(status, output_form, _target(params))
-            return SUCCEEDED.code
-        live.say(f"run {status.name} submitted; Ctrl-C leaves it alone")
-        if watch:
-            form = "json" if output_form == "json" else "table"
-            return live.watch(cluster, status.name, form=form, timeout_seconds=limit)
-        return _wait(cluster, status.name, limit, output_form)
+        if wait or watch:
+            return _wait(cluster, prepared.spec.run_name, limit, is_shown=watch, form=output_form)
+    if output_form == "text":
+        for line in next_lines(prepared.spec.run_name, _target(params)):
+            click.echo(line)
+    else:
+        _print_run(job, output_form)
+    return SUCCEEDED.code
 
 
 def _print_plan(prepared: Prepared, cluster: Cluster, source: str, files: Sequence[Path]) -> None:
@@ -154,16 +152,6 @@ def _dry_run(prepared: Prepared, cluster: Cluster, where: str, form: str) -> Non
         click.echo(preview.manifests_text(objects, "json" if form == "json" else "yaml"), nl=False)
 
 
-def _print_run(status: RunStatus, form: str, target: str) -> None:
-    if form == "name":
-        click.echo(status.name)
-    elif form == "text":
-        for line in next_lines(status.name, target):
-            click.echo(line)
-    else:
-        click.echo(output.document(statuses.to_dict(status), form), nl=False)
-
-
 def next_lines(name: str, target: str) -> list[str]:
     """What is printed after a submit: the commands to use next, with the cluster that they are for."""
     return [
@@ -180,17 +168,32 @@ def _target(params: Mapping[str, Any]) -> str:
     return "".join(f" {flag} {shlex.quote(value)}" for flag, value in given if value)
 
 
-def _wait(cluster: Cluster, name: str, limit: int | None, form: str) -> int:
+def _print_run(job: Mapping[str, Any], form: str) -> None:
+    """The run as a program reads it."""
+    if form == "name":
+        click.echo(job["metadata"]["name"])
+        return
+    from lorajob import output, runs, status  # a submit that only creates does without them
+
+    click.echo(output.document(status.to_dict(status.from_job(job, runs.now())), form), nl=False)
+
+
+def _wait(cluster: Cluster, name: str, limit: int | None, *, is_shown: bool, form: str) -> int:
     """Waits for the end of a run. Returns the exit code of how it ended; Ctrl-C leaves the run alone."""
+    from lorajob import display, following, live, output, runs, status
+
+    live.say(f"run {name} submitted; Ctrl-C leaves it alone")
+    if is_shown:
+        return live.watch(cluster, name, form="json" if form == "json" else "table", timeout_seconds=limit)
     try:
-        status = following.wait_for_end(cluster, name, timeout_seconds=limit, say=live.say)
+        ended = following.wait_for_end(cluster, name, timeout_seconds=limit, say=live.say)
     except KeyboardInterrupt:
         live.say(f"detached: run {name} goes on; `lorajob watch {name}` shows it")
         return SUCCEEDED.code
     if form == "name":
-        click.echo(status.name)
+        click.echo(name)
     elif form == "text":
-        output.show([display.line(status, runs.now()), *live.closing_lines(status)])
+        output.show([display.line(ended, runs.now()), *live.closing_lines(ended)])
     else:
-        click.echo(output.document(statuses.to_dict(status), form), nl=False)
-    return following.exit_code_of(status)
+        click.echo(output.document(status.to_dict(ended), form), nl=False)
+    return following.exit_code_of(ended)
