@@ -46,6 +46,10 @@ golden: $(INSTALLED) ## Renew the golden files of the tests and the generated pa
 bench: $(INSTALLED) ## Compare training with the tutorial's recipe; writes nothing, prints a table
 	$(BIN)/python bench/train.py $(ARGS)
 
+.PHONY: bench-cli
+bench-cli: $(INSTALLED) ## Compare the command line with kubectl on the test cluster; prints tables
+	$(BIN)/python bench/cli.py --kubeconfig "$$(PYTHONPATH=tests $(BIN)/python -m cluster up --api-only)" $(ARGS)
+
 .PHONY: lock
 lock: $(INSTALLED) ## Write requirements/ from pyproject.toml, with hashes (UPGRADE=--upgrade for newer versions)
 	tools=(--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
