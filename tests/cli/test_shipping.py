@@ -1,0 +1,161 @@
+"""How a local dataset is looked at before a submit, and how it travels."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lorajob import shipping
+from lorajob.shipping import is_local, look, plain_name
+from lorajob_runtime.exits import DataError
+from lorajob_runtime.spec import DataSpec
+
+ROWS = [{"instruction": "Who are you?", "input": "", "output": f"I am number {number}."} for number in range(20)]
+
+
+def _file(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def _data(path: Path, **changes: Any) -> DataSpec:
+    return DataSpec(source=str(path), **changes)
+
+
+def test_a_good_file_tells_its_rows_and_form(tmp_path: Path) -> None:
+    found = look(_data(_file(tmp_path, "rows.json", json.dumps(ROWS))))
+
+    assert found.rows == 20
+    assert found.verdict is not None
+    assert "alpaca" in found.verdict
+    assert len(found.sha256) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("empty.json", "", "is empty"),
+        ("blank.csv", " \n", "is empty"),
+        ("rows.json", '[{"instruction": "a",\n "output" "b"}]', "line 2 is not JSON"),
+        ("rows.jsonl", '{"input": "a", "output": "b"}\n{"input": }\n', "line 2 is not JSON"),
+        ("rows.json", "[]", "has no rows"),
+        ("rows.json", '[{"colour": "red"}]', "no row has a known form: the first row has the keys colour"),
+        ("rows.json", b"\xff\xfe", "is not UTF-8"),
+        ("rows.csv", b"input,output\n\xff,b\n", "line 2 is not UTF-8"),
+        ("rows.csv", "input,output\n", "has no rows"),
+        ("rows.csv", "input,input\na,b\n", "has the column 'input' twice"),
+        ("rows.parquet", b"PAR1 and no more", "is not Parquet, or not whole"),
+        ("rows.parquet", b"", "is empty"),
+        ("rows.txt", "text", "ends in '.txt': a dataset must be one of .json, .jsonl, .csv, .parquet"),
+    ],
+)
+def test_a_file_that_no_run_could_use_is_refused_here(
+    tmp_path: Path, name: str, content: str | bytes, said: str
+) -> None:
+    with pytest.raises(DataError) as refused:
+        look(_data(_file(tmp_path, name, content)))
+
+    assert said in refused.value.message
+    assert name in refused.value.message or "known form" in said
+
+
+def test_a_file_that_is_not_there_or_a_folder_is_refused(tmp_path: Path) -> None:
+    for path, said in ((tmp_path / "none.json", "no dataset at"), (tmp_path, "is a folder")):
+        with pytest.raises(DataError, match=said):
+            look(_data(path))
+    with pytest.raises(DataError, match="No such file"):
+        look(_data(tmp_path / "none.parquet"))
+
+
+def test_rows_and_columns_that_the_file_does_not_have_are_refused(tmp_path: Path) -> None:
+    path = _file(tmp_path, "rows.json", json.dumps(ROWS))
+
+    with pytest.raises(DataError, match="selects no row: the file has 20"):
+        look(_data(path, rows="30:40"))
+    with pytest.raises(DataError, match="a column that no row has"):
+        look(_data(path, columns={"output": "answer"}))
+
+
+def test_csv_is_looked_at_as_text_with_all_its_rows_counted(tmp_path: Path) -> None:
+    rows = "".join(f'"question {number}","answer, {number}"\n' for number in range(300))
+
+    found = look(_data(_file(tmp_path, "rows.csv", "input,output\n" + rows)))
+
+    assert found.rows == 300
+    assert found.verdict is not None
+    assert "qa" in found.verdict
+
+
+def test_a_file_too_large_to_read_through_is_only_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipping, "LOOK_BYTES", 100)
+
+    found = look(_data(_file(tmp_path, "rows.json", json.dumps(ROWS))))
+
+    assert found.rows is None
+    assert found.packed() is None
+    assert found.address("s3://bucket/lora/") == f"s3://bucket/lora/.data/{found.sha256}/rows.json"
+
+
+def test_a_small_file_is_packed_the_same_way_each_time_and_opens_to_what_it_was(tmp_path: Path) -> None:
+    content = json.dumps(ROWS)
+    found = look(_data(_file(tmp_path, "my rows.json", content)))
+
+    first, second = found.packed(), found.packed()
+
+    assert first is not None
+    assert first == second
+    assert first.name == "my-rows.json.gz"
+    assert gzip.decompress(first.content).decode() == content
+
+
+def test_what_does_not_shrink_is_sent_as_it_is(tmp_path: Path) -> None:
+    found = look(_data(_file(tmp_path, "rows.json", '[{"text":"a"}]')))
+
+    packed = found.packed()
+
+    assert packed is not None
+    assert (packed.name, packed.content) == ("rows.json", b'[{"text":"a"}]')
+
+
+def test_what_does_not_fit_a_config_map_even_compressed_goes_through_storage(tmp_path: Path) -> None:
+    noise = random.Random(1).randbytes(1_200_000).hex()
+    rows = [{"input": noise[start : start + 1000], "output": "b"} for start in range(0, len(noise), 1000)]
+
+    found = look(_data(_file(tmp_path, "rows.json", json.dumps(rows))))
+
+    assert found.rows == 2400
+    assert found.packed() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("rows.json", "rows.json"),
+        ("甄嬛.json", "data.json"),
+        ("甄嬛 v2 (final).JSONL", "v2-final.jsonl"),
+        ("..json.csv", "json.csv"),
+        ("a" * 300 + ".parquet", "a" * 100 + ".parquet"),
+    ],
+)
+def test_a_files_name_becomes_a_plain_key_and_keeps_its_ending(name: str, key: str) -> None:
+    assert plain_name(Path(name)) == key
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (None, False),
+        ("s3://bucket/rows.json", False),
+        ("rows.json", True),
+        ("/data/rows.json", True),
+        ("/cache/datasets/rows.json", False),
+    ],
+)
+def test_only_files_of_this_machine_are_looked_at(source: str | None, expected: bool) -> None:
+    assert is_local(DataSpec(source=source)) is expected
