@@ -125,6 +125,11 @@ class RunFolder:
         """Its existence asks training to stop after the current step, with a checkpoint."""
         return self.work / "stop"
 
+    @property
+    def alive(self) -> Path:
+        """Touched by training where it has nothing to log for a while."""
+        return self.work / "alive"
+
     def cause(self, rank: int) -> Path:
         """Why a training process ended, written by itself."""
         return self.work / f"cause-{rank}.json"

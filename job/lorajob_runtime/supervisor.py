@@ -6,7 +6,9 @@ Training is other processes. What it and the supervisor have to say goes through
 from __future__ import annotations
 
 import dataclasses
+import math
 import socket
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -315,8 +317,15 @@ class Attempt:
                 if training.ended(within_seconds=_HURRY_SECONDS) and (error := training.error()) is not None:
                     raise self._root_cause(error)
                 raise lost
-            if follower.silent_seconds() > self.limits.stall:
+            if min(follower.silent_seconds(), self._seconds_since_heartbeat()) > self.limits.stall:
                 raise StalledError(f"training gave no sign of life for {self.limits.stall:g} s")
+
+    def _seconds_since_heartbeat(self) -> float:
+        """Since training gave a sign of life that is no event."""
+        try:
+            return time.time() - self.folder.alive.stat().st_mtime
+        except OSError:
+            return math.inf
 
     def _publish(self, model: FetchedModel) -> None:
         from lorajob_runtime.publish import publish

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from lorajob_runtime import checkpoint, layout
 from lorajob_runtime.exits import DivergedError, StoppedError
 from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.train import lora, memory, samples, session
+from lorajob_runtime.train import heartbeat, lora, memory, samples, session
 from lorajob_runtime.train.plan import TrainPlan
 from lorajob_runtime.train.samples import SamplePrompts
 from lorajob_runtime.train.session import Session
@@ -42,7 +42,8 @@ def train(plan: TrainPlan, folder: RunFolder, *, clock: Callable[[], float] = ti
 
     Raises StoppedError after a stop request, DivergedError, and what loading raises.
     """
-    run = session.start(plan, folder)
+    with heartbeat.beating(folder):
+        run = session.start(plan, folder)
     prompts = samples.load(folder.data / "samples.json")
     total = run.steps.total_steps
     if run.owes_look:

@@ -11,6 +11,7 @@ import torch
 from accelerate.utils import gather_object
 from transformers import AutoTokenizer
 
+from lorajob_runtime.train import heartbeat
 from lorajob_runtime.train import model as model_module
 from lorajob_runtime.train.session import Session
 
@@ -32,6 +33,7 @@ def load(path: Path) -> SamplePrompts:
 def sample(session: Session, prompts: SamplePrompts, step: int) -> None:
     """Answers every prompt greedily, each rank its part, and reports them in order as `sample` events."""
     mine = prompts.prompts[session.rank :: session.ranks]
+    heartbeat.beat(session.folder)
     with model_module.generating(session.model):
         answers = _answer(session, prompts, mine)
     numbered = [(session.rank + session.ranks * index, answer) for index, answer in enumerate(answers)]

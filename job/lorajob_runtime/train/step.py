@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.exits import DivergedError
-from lorajob_runtime.train import batches, loss, schedule
+from lorajob_runtime.train import batches, heartbeat, loss, schedule
 from lorajob_runtime.train import model as model_module
 from lorajob_runtime.train.session import Session
 
@@ -77,6 +77,7 @@ def evaluate(session: Session, rows: TokenRows) -> float:
     total = torch.zeros(1, dtype=torch.float64, device=session.accelerator.device)
     share = batches.spread(range(len(rows)), rows.lengths, session.ranks)[session.rank]
     for micro_batch in batches.fold(share, rows.lengths, session.decided.token_budget):
+        heartbeat.beat(session.folder)
         total += summed_loss(session, rows, micro_batch)
     _sum_over_ranks(total)
     session.model.train()

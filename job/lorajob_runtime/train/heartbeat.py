@@ -1,0 +1,37 @@
+"""Signs of life where no event is due for a while: loading the model, evaluating, answering samples.
+
+The supervisor ends training that shows none. Steps show it by their events; a hang in one must not be covered up, so
+only loading, which waits for no other process's work, has a thread that says so.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lorajob_runtime.layout import RunFolder
+
+EVERY_SECONDS = 30.0
+
+
+def beat(folder: RunFolder) -> None:
+    """One sign of life. Raises OSError when the run's folder takes no file."""
+    folder.alive.touch()
+
+
+@contextmanager
+def beating(folder: RunFolder, *, every_seconds: float = EVERY_SECONDS) -> Iterator[None]:
+    """Signs of life as long as the block lasts."""
+    ending = threading.Event()
+
+    def keep_on() -> None:
+        while not ending.wait(every_seconds):
+            beat(folder)
+
+    beat(folder)
+    threading.Thread(target=keep_on, name="heartbeat", daemon=True).start()
+    try:
+        yield
+    finally:
+        ending.set()
