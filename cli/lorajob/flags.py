@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 from lorajob.command import LAST_SECTION
 from lorajob.errors import UsageError
 from lorajob.fieldtexts import ABSENT, CLUSTER_ABSENT, CLUSTER_ONLY, CLUSTER_TEXTS, LATER, SECTIONS, TEXTS
-from lorajob_runtime import catalog, fields, spec
+from lorajob_runtime import fields
 from lorajob_runtime.exits import ConfigError
 
 NAMES = {
@@ -79,6 +79,8 @@ class FieldType(click.ParamType[Any]):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         if self.path in ("data.source", "storage.uri", "model.source"):
             return [CompletionItem(incomplete, type="file")]
+        from lorajob_runtime import catalog  # read when a shell asks for the names in it
+
         words = list(catalog.entries()) if self.path == "model.name" else _words(self.expected)
         return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
@@ -131,6 +133,8 @@ settings_option = option(
 def flag_fields(*prefixes: str, cluster: bool = False) -> Iterator[tuple[str, Any, Any]]:
     """The fields that have a flag, of `submit` where `cluster`: (path, type, default)."""
     hidden = LATER if cluster else LATER | CLUSTER_ONLY
+    from lorajob_runtime import spec  # most commands have no field's flag, and making its classes takes a while
+
     for path, expected, default in spec.field_paths():
         if path not in hidden and (not prefixes or path.startswith(prefixes)):
             yield path, expected, default
