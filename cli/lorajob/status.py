@@ -208,7 +208,7 @@ def _reason(view: reasons.View, phase: str, failure: LastWords | None, *, delete
         text = reasons.present(view, phase)
     if deleted:
         text = f"is being deleted; {text}" if text else "is being deleted"
-    return one_line(text, reasons.LONGEST)
+    return one_line(text, reasons.LONGEST) if text else ""
 
 
 def _is_current(meta: Object, state: Object, pods: Sequence[PodStatus] | None, report: Progress | None) -> bool:
@@ -272,7 +272,10 @@ def _asked(spec: Object) -> Object:
 def _value(asked: Object, section: str, field: str) -> str | None:
     group = asked.get(section)
     value = group.get(field) if isinstance(group, dict) else None
-    return one_line(value) if isinstance(value, str) else None
+    if not isinstance(value, str):
+        return None
+    # a list does this thousands of times
+    return value if value.isascii() and value.isprintable() else one_line(value)
 
 
 def _count(asked: Object, field: str) -> int:
