@@ -18,7 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster import lifecycle, places
+import small_models
+from cluster import builder, lifecycle, places
+from fakes.hub_server import HubServer
+from s3_servers import S3Server, seaweedfs
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,41 @@ def api_server() -> Iterator[TestCluster]:
     begin, end = lambda: lifecycle.up_api_only(here), lambda: lifecycle.down_api_only(here)
     with _brought_up(here.root / "api.users", begin, end):
         yield TestCluster(here.api_only.kubeconfig, here.programs / "kubectl", here.api_only.host)
+
+
+@pytest.fixture(scope="session")
+def image(cluster: TestCluster) -> str:
+    """The name of the working tree's image (docker/Dockerfile), in the cluster. LORAJOB_TEST_IMAGE names another one.
+
+    Its user has no package with a model's weights: models come from `hub_on_bridge`.
+    """
+    if given := os.environ.get("LORAJOB_TEST_IMAGE"):
+        return given
+    here = places.default()
+    if cluster.kubeconfig.resolve() != here.full.kubeconfig:
+        pytest.skip(
+            "no image: the cluster is not the project's own, and LORAJOB_TEST_IMAGE names none that it can pull"
+        )
+    return builder.ensure(here, here.full)
+
+
+@pytest.fixture(scope="session")
+def s3_on_bridge(cluster: TestCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server that pods reach too."""
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs-bridge"), host=cluster.host_ip) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def hub_on_bridge(cluster: TestCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
+    """Both model hubs for pods, with the real weights of HuggingFaceTB/SmolLM2-135M-Instruct."""
+    root = tmp_path_factory.mktemp("hub")
+    model, _ = small_models.smollm2()
+    (root / "HuggingFaceTB").mkdir()
+    (root / "HuggingFaceTB" / "SmolLM2-135M-Instruct").symlink_to(model.path)
+    server = HubServer(root, host=cluster.host_ip)
+    yield server
+    server.stop()
 
 
 @contextlib.contextmanager

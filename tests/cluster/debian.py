@@ -16,6 +16,7 @@ PROGRAMS = {
     "ip": "iproute2",
     "openssl": "openssl",
     "buildah": "buildah",
+    "skopeo": "skopeo",
     "debootstrap": "debootstrap",
 }
 NETWORK_PLUGINS = Path("/usr/lib/cni")

@@ -44,8 +44,9 @@ class Asked:
 class HubServer:
     """Speaks ModelScope's and Hugging Face's protocol on one port until it is stopped."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, host: str = "127.0.0.1") -> None:
         self.root = root
+        self.host = host
         self.faults = Faults()
         self.requests: list[str] = []
         self.asked: list[Asked] = []
@@ -56,7 +57,7 @@ class HubServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{self.host}:{self._port}"
 
     def start(self) -> None:
         """Listens, on the same port as before."""
@@ -66,7 +67,7 @@ class HubServer:
             server_hub = hub
 
         ThreadingHTTPServer.allow_reuse_address = True
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
+        self._server = ThreadingHTTPServer((self.host, self._port), Handler)
         self._server.daemon_threads = True
         self._port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()

@@ -1,0 +1,152 @@
+"""The image of a run, built from the working tree on a plain Debian, and brought into the cluster.
+
+A Debian made by debootstrap stands in for the base with CUDA, which needs a registry. All else is docker/Dockerfile as
+users build it. Only layers that the cluster lacks travel: a megabyte when code changed, gigabytes when the locked
+requirements did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cluster import images, layout_server
+from cluster.places import REPOSITORY, Places, State
+from cluster.running import ClusterError, only_one, run, say
+
+BASE = "localhost/debian:bookworm"
+NAME = "localhost/lorajob"
+KEPT = 5
+"""So many images stay in the cluster: test runs of other working trees may use them."""
+
+_CONTEXT = ("docker/Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE", "cli", "job")
+_LOCKS = ("requirements/uv.txt", "requirements/runtime.txt", "requirements/dev.txt")
+_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+def ensure(places: Places, state: State) -> str:
+    """The name of the working tree's image, which is in the cluster when this returns. Raises ClusterError."""
+    with only_one(places.root / "image.lock"), tempfile.TemporaryDirectory() as folder:
+        context = Path(folder)
+        # a copy: whoever edits the tree meanwhile does not change what is built
+        name = f"{NAME}:{_copy_context(context)}"
+        if name in images.names(state):
+            return name
+        begin = time.monotonic()
+        builder = _Builder(places)
+        builder.ensure_base()
+        builder.build(context, name)
+        built = time.monotonic()
+        builder.bring(name, state)
+        say(f"image built in {built - begin:.1f} s and brought to the cluster in {time.monotonic() - built:.1f} s")
+        _forget_old(builder, state, name)
+        return name
+
+
+def _copy_context(folder: Path) -> str:
+    """Copies what the image is made of. Returns a key of its content."""
+    digest = hashlib.sha256()
+    for path in _context_files():
+        copy = folder / path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(REPOSITORY / path, copy)
+        digest.update(f"{path}\n".encode() + hashlib.sha256(copy.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _context_files() -> Iterator[Path]:
+    for top in map(REPOSITORY.joinpath, (*_CONTEXT, *_LOCKS)):
+        files = sorted(top.rglob("*")) if top.is_dir() else [top]
+        for file in files:
+            if file.is_file() and "__pycache__" not in file.parts:
+                yield file.relative_to(REPOSITORY)
+
+
+class _Builder:
+    """buildah, with everything that it keeps in a folder of ours."""
+
+    def __init__(self, places: Places) -> None:
+        self._folder = places.images
+        self._logs = places.images / "logs"
+        self._temporary = places.images / "tmp"
+        self.layout = places.images / "layout"
+        # what it mounts as caches lies below TMPDIR
+        self._environment = {**os.environ, "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(self._temporary)}
+        for each in (self._logs, self._temporary):
+            each.mkdir(parents=True, exist_ok=True)
+
+    def run(self, *arguments: str | Path, log: str | None = None) -> str:
+        """What buildah printed. Raises ClusterError."""
+        storage = ("--root", self._folder / "storage", "--runroot", self._folder / "run", "--storage-driver", "overlay")
+        file = self._logs / f"{log}.log" if log else None
+        return run("buildah", *storage, *arguments, log=file, env=self._environment)
+
+    def images(self) -> list[str]:
+        """Names of the images that were built, newest first."""
+        return self.run("images", "--format", "{{.Name}}:{{.Tag}}").split()
+
+    def ensure_base(self) -> None:
+        """A minimal Debian that trusts whom this machine trusts."""
+        if BASE in self.images():
+            return
+        say("making the base image")
+        root, archive = self._temporary / "debian", self._temporary / "debian.tar"
+        shutil.rmtree(root, ignore_errors=True)
+        run("debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", root)
+        shutil.copy(_CERTIFICATES, root / "etc/ssl/certs/")
+        for left in (*root.glob("var/cache/apt/archives/*.deb"), *root.glob("var/lib/apt/lists/*_*")):
+            left.unlink()
+        with tarfile.open(archive, "w") as tar:
+            tar.add(root, ".")
+        container = self.run("from", "scratch").strip()
+        self.run("add", "--quiet", container, archive, "/")
+        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        self.run("config", "--env", path, "--env", f"SSL_CERT_FILE={_CERTIFICATES}", container)
+        self.run("commit", "--quiet", "--rm", container, BASE)
+        shutil.rmtree(root)
+        archive.unlink()
+
+    def build(self, context: Path, name: str) -> None:
+        """Builds docker/Dockerfile as users do, but for the base."""
+        say(f"building {name}: minutes when the locked requirements changed")
+        version = re.search(r'__version__ = "(.+)"', (context / "job/lorajob_runtime/__init__.py").read_text())
+        arguments = ("--build-arg", f"BASE_IMAGE={BASE}", "--build-arg", f"VERSION={version[1] if version else ''}")
+        file = ("--file", context / "docker/Dockerfile", "--ignorefile", context / ".dockerignore")
+        command = ("build", "--layers", *file, *arguments, "--tag", name)
+        try:
+            self.run(*command, context, log="build-from-cache")
+        except ClusterError as error:
+            # buildah 1.28 cannot mount a stage that it took from its cache
+            if "uv: not found" not in str(error):
+                raise
+            self.run(*command, "--no-cache", context, log="build")
+
+    def bring(self, name: str, state: State) -> None:
+        """Hands the image's new layers to containerd."""
+        tag = name.rpartition(":")[2]
+        stored = f"containers-storage:[overlay@{self._folder}/storage+{self._folder}/run]{name}"
+        # compressing gigabytes, for a copy on the same disk, takes longer than all the rest
+        uncompressed = ("--quiet", "--dest-oci-accept-uncompressed-layers")
+        run("skopeo", "copy", *uncompressed, stored, f"oci:{self.layout}:{tag}", env=self._environment)
+        with layout_server.serve(self.layout) as url, tempfile.TemporaryDirectory() as hosts:
+            host = Path(hosts) / name.partition("/")[0]
+            host.mkdir()
+            (host / "hosts.toml").write_text(f'[host."{url}"]\ncapabilities = ["pull", "resolve"]\n')
+            images.pull(state, name, Path(hosts))
+
+
+def _forget_old(builder: _Builder, state: State, name: str) -> None:
+    old = [image for image in builder.images() if image.startswith(f"{NAME}:") and image != name][KEPT - 1 :]
+    present = images.names(state)
+    images.remove(state, *(image for image in old if image in present))
+    for image in old:
+        with contextlib.suppress(ClusterError):
+            builder.run("rmi", image)
