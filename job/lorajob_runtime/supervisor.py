@@ -122,7 +122,7 @@ def _get_ready(
     store.check(patience_seconds=limits.storage_at_start)
     warnings: list[str] = []
     start = restore.restore(folder, store, spec, warn=warnings.append)
-    if spec.resources.nodes > 1 and environment.pod is None:
+    if spec.resources.nodes > 1 and link is None:
         warnings.append(f"resources.nodes is {spec.resources.nodes}: this machine trains alone, as one node")
     journal = Journal(folder.events, folder.supervisor_log(start.attempt))
     for warning in warnings:
