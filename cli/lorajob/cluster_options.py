@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -57,11 +58,27 @@ def timeout(text: str) -> float | None:
     return seconds or None
 
 
+def _contexts(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """What a shell completes --context with."""
+    from lorajob.cluster.kubeconfig import candidates, read
+
+    try:
+        found = read(candidates(context.params.get("kubeconfig"), os.environ)).contexts
+    except UsageError:
+        # a shell has no place for an error; the command itself will say it
+        return []
+    return [name for name in found if name.startswith(incomplete)]
+
+
 _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("-n", "--namespace", "namespace"), {"metavar": "NAMESPACE", "help": "Namespace. [that of the context]"}),
     (
         ("--context", "kube_context"),
-        {"metavar": "CONTEXT", "help": "Context of the kubeconfig. [its current-context]"},
+        {
+            "metavar": "CONTEXT",
+            "shell_complete": _contexts,
+            "help": "Context of the kubeconfig. [its current-context]",
+        },
     ),
     (
         ("--kubeconfig", "kubeconfig"),

@@ -177,6 +177,7 @@ def test_packed_answers_are_unpacked(server: ApiServer, client: Cluster) -> None
 FORBIDDEN = (
     'jobs.batch is forbidden: User "eve" cannot create resource "jobs" in API group "batch" in the namespace "team"'
 )
+NOBODY = FORBIDDEN.replace("eve", "system:anonymous")
 QUOTA = 'configmaps "x" is forbidden: exceeded quota: small, requested: count/configmaps=1, used: 1, limited: 1'
 WEBHOOK = 'admission webhook "rules.example" denied the request: every Job needs\na cost centre'
 POLICY = "jobs \"x\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'p' denied request: no GPUs on Sundays"
@@ -187,6 +188,8 @@ ENDING = 'configmaps "x" is forbidden: unable to create new content in namespace
     ("reply", "error", "code", "message"),
     [
         (_status(401, "Unauthorized", "Unauthorized"), Unauthenticated, 13, "does not accept your credentials"),
+        (_status(403, "Forbidden", NOBODY), Unauthenticated, 13, "does not know who asks to create jobs.batch"),
+        (Reply(307, {}), Unreachable, 104, "sends us elsewhere (307)"),
         (_status(403, "Forbidden", FORBIDDEN), Forbidden, 13, "eve may not create jobs.batch in namespace team"),
         (
             _status(403, "Forbidden", QUOTA),
@@ -295,6 +298,17 @@ def test_a_watch_that_is_not_allowed_says_so(server: ApiServer, client: Cluster)
 
     with pytest.raises(Forbidden, match=r"eve may not watch jobs\.batch in namespace team"):
         list(client.watch(JOBS, timeout_seconds=5))
+
+
+def test_a_watch_goes_on_when_an_event_comes_in_half(server: ApiServer, client: Cluster) -> None:
+    server.answers += [
+        _list(version="3"),
+        Reply(200, b'{"type": "ADDED", "object": {"metad', content_type="application/json"),
+        Reply(200, [{"type": "ADDED", "object": _job("a", "4")}]),
+    ]
+
+    assert next(client.watch(JOBS, timeout_seconds=5))["object"]["metadata"]["name"] == "a"
+    assert "resourceVersion=3" in server.requests[-1].path
 
 
 def test_the_lines_of_a_log_come_whole_and_the_last_one_needs_no_end(server: ApiServer, client: Cluster) -> None:

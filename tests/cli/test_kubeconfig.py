@@ -10,12 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from click.shell_completion import ShellComplete
 
+from lorajob import main
 from lorajob.cluster import Unauthenticated, connect
 from lorajob.cluster.access import Access, in_cluster
 from lorajob.cluster.kubeconfig import find
 from lorajob.cluster.proxy import bypasses, choose
+from lorajob.cluster_options import timeout
 from lorajob.errors import UsageError
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
@@ -357,3 +361,25 @@ def test_a_kind_of_proxy_that_is_not_spoken_is_refused_without_showing_its_passw
         choose("https://k8s.example.com", "socks5://user:word@proxy:1080", {})
 
     assert "word" not in caught.value.message
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("1m30s", 90), ("500ms", 0.5), ("45", 45), ("0", None)])
+def test_a_request_timeout_is_written_as_for_kubectl(text: str, seconds: float | None) -> None:
+    assert timeout(text) == seconds
+
+
+def test_a_request_timeout_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match="--request-timeout is 'soon': it must be like 30s"):
+        timeout("soon")
+
+
+def test_a_shell_completes_the_contexts_of_the_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contexts = [{"name": name, "context": {"cluster": "c"}} for name in ("dev", "dev-2", "prod")]
+    path = _write(tmp_path / "config", _config(contexts=contexts))
+    monkeypatch.setenv("KUBECONFIG", path)
+    command = main.cli.get_command(click.Context(main.cli), "list")
+    assert command is not None
+
+    completion = ShellComplete(command, {}, "lorajob", "_LORAJOB_COMPLETE")
+
+    assert [item.value for item in completion.get_completions(["--context"], "d")] == ["dev", "dev-2"]

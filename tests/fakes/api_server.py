@@ -44,6 +44,11 @@ class Request:
     connection: int
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Says nothing: clients here go away as they like."""
+
+
 class ApiServer:
     """Answers the requests in their order with `answers`; `requests` has what was asked."""
 
@@ -51,7 +56,7 @@ class ApiServer:
         self.answers: list[Reply | str] = []
         self.requests: list[Request] = []
         self._closing = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 

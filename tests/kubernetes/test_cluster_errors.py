@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from restricted import Rule, rights, user_rules, with_token, without
@@ -29,7 +30,7 @@ from lorajob.cluster import (
     Unreachable,
     connect,
 )
-from lorajob.cluster.access import Access
+from lorajob.cluster.access import Access, in_cluster
 from lorajob.cluster.kubeconfig import find
 from waiting import wait_until
 
@@ -125,10 +126,37 @@ def test_a_token_of_an_account_that_is_gone_is_no_longer_accepted(
 def test_nobody_is_nobody(access: Access) -> None:
     stranger = dataclasses.replace(access, client_certificate=None, client_key=None, token=None)
 
-    with pytest.raises((Unauthenticated, Forbidden)) as caught:
+    with pytest.raises(Unauthenticated, match=r"does not know who asks to list nodes|not accept") as caught:
         Cluster(stranger).get("/api/v1/nodes")
 
     assert caught.value.failure.code == 13
+
+
+def test_a_client_certificate_of_another_authority_is_not_accepted(access: Access, tmp_path: Path) -> None:
+    certificate = _other_authority(tmp_path)
+    stranger = dataclasses.replace(
+        access, client_certificate=certificate, client_key=(tmp_path / "key.pem").read_text(), token=None
+    )
+
+    with pytest.raises(Unauthenticated):
+        Cluster(stranger).get("/api/v1/nodes")
+
+
+def test_in_a_pod_the_service_account_gets_in(
+    access: Access, namespace: str, restricted_kubeconfig: Restricted, tmp_path: Path
+) -> None:
+    rule = {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["list"]}
+    token = find(str(restricted_kubeconfig(namespace, [rule]))).token
+    for name, text in (("token", token), ("ca.crt", access.authority), ("namespace", namespace)):
+        (tmp_path / name).write_text(text or "")
+    server = urlsplit(access.server)
+    variables = {"KUBERNETES_SERVICE_HOST": str(server.hostname), "KUBERNETES_SERVICE_PORT": str(server.port or 443)}
+
+    inside = in_cluster(variables, tmp_path)
+
+    assert inside is not None
+    with Cluster(inside) as client:
+        assert client.get(client.jobs())["items"] == []
 
 
 def test_another_clusters_authority_is_not_trusted_and_the_way_out_is_told(access: Access, tmp_path: Path) -> None:

@@ -168,6 +168,10 @@ def from_answer(what: Target, status: int, body: bytes, *, server: str) -> Clust
         return Gone(f"{what}: {message}", **known)
     if status in (400, 405, 413, 415, 422):
         return _refused(what, message, known)
+    if status < 400:
+        return Unreachable(
+            f"{server} sends us elsewhere ({status})", hint="correct the server's address in your kubeconfig", **known
+        )
     return Unreachable(
         f"{server} can't answer now ({status}): {message}", hint="try again; if it stays so, ask who runs it", **known
     )
@@ -200,6 +204,12 @@ def _forbidden(what: Target, message: str, known: Mapping[str, Any]) -> ClusterE
     if re.search(r'User ".*" cannot ', message) is None and any(sign in message for sign in _DENIALS):
         return _refused(what, message, known)
     user = re.search(r'User "([^"]+)"', message)
+    if user is not None and user[1] == "system:anonymous":
+        return Unauthenticated(
+            f"the cluster does not know who asks to {what}",
+            hint="your kubeconfig's user has no credential: log in, or take another --context",
+            **known,
+        )
     who = f"{user[1]} may not" if user else "you may not"
     scope = "" if what.namespace else " in the cluster"
     return Forbidden(

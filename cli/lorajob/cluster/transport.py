@@ -253,6 +253,7 @@ class Stream:
         self._transport = transport
         self._connection = connection
         self._response = response
+        self._is_late = False
 
     @property
     def status(self) -> int:
@@ -266,12 +267,15 @@ class Stream:
             raise self._transport.fault(error, "GET") from error
 
     def lines(self) -> Iterator[bytes]:
-        """The lines without their ends, until the server or the deadline ends them. Raises Unreachable."""
+        """The lines without their ends, until the server or the deadline ends them. Raises Unreachable.
+
+        A line of which the deadline left the end away is left out.
+        """
         rest = b""
         while data := self._next():
             *whole, rest = (rest + data).split(b"\n")
             yield from whole
-        if rest:
+        if rest and not self._is_late:
             yield rest
 
     def close(self) -> None:
@@ -292,6 +296,7 @@ class Stream:
                 return self._response.read1(_READ_BYTES)
             return self._response.read(_READ_BYTES) or self._end()
         except TimeoutError:
+            self._is_late = True
             return b""
         except (OSError, http.client.HTTPException) as error:
             raise self._transport.fault(error, "GET") from error

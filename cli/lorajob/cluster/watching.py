@@ -83,7 +83,11 @@ class Watch:
             "timeoutSeconds": seconds,
         }
         for line in self.lines(self.path, query, silent if self.deadline is None else min(silent, self.deadline)):
-            event = json.loads(line)
+            try:
+                event = json.loads(line)
+            except ValueError:
+                # a proxy that ends the connection in the middle of an event: the next watch tells it again
+                return
             if event["type"] == "ERROR":
                 raise self._error(event["object"])
             metadata = event["object"]["metadata"]
