@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster_fixtures import TestCluster
 from lorajob.cluster import AlreadyExists, Cluster, NotFound, connect
+from lorajob.cluster.kubeconfig import find
 
 
 @pytest.fixture
@@ -141,3 +149,79 @@ def test_lines_of_a_watch_end_quietly_at_the_deadline(client: Cluster) -> None:
     assert list(client.lines(client.config_maps(), timeout_seconds=1, watch=True, labelSelector="of=none")) == []
 
     assert 0.9 < time.monotonic() - began < 3
+
+
+class ConnectProxy:
+    """A proxy that passes on what is asked by CONNECT; `asked` has the first line of every request."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += near.recv(1)
+            self.asked.append(head.decode().splitlines()[0])
+            host, _, port = self.asked[-1].split()[1].rpartition(":")
+            far = socket.create_connection((host, int(port)))
+            near.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_RDWR)
+
+
+def test_the_server_is_reached_through_a_proxy_and_still_shows_its_own_certificate(cluster: TestCluster) -> None:
+    access = find(str(cluster.kubeconfig))
+    proxy = ConnectProxy()
+
+    with Cluster(dataclasses.replace(access, proxy=proxy.address)) as through:
+        first, second = through.get("/version"), through.get("/version")
+    proxy.close()
+
+    assert first == second
+    asked = [line.rpartition(" ")[0] for line in proxy.asked]
+    assert asked == [f"CONNECT {access.server.removeprefix('https://')}"], "one connection for both"
+
+
+def test_kubectl_and_lorajob_agree_on_what_several_kubeconfigs_mean(
+    cluster: TestCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(name: str, **parts: Any) -> str:
+        clusters = [{"name": each, "cluster": {"server": f"https://{name}-{each}.example"}} for each in ("a", "b")]
+        contexts = [
+            {"name": each, "context": {"cluster": each, "user": "u", "namespace": f"{name}-{each}"}} for each in "ab"
+        ]
+        config = {"apiVersion": "v1", "kind": "Config", "clusters": clusters, "contexts": contexts} | parts
+        config["users"] = [{"name": "u", "user": {"token": name}}]
+        (tmp_path / name).write_text(json.dumps(config))
+        return str(tmp_path / name)
+
+    one = written("one", contexts=[], **{"current-context": ""})
+    two = written("two", clusters=[], **{"current-context": "b"})
+    three = written("three", **{"current-context": "a"})
+    for paths in ([one, two, three], [three, two, one], [two, one], [str(tmp_path / "missing"), three], [one, three]):
+        monkeypatch.setenv("KUBECONFIG", os.pathsep.join(paths))
+        view = [str(cluster.kubectl), "config", "view", "--minify", "--raw", "--output=json"]
+        seen = json.loads(subprocess.run(view, capture_output=True, check=True, timeout=60).stdout)
+
+        access = find()
+
+        assert access.server == seen["clusters"][0]["cluster"]["server"]
+        assert access.namespace == seen["contexts"][0]["context"]["namespace"]
+        assert access.token == seen["users"][0]["user"]["token"]
