@@ -308,7 +308,9 @@ def _pod_last_words(state: Object, ended: Object) -> LastWords:
         return LastWords(exit_code=code, failure="evicted", message=message, hint="")
     if code == _SIGKILL_EXIT_CODE:
         return LastWords(exit_code=code, failure="killed", message="the container was killed (SIGKILL)")
-    return _from_code(code, one_line(ended.get("message") or "", 200) or f"ended with exit code {code}")
+    # what comes before it in the words of the container runtime is the way there
+    said = one_line(ended.get("message") or "").rpartition("unable to start container process: ")[2]
+    return _from_code(code, one_line(said, 200) or f"ended with exit code {code}")
 
 
 def _from_code(code: int, message: str) -> LastWords:

@@ -35,6 +35,9 @@ storage: {{uri: "s3://models/lora"}}
 
 Status = dict[str, Any]
 
+NOWHERE = {"lorajob.dev/none": "true"}
+"""The label of no node: such a pod is in the state that a test gives it."""
+
 
 def now() -> str:
     """The time as Kubernetes writes it."""
@@ -57,18 +60,18 @@ class MadeRuns:
         job["spec"] |= {"managedBy": "lorajob.dev/tests", **changes}
         return self.client.post(self.client.jobs(), job)
 
-    def live(self, name: str, *, suspend: bool = False, command: str = "/pause") -> dict[str, Any]:
-        """A run of the Job controller whose pod does nothing until it is stopped."""
+    def live(self, name: str, *, container: Status | None = None, pod: Status | None = None) -> dict[str, Any]:
+        """A run of the Job controller whose pod does nothing until it is stopped, with other values for the pod."""
         job = self._manifest(name)
         template = job["spec"]["template"]["spec"]
-        container = template["containers"][0]
+        own = template["containers"][0]
         for key in ("env", "envFrom", "resources", "volumeMounts", "args"):
-            container.pop(key, None)
-        container |= {"command": [command], "imagePullPolicy": "Never"}
+            own.pop(key, None)
+        own |= {"command": ["/pause"], "imagePullPolicy": "Never"} | (container or {})
         template["volumes"] = []
         template["automountServiceAccountToken"] = False
         template["terminationGracePeriodSeconds"] = 1
-        job["spec"] |= {"suspend": suspend}
+        template |= pod or {}
         return self.client.post(self.client.jobs(), job)
 
     def set_status(self, name: str, status: Status) -> dict[str, Any]:
@@ -113,7 +116,7 @@ class MadeRuns:
                 "labels": {**labels, "batch.kubernetes.io/job-completion-index": str(node)},
             },
             "spec": {
-                "nodeSelector": {"lorajob.dev/none": "true"},
+                "nodeSelector": NOWHERE,
                 "securityContext": {
                     "runAsNonRoot": True,
                     "runAsUser": 1000,
@@ -130,21 +133,23 @@ class MadeRuns:
         }
         created: str = self.client.post(self.client.pods(), made)["metadata"]["name"]
         if state is not None:
-            container = {
-                "name": pod.CONTAINER,
-                "image": PAUSE_IMAGE,
-                "imageID": "",
-                "ready": "running" in state,
-                "restartCount": 0,
-                "state": state,
-            }
-            status = {
-                "phase": phase,
-                "containerStatuses": [container],
-                "conditions": [condition("PodScheduled")],
-            }
-            self.client.patch(f"{self.client.pods(created)}/status", {"status": status})
+            self.set_pod(created, state, phase)
         return created
+
+    def set_pod(self, name: str, state: Status, phase: str) -> None:
+        """Writes the status of a pod that no node has: that of its container, and its phase."""
+        is_ready = "running" in state
+        container = {
+            "name": pod.CONTAINER,
+            "image": PAUSE_IMAGE,
+            "imageID": "",
+            "ready": is_ready,
+            "restartCount": 0,
+            "state": state,
+        }
+        conditions = [condition("PodScheduled"), condition("Ready", status="True" if is_ready else "False")]
+        status = {"phase": phase, "containerStatuses": [container], "conditions": conditions}
+        self.client.patch(f"{self.client.pods(name)}/status", {"status": status})
 
     def _manifest(self, name: str, *, nodes: int = 1, gpus: int = 1) -> dict[str, Any]:
         spec = specs.parse({"name": name, "model": {"name": "qwen3-8b"}, "resources": {"nodes": nodes, "gpus": gpus}})
