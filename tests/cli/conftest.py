@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from calling import Call, Outcome
 
+from calling import Call, Outcome
 from lorajob.__main__ import main
 
 

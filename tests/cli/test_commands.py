@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from calling import Call
 
+from calling import Call
 from lorajob.commands.models import human_bytes, human_count
 from lorajob.resolve import resolve
 from lorajob.specfile import loads

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from calling import Call
 
+from calling import Call
 from lorajob import __main__ as entry
 from lorajob_runtime.exits import StorageError
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from calling import Call
 
+from calling import Call
 from lorajob.commands.run import closing_lines, complete
 from lorajob.summary import Summary
 from lorajob_runtime import spec

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calling import Call
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from calling import Call
 from lorajob import specfile
 from lorajob.errors import UsageError
 from lorajob.resolve import resolve
