@@ -1,0 +1,162 @@
+"""`lorajob delete` on a real cluster: what goes, what stays, and what is asked before."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from made_runs import PLATFORM_FILE, MadeRuns, lorajob, made
+from restricted import Rule, user_rules, without
+
+from calling import Call
+from cluster_fixtures import TestCluster
+from lorajob.cluster import NotFound
+from s3_servers import S3Server
+
+__all__ = ["lorajob", "made"]
+
+Restricted = Callable[[str, Sequence[Rule]], Path]
+
+
+def names(made: MadeRuns) -> list[str]:
+    return [each["metadata"]["name"] for each in made.client.pages(made.client.jobs())]
+
+
+def test_a_run_goes_with_all_that_it_owns_and_the_name_is_free_again(
+    made: MadeRuns, lorajob: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.json").write_text(json.dumps([{"input": "a", "output": "b"}]))
+    submit = ("submit", "--name", "first", "-m", "qwen3-8b", "--nodes", "2", "-d", "rows.json")
+    lorajob(*submit)
+
+    outcome = lorajob("delete", "first", "--yes")
+
+    assert outcome.code == 0, outcome.err
+    assert outcome.out == "run first (Pending) deleted\n"
+    assert names(made) == []
+    again = lorajob(*submit)
+    assert again.code == 0, again.err
+
+
+def test_nothing_is_deleted_where_nobody_can_be_asked(made: MadeRuns, lorajob: Call) -> None:
+    made.run("first")
+
+    outcome = lorajob("delete", "first")
+
+    assert outcome.code == 2
+    assert "deleting needs --yes where nobody can be asked" in outcome.err
+    assert names(made) == ["first"]
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 2)])
+def test_on_a_terminal_it_asks_first(made: MadeRuns, lorajob: Call, namespace: str, answer: str, code: int) -> None:
+    made.run("first")
+    mine, theirs = os.openpty()
+    program = [sys.executable, "-m", "lorajob", "delete", "first", "-n", namespace]
+    with subprocess.Popen(program, stdin=theirs, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        os.close(theirs)
+        os.write(mine, f"{answer}\n".encode())
+        _, said = process.communicate(timeout=60)
+    os.close(mine)
+
+    assert process.returncode == code
+    assert "run first (Pending)\nDelete this? [y/N]" in said
+    assert names(made) == ([] if code == 0 else ["first"])
+
+
+def test_of_several_the_others_go_when_one_is_not_there(made: MadeRuns, lorajob: Call, namespace: str) -> None:
+    made.run("first")
+    made.run("second")
+
+    missing = lorajob("delete", "first", "nobody", "--yes")
+    both = lorajob("delete", "first", "second", "--yes")
+
+    assert missing.code == 102
+    assert f"there is no run nobody in namespace {namespace}" in missing.err
+    assert both.code == 0
+    assert names(made) == []
+
+
+def test_a_job_of_others_is_left_alone(made: MadeRuns, lorajob: Call) -> None:
+    job = made.run("first")
+    made.client.patch(made.client.jobs("first"), {"metadata": {"labels": {"app.kubernetes.io/managed-by": "helm"}}})
+
+    outcome = lorajob("delete", "first", "--yes")
+
+    assert outcome.code == 102
+    assert "is no run of lorajob" in outcome.err
+    assert made.client.get(made.client.jobs("first"))["metadata"]["uid"] == job["metadata"]["uid"]
+
+
+def test_without_the_right_to_delete_it_says_so_and_nothing_is_gone(
+    made: MadeRuns, lorajob: Call, cluster: TestCluster, namespace: str, restricted_kubeconfig: Restricted
+) -> None:
+    made.run("first")
+    user = restricted_kubeconfig(namespace, without(user_rules(cluster), "delete", "jobs"))
+
+    outcome = lorajob("delete", "first", "--yes", user=user)
+
+    assert outcome.code == 13
+    assert "may not delete jobs.batch" in outcome.err
+    assert names(made) == ["first"]
+
+
+# Results
+
+
+@pytest.fixture
+def bucket(s3_keys: S3Server, tmp_path: Path, lorajob: Call) -> str:
+    """A bucket with the results of `first`, and of others whose names begin alike."""
+    name = s3_keys.make_bucket()
+    endpoint = f"storage: {{uri: s3://{name}/lora, endpoint: '{s3_keys.endpoint}', addressing: path}}\n"
+    lines = [line for line in PLATFORM_FILE.splitlines() if not line.startswith("storage")]
+    (tmp_path / "platform.yaml").write_text("\n".join(lines) + "\n" + endpoint)
+    for key in ("first/adapter/README.md", "first/spec.json", "first-2/spec.json", "firs/spec.json", ".data/a/b.json"):
+        s3_keys.client().put_object(Bucket=name, Key=f"lora/{key}", Body=b"x" * 10)
+    return name
+
+
+def test_results_go_only_when_asked_and_only_those_of_the_run(
+    made: MadeRuns, lorajob: Call, s3_keys: S3Server, bucket: str
+) -> None:
+    lorajob("submit", "--name", "first")
+
+    outcome = lorajob("delete", "first", "--artifacts", "--yes")
+
+    assert outcome.code == 0, outcome.err
+    assert outcome.out == f"run first (Pending) and 2 files, 20 B, below s3://{bucket}/lora/first/ deleted\n"
+    assert s3_keys.keys(bucket) == ["lora/.data/a/b.json", "lora/firs/spec.json", "lora/first-2/spec.json"]
+    with pytest.raises(NotFound):
+        made.client.get(made.client.jobs("first"))
+
+
+def test_results_stay_with_a_plain_delete_and_can_go_later(
+    made: MadeRuns, lorajob: Call, s3_keys: S3Server, bucket: str
+) -> None:
+    lorajob("submit", "--name", "first")
+
+    lorajob("delete", "first", "--yes")
+    kept = len(s3_keys.keys(bucket))
+    outcome = lorajob("delete", "first", "--artifacts", "--yes")
+
+    assert kept == 5
+    assert outcome.code == 0, outcome.err
+    assert outcome.out == f"2 files, 20 B, below s3://{bucket}/lora/first/ deleted\n"
+    assert lorajob("delete", "first", "--artifacts", "--yes").code == 102
+
+
+@pytest.mark.parametrize("name", ["..", ".data", "first/../firs", "first/", ""])
+def test_a_name_cannot_lead_to_the_results_of_others(
+    made: MadeRuns, lorajob: Call, s3_keys: S3Server, bucket: str, name: str
+) -> None:
+    outcome = lorajob("delete", name, "--artifacts", "--yes")
+
+    assert outcome.code == 2
+    assert "is not the name of a run" in outcome.err
+    assert len(s3_keys.keys(bucket)) == 5
