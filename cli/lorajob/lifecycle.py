@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from lorajob import runs
+from lorajob import queueing, runs
 from lorajob import status as statuses
 from lorajob.cluster import Cluster
 from lorajob.errors import UsageError
@@ -21,6 +21,8 @@ def cancel(cluster: Cluster, name: str, *, dry_run: bool = False) -> str:
     run = _status(cluster, name)
     if run.is_terminal:
         return f"run {name} has already {_ended(run)}"
+    if run.queue is not None:
+        queueing.deactivate(cluster, run.uid, dry_run=dry_run)
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     _change(cluster, run, suspend=True, cancelled=now, dry_run=dry_run)
     return _said(f"run {name} cancelled: its checkpoints stay, and `lorajob retry {name}` goes on from there", dry_run)

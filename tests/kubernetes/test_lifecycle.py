@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -141,6 +141,58 @@ def test_a_job_that_is_no_run_is_left_alone(made: MadeRuns, lorajob: Call) -> No
 
     assert outcome.code == 102
     assert "is no run of lorajob" in outcome.err
+
+
+@pytest.fixture
+def workloads(made: MadeRuns, wait_until: Wait) -> Iterator[str]:
+    """The path of Kueue's Workloads, of which this cluster knows the kind for as long as the test goes."""
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    group, names = "kueue.x-k8s.io", {"plural": "workloads", "singular": "workload", "kind": "Workload"}
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    versions = [{"name": "v1beta1", "served": True, "storage": True, "schema": schema}]
+    definition = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"workloads.{group}"},
+        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": versions},
+    }
+    path = f"/apis/{group}/v1beta1/namespaces/{made.client.namespace}/workloads"
+
+    def is_served() -> bool:
+        try:
+            made.client.get(f"/apis/{group}")
+            made.client.get(path)
+        except NotFound:
+            return False
+        return True
+
+    made.client.post(definitions, definition)
+    try:
+        wait_until(is_served, what="the kind Workload")
+        yield path
+    finally:
+        made.client.delete(f"{definitions}/workloads.{group}")
+
+
+def test_a_cancelled_run_is_taken_out_of_its_queue(workloads: str, made: MadeRuns, lorajob: Call) -> None:
+    job = made.run("queued", suspend=True)
+    labels = {"kueue.x-k8s.io/queue-name": "team-a"}
+    made.client.patch(made.client.jobs("queued"), {"metadata": {"labels": labels}})
+    for name, uid_of_job in (("job-queued", job["metadata"]["uid"]), ("job-other", "another")):
+        workload = {
+            "apiVersion": "kueue.x-k8s.io/v1beta1",
+            "kind": "Workload",
+            "metadata": {"name": name, "labels": {"kueue.x-k8s.io/job-uid": uid_of_job}},
+            "spec": {"active": True, "queueName": "team-a"},
+        }
+        made.client.post(workloads, workload)
+
+    outcome = lorajob("cancel", "queued")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    active = {each["metadata"]["name"]: each["spec"]["active"] for each in made.client.pages(workloads)}
+    assert active == {"job-queued": False, "job-other": True}
+    assert phase(lorajob, "queued") == "Cancelled"
 
 
 # Retry
