@@ -7,7 +7,6 @@ requirements did.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -42,12 +41,13 @@ def ensure(places: Places, state: State) -> str:
             return name
         begin = time.monotonic()
         builder = _Builder(places)
+        builder.forget_unless_locked_as(context, state)
         builder.ensure_base()
         builder.build(context, name)
         built = time.monotonic()
         builder.bring(name, state)
         say(f"image built in {built - begin:.1f} s and brought to the cluster in {time.monotonic() - built:.1f} s")
-        _forget_old(builder, state, name)
+        builder.forget(state, [image for image in builder.images() if image != name][KEPT - 1 :])
         return name
 
 
@@ -78,6 +78,7 @@ class _Builder:
         self._logs = places.images / "logs"
         self._temporary = places.images / "tmp"
         self.layout = places.images / "layout"
+        self._pulled = places.containers / "io.containerd.content.v1.content"
         # what it mounts as caches lies below TMPDIR
         self._environment = {**os.environ, "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(self._temporary)}
         for each in (self._logs, self._temporary):
@@ -90,12 +91,33 @@ class _Builder:
         return run("buildah", *storage, *arguments, log=file, env=self._environment)
 
     def images(self) -> list[str]:
-        """Names of the images that were built, newest first."""
+        """Names of a run's images that were built, newest first."""
+        return [name for name in self._all_images() if name.startswith(f"{NAME}:")]
+
+    def _all_images(self) -> list[str]:
         return self.run("images", "--format", "{{.Name}}:{{.Tag}}").split()
+
+    def forget_unless_locked_as(self, context: Path, state: State) -> None:
+        """Makes room: with other locked requirements every image that there is shares no large layer with the next."""
+        digest = hashlib.sha256()
+        for path in ("docker/Dockerfile", *_LOCKS[:2]):
+            digest.update((context / path).read_bytes())
+        record = self._folder / "locked"
+        if not record.exists() or record.read_text() != digest.hexdigest():
+            self.forget(state, self.images())
+            self.run("rmi", "--prune")
+            shutil.rmtree(self.layout, ignore_errors=True)
+            record.write_text(digest.hexdigest())
+
+    def forget(self, state: State, names: list[str]) -> None:
+        """Removes images here and in the cluster; a pod that runs keeps what it needs."""
+        images.remove(state, names)
+        for name in names:
+            self.run("rmi", name)
 
     def ensure_base(self) -> None:
         """A minimal Debian that trusts whom this machine trusts."""
-        if BASE in self.images():
+        if BASE in self._all_images():
             return
         say("making the base image")
         root, archive = self._temporary / "debian", self._temporary / "debian.tar"
@@ -128,6 +150,9 @@ class _Builder:
             if "uv: not found" not in str(error):
                 raise
             self.run(*command, "--no-cache", context, log="build")
+        # downloads of gigabytes, for a change of the locked requirements that may never come
+        shutil.rmtree(self._temporary)
+        self._temporary.mkdir()
 
     def bring(self, name: str, state: State) -> None:
         """Hands the image's new layers to containerd."""
@@ -141,12 +166,12 @@ class _Builder:
             host.mkdir()
             (host / "hosts.toml").write_text(f'[host."{url}"]\ncapabilities = ["pull", "resolve"]\n')
             images.pull(state, name, Path(hosts))
+        self._share_blobs()
 
-
-def _forget_old(builder: _Builder, state: State, name: str) -> None:
-    old = [image for image in builder.images() if image.startswith(f"{NAME}:") and image != name][KEPT - 1 :]
-    present = images.names(state)
-    images.remove(state, *(image for image in old if image in present))
-    for image in old:
-        with contextlib.suppress(ClusterError):
-            builder.run("rmi", image)
+    def _share_blobs(self) -> None:
+        """Keeps the gigabytes that skopeo wrote and containerd pulled once: as one file with two names."""
+        for pulled in self._pulled.glob("blobs/sha256/*"):
+            written = self.layout / "blobs" / "sha256" / pulled.name
+            if written.exists() and not written.samefile(pulled):
+                written.unlink()
+                written.hardlink_to(pulled)

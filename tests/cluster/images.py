@@ -45,10 +45,13 @@ def pull(state: State, image: str, hosts: Path) -> None:
     run(*_client(state), "images", "pull", "--hosts-dir", hosts, image)
 
 
-def remove(state: State, *removed: str) -> None:
-    """Removes images; a container that runs keeps what it needs."""
-    if removed:
-        run(*_client(state), "images", "delete", *removed)
+def remove(state: State, removed: list[str]) -> None:
+    """Removes images with all their names; a container that runs keeps what it needs."""
+    rows = [line.split()[:3] for line in run(*_client(state), "images", "list").splitlines()[1:]]
+    contents = {content for name, _, content in rows if name in removed}
+    # the kubelet's side of containerd adds each image's identifier as a name
+    if every := [name for name, _, content in rows if content in contents]:
+        run(*_client(state), "images", "delete", *every)
 
 
 def load_pause(places: Places, state: State) -> None:

@@ -24,6 +24,13 @@ def serve(layout: Path) -> Iterator[str]:
         server.shutdown()
 
 
+def _tagged(layout: Path, tag: str) -> str | None:
+    for manifest in json.loads((layout / "index.json").read_text())["manifests"]:
+        if manifest.get("annotations", {}).get(_REFERENCE) == tag:
+            return str(manifest["digest"])
+    return None
+
+
 class _Handler(BaseHTTPRequestHandler):
     layout: Path
     protocol_version = "HTTP/1.1"
@@ -40,7 +47,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         # /v2/<name>/manifests/<tag or digest>   /v2/<name>/blobs/<digest>
         kind, _, reference = self.path.partition("?")[0].rpartition("/")
-        digest = reference if reference.startswith("sha256:") else self._tagged(reference)
+        digest = reference if reference.startswith("sha256:") else _tagged(self.layout, reference)
         file = self.layout / "blobs" / (digest or "none").replace(":", "/")
         if not file.is_file():
             self.send_response(404)
@@ -55,10 +62,3 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             with file.open("rb") as content:
                 shutil.copyfileobj(content, self.wfile, 1 << 20)
-
-    def _tagged(self, tag: str) -> str | None:
-        index = json.loads((self.layout / "index.json").read_text())
-        for manifest in index["manifests"]:
-            if manifest.get("annotations", {}).get(_REFERENCE) == tag:
-                return str(manifest["digest"])
-        return None
