@@ -16,6 +16,9 @@ from lorajob_runtime.report.human import duration, one_line
 
 Object = Mapping[str, Any]
 
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+"""Set by the Job controller on every pod of an Indexed Job."""
+
 LONGEST = 300
 """Characters of a reason: what the API server and the container runtime say can be pages."""
 
@@ -101,6 +104,9 @@ def pending(view: View) -> str:
     """What a run that is not running waits for."""
     if view.spec.get("suspend"):
         return f"waits for its turn in queue {view.queue}"
+    if view.report_is_current and view.report is not None and view.report.phase == "end":
+        words = _reported(view.report)
+        return f"its attempt has failed ({words.failure}: {one_line(words.message, 120)}) and its pod is ending"
     waiting = [each for each in view.pods or () if each.state in ("Waiting", "Stopping")]
     if len(waiting) + view.running < view.nodes and (refused := _refused(view)):
         return refused
@@ -267,7 +273,7 @@ def _read_pod(pod: Object) -> PodStatus:
     else:
         kind = "Running" if held.get("running") else "Waiting"
     words = _pod_last_words(state, ended) if kind == "Failed" else None
-    index = (meta.get("labels") or {}).get("batch.kubernetes.io/job-completion-index") or "0"
+    index = (meta.get("labels") or {}).get(INDEX_LABEL) or "0"
     return PodStatus(
         name=meta["name"],
         node=int(index) if index.isdigit() else 0,

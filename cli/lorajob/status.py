@@ -40,7 +40,6 @@ TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled"})
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 MODEL_LABEL = "lorajob.dev/model"
-INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 
 _OUTCOMES = {
     "Complete": "Succeeded",

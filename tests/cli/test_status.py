@@ -161,6 +161,17 @@ def test_during_back_off_the_report_of_the_end_is_enough_where_the_pod_is_gone()
     assert run.progress is None
 
 
+def test_a_pod_that_has_reported_its_failure_is_ending() -> None:
+    ended = progress(phase="end", exit_code=21, failure="storage", message="it does not answer", seconds=200)
+
+    run = from_objects(job(ACTIVE, progress=ended), [running_pod()], (), NOW)
+
+    assert (run.phase, run.reason) == (
+        "Pending",
+        "its attempt has failed (storage: it does not answer) and its pod is ending",
+    )
+
+
 def test_a_pod_that_someone_deleted_was_lost() -> None:
     run = from_objects(job(BACK_OFF, progress=progress(), changed=205), [], (), NOW)
 
