@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,7 @@ import small_models
 from cluster import builder, lifecycle, places
 from fakes.hub_server import HubServer
 from s3_servers import S3Server, seaweedfs
+from waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,54 @@ class TestCluster:
         if done.returncode:
             pytest.fail(f"kubectl {' '.join(arguments)}: exit {done.returncode}: {done.stderr.strip()}")
         return done.stdout
+
+    def run_pod(self, namespace: str, pod: dict[str, Any], *, seconds: float = 120) -> str:
+        """Runs a pod to its end. Returns its log; fails the test when the pod did not succeed."""
+        name = pod["metadata"]["name"]
+        self.run_kubectl("create", f"--namespace={namespace}", "-f", "-", input=json.dumps(pod))
+        wait_until(
+            lambda: self.pod_phase(namespace, name) in ("Succeeded", "Failed"), seconds=seconds, what=f"{name}'s end"
+        )
+        log = self.run_kubectl("logs", f"--namespace={namespace}", name)
+        if (phase := self.pod_phase(namespace, name)) != "Succeeded":
+            pytest.fail(f"pod {name}: {phase}: {log[-2000:]}")
+        return log
+
+    def pod_phase(self, namespace: str, name: str) -> str:
+        return self.run_kubectl("get", "pod", f"--namespace={namespace}", name, "-o", "jsonpath={.status.phase}")
+
+
+def restricted_pod(
+    name: str, image: str, command: list[str], variables: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """A pod as strict as a run's: no root, nothing writable but /tmp, /cache and /work."""
+    folders = ("tmp", "cache", "work")
+    container = {
+        "name": "main",
+        "image": image,
+        # in place of what follows tini in the image's entry point
+        "command": ["/usr/bin/tini", "--", *command],
+        "env": [{"name": key, "value": value} for key, value in (variables or {}).items()],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": folder, "mountPath": f"/{folder}"} for folder in folders],
+    }
+    spec = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 5,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "fsGroup": 1000,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [{"name": folder, "emptyDir": {}} for folder in folders],
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
 
 
 @pytest.fixture(scope="session")
