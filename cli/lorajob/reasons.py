@@ -22,6 +22,8 @@ INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 LONGEST = 300
 """Characters of a reason: what the API server and the container runtime say can be pages."""
 
+EVICTED = "evicted"
+"""Class of a pod that its node put out: it does not count against the retries."""
 OOM_HINT = "ask for more with resources.memory, or lower train.batchSize or data.maxLength"
 RETRY_HINT = "`lorajob retry {name}` goes on from the last checkpoint"
 
@@ -311,7 +313,7 @@ def _pod_last_words(state: Object, ended: Object) -> LastWords:
         return LastWords(exit_code=code, failure=exits.OUT_OF_MEMORY.name, message=message, hint=OOM_HINT)
     if state.get("reason"):
         message = f"{state['reason']}: {one_line(state.get('message') or 'stopped by Kubernetes')}"
-        return LastWords(exit_code=code, failure="evicted", message=message, hint="")
+        return LastWords(exit_code=code, failure=EVICTED, message=message, hint="")
     if code == _SIGKILL_EXIT_CODE:
         return LastWords(exit_code=code, failure="killed", message="the container was killed (SIGKILL)")
     # what comes before it in the words of the container runtime is the way there

@@ -109,8 +109,8 @@ def from_objects(job: Object, pods: Sequence[Object] | None, events: Sequence[Ob
     asked = _asked(spec)
     nodes = int(spec.get("completions") or spec.get("parallelism") or 1)
     retries = int(spec.get("backoffLimit", 0)) // nodes
-    failed_attempts = -(-int(state.get("failed") or 0) // nodes)
     known = None if pods is None else reasons.read_pods(pods)
+    failed_attempts = -(-_failed_pods(state, known) // nodes)
     report = contract.read_progress(annotations.get(contract.PROGRESS_ANNOTATION, ""))
     queue = (meta.get("labels") or {}).get(QUEUE_LABEL)
     view = reasons.View(
@@ -256,6 +256,13 @@ def _finished(phase: str, view: reasons.View, state: Object, cancelled: str | No
         return None
     ends = [moment(view.conditions[each]["lastTransitionTime"]) for each in _OUTCOMES if each in view.conditions]
     return moment(state.get("completionTime")) or next(iter(ends), None)
+
+
+def _failed_pods(state: Object, pods: Sequence[PodStatus] | None) -> int:
+    """Pods whose failure counts, those too that the Job controller has not counted yet."""
+    uncounted = (state.get("uncountedTerminatedPods") or {}).get("failed") or ()
+    seen = [each for each in pods or () if each.last_words is not None and each.last_words.failure != reasons.EVICTED]
+    return max(int(state.get("failed") or 0) + len(uncounted), len(seen))
 
 
 def _asked(spec: Object) -> Object:

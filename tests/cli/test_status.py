@@ -161,6 +161,14 @@ def test_during_back_off_the_report_of_the_end_is_enough_where_the_pod_is_gone()
     assert run.progress is None
 
 
+def test_a_failure_that_the_controller_has_not_counted_yet_counts() -> None:
+    state = {"ready": 0, "startTime": at(0), "active": 0}
+
+    run = from_objects(job(state), [failed_pod(code=21, words=STORAGE)], (), NOW)
+
+    assert run.reason.startswith("attempt 1 failed (storage: ")
+
+
 def test_a_pod_that_has_reported_its_failure_is_ending() -> None:
     ended = progress(phase="end", exit_code=21, failure="storage", message="it does not answer", seconds=200)
 
