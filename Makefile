@@ -29,6 +29,7 @@ check: $(INSTALLED) ## Lint, format, types and import contracts, in seconds
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile
 
 .PHONY: cluster
 cluster: ## Bring up the test cluster (as root, on Debian) and print its kubeconfig
@@ -37,6 +38,10 @@ cluster: ## Bring up the test cluster (as root, on Debian) and print its kubecon
 .PHONY: cluster-down
 cluster-down: ## Take the test cluster down, without a trace but programs and images (ARGS=--purge: those too)
 	@PYTHONPATH=tests $(PYTHON) -m cluster down $(ARGS)
+
+.PHONY: image
+image: ## Build the image of a run, bring it into the test cluster and print its name
+	@PYTHONPATH=tests $(PYTHON) -m cluster image
 
 .PHONY: golden
 golden: $(INSTALLED) ## Renew the golden files of the tests and the generated pages of the docs

@@ -1,11 +1,11 @@
-"""`python -m cluster up [--api-only]` prints the kubeconfig's path; `down [--purge]` removes every trace."""
+"""`python -m cluster up [--api-only]` prints a kubeconfig's path; `image` an image's name; `down [--purge]` ends it all."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from cluster import lifecycle, places
+from cluster import builder, lifecycle, places
 from cluster.running import ClusterError, say
 
 
@@ -17,11 +17,15 @@ def main() -> int:
     up.add_argument("--api-only", action="store_true", help="etcd and the API server only, beside any other cluster")
     down = verbs.add_parser("down", help="take every cluster down")
     down.add_argument("--purge", action="store_true", help="remove built programs and images too")
+    verbs.add_parser("image", help="build a run's image, bring it into the cluster and print its name")
     options = parser.parse_args()
     here = places.default()
     try:
         if options.verb == "down":
             lifecycle.purge(here) if options.purge else _down(here)
+        elif options.verb == "image":
+            lifecycle.up(here)
+            print(builder.ensure(here, here.full))
         elif options.api_only:
             lifecycle.up_api_only(here)
             print(here.api_only.kubeconfig)
