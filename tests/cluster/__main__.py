@@ -1,4 +1,4 @@
-"""`python -m cluster up [--api-only]` prints a kubeconfig's path; `image` an image's name; `down [--purge]` ends it all."""
+"""`python -m cluster up` prints a kubeconfig's path, `image` an image's name; `down [--purge]` ends it all."""
 
 from __future__ import annotations
 

@@ -63,6 +63,9 @@ def down(places: Places) -> None:
     """Takes down the cluster with a node and removes what it left, but for programs and images."""
     with only_one(places.root / "full.lock"):
         _down(places, places.full)
+    with only_one(places.root / "image.lock"):
+        # buildah leaves its storage mounted
+        traces.unmount(places.images)
 
 
 def down_api_only(places: Places) -> None:
@@ -117,7 +120,7 @@ def _down(places: Places, state: State) -> None:
     traces.unmount(state.folder)
     traces.remove_network(places)
     traces.remove_cgroups()
-    traces.remove_links_to_logs(state)
+    traces.remove_files(state)
     kernel.restore(state.kernel_settings)
     shutil.rmtree(state.folder)
     say(f"down in {time.monotonic() - begin:.1f} s")

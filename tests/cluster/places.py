@@ -10,6 +10,7 @@ SOURCES = Path(__file__).parent / "go"
 REPOSITORY = Path(__file__).parents[2]
 
 BRIDGE = "lorajob0"
+NETWORK = "lorajob-test"
 HOST_IP = "10.88.0.1"
 """This machine on the bridge: the API server, the DNS, and whatever tests serve to pods."""
 POD_NETWORK = "10.88.0.0/16"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from cluster.debian import NETWORK_PLUGINS
-from cluster.places import BRIDGE, HOST_IP, POD_NETWORK, Places, State
+from cluster.places import BRIDGE, HOST_IP, NETWORK, POD_NETWORK, Places, State
 
 PAUSE_IMAGE = "localhost/pause:1"
 
@@ -40,7 +40,7 @@ def pod_network(state: State) -> str:
         "dataDir": f"{state.folder}/addresses",
     }
     bridge = {"type": "bridge", "bridge": BRIDGE, "isGateway": True, "hairpinMode": True, "ipam": addresses}
-    return json.dumps({"cniVersion": "0.4.0", "name": "lorajob-test", "plugins": [bridge]}, indent=1)
+    return json.dumps({"cniVersion": "0.4.0", "name": NETWORK, "plugins": [bridge]}, indent=1)
 
 
 def kubelet(state: State) -> str:

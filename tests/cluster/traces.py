@@ -7,10 +7,9 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-from cluster.places import BRIDGE, Places, State
+from cluster.places import BRIDGE, NETWORK, Places, State
 from cluster.running import run
 
 _TABLES = ("nat", "filter", "mangle")
@@ -76,20 +75,22 @@ def _remove_rules(command: str, table: str) -> None:
 def remove_cgroups() -> None:
     """Removes the empty groups that the kubelet leaves."""
     for top in (*Path("/sys/fs/cgroup").glob("*/kubepods"), Path("/sys/fs/cgroup/kubepods")):
-        for folder, _, _ in os.walk(top, topdown=False):
-            with contextlib.suppress(OSError):
-                os.rmdir(folder)
+        _remove_empty(top)
 
 
-def remove_links_to_logs(state: State) -> None:
-    """Removes what the kubelet puts into the one folder of logs that it will not move."""
-    folder = Path("/var/log/containers")
-    for link in _links(folder):
-        if str(state.pod_logs) in os.readlink(link):
+def remove_files(state: State) -> None:
+    """Removes what kubelet, containerd and the network's plugins put where only they may choose."""
+    for link in Path("/var/log/containers").glob("*"):
+        if link.is_symlink() and str(state.pod_logs) in os.readlink(link):
             link.unlink()
-    with contextlib.suppress(OSError):
-        folder.rmdir()
+    for result in Path("/var/lib/cni/results").glob(f"{NETWORK}-*"):
+        result.unlink()
+    for top in ("/var/log/containers", "/var/lib/cni", "/var/lib/kubelet", "/run/containerd"):
+        _remove_empty(Path(top))
 
 
-def _links(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.glob("*") if path.is_symlink())
+def _remove_empty(top: Path) -> None:
+    for folder, _, _ in os.walk(top, topdown=False):
+        # what is not empty is somebody's
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
