@@ -20,6 +20,9 @@ CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 SWANLOG = "swanlog"
 
+DATA_PREFIX = ".data"
+"""Beside the runs, where none can be named so: `.data/<sha256>/<file>` is a dataset that runs share."""
+
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 OPTIMIZER = "optimizer.safetensors"

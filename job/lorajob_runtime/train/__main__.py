@@ -18,6 +18,7 @@ from lorajob_runtime.train import plan as plan_module
 def main(arguments: list[str]) -> int:
     """Trains, and leaves the cause of a failure in the run folder. Returns the exit code of its class."""
     processes.die_with_parent()
+    processes.be_first_out_of_memory()
     # a terminal's Ctrl-C reaches the whole group; stopping is asked for by file, so that a step is never cut in two
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     folder = RunFolder(Path(arguments[0]))
