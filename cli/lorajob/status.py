@@ -18,6 +18,7 @@ from typing import Any
 from lorajob import reasons
 from lorajob.reasons import PodStatus, moment
 from lorajob_runtime import pod as contract
+from lorajob_runtime.exits import SUCCEEDED
 from lorajob_runtime.pod import LastWords, Progress
 from lorajob_runtime.report.human import one_line
 from lorajob_runtime.spec import API_VERSION
@@ -190,9 +191,12 @@ def _phase(view: reasons.View, cancelled: str | None) -> str:
     if view.spec.get("suspend"):
         # a queue holds its runs suspended until their turn comes
         return "Cancelled" if cancelled else "Pending" if view.queue else "Suspended"
+    if view.report is not None and view.report.exit_code == SUCCEEDED.code:
+        # its pod is gone before the Job says so; nothing that comes after can undo it
+        return "Publishing"
     report = view.report if view.report_is_current else None
     if report is not None and report.phase == "end":
-        return "Publishing" if not report.exit_code else "Pending"
+        return "Pending"
     if report is not None:
         return contract.PHASES.get(report.phase, "Preparing")
     return "Preparing" if view.running == view.nodes else "Pending"

@@ -24,7 +24,6 @@ from run_objects import (
     waiting_pod,
 )
 
-from lorajob import status as statuses
 from lorajob.status import from_job, from_objects, to_dict
 from lorajob_runtime import pod
 from lorajob_runtime.pod import LastWords
@@ -123,7 +122,7 @@ def test_a_run_that_is_being_suspended_still_saves() -> None:
 
 
 def test_a_suspended_run_of_a_queue_waits_for_its_turn() -> None:
-    run = from_job(job({}, suspend=True, labels={statuses.QUEUE_LABEL: "team-a"}), NOW)
+    run = from_job(job({}, suspend=True, labels={QUEUE_LABEL: "team-a"}), NOW)
 
     assert (run.phase, run.reason, run.queue) == ("Pending", "waits for its turn in queue team-a", "team-a")
 
@@ -226,8 +225,12 @@ def test_a_complete_job_has_succeeded_though_its_pods_are_gone() -> None:
 
 def test_a_run_that_has_reported_success_is_publishing_until_the_job_says_so_too() -> None:
     run = from_job(job(ACTIVE, progress=progress(phase="end", exit_code=0)), NOW)
+    # the pod has ended, and the Job's controller has seen that and not yet drawn the conclusion
+    ended = from_job(
+        job({"startTime": at(0), "active": 0, "ready": 0}, progress=progress(phase="end", exit_code=0)), NOW
+    )
 
-    assert run.phase == "Publishing"
+    assert (run.phase, ended.phase) == ("Publishing", "Publishing")
 
 
 def test_a_job_whose_failure_is_certain_has_failed_before_its_pods_are_gone() -> None:
