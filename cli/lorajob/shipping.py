@@ -18,14 +18,12 @@ from lorajob_runtime.data.forms import LOOKED_AT, detect
 from lorajob_runtime.data.read import read
 from lorajob_runtime.data.select import select
 from lorajob_runtime.exits import DataError
+from lorajob_runtime.layout import DATA_PREFIX
 from lorajob_runtime.pod import CACHE_FOLDER
 from lorajob_runtime.spec import DataSpec
 
 if TYPE_CHECKING:
     from lorajob_runtime.store import Store
-
-DATA_PREFIX = ".data"
-"""Below the storage address, where no run can be named so: `.data/<sha256>/<file>` is shared by all runs."""
 
 LOOK_BYTES = 64 << 20
 """Files up to this size are read through before anything is created; of larger ones only that they can be read."""

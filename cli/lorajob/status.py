@@ -39,9 +39,6 @@ PHASES = (
 RUNNING = frozenset({"Downloading", "Preparing", "Training", "Publishing"})
 TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled"})
 
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-MODEL_LABEL = "lorajob.dev/model"
-
 _OUTCOMES = {
     "Complete": "Succeeded",
     "SuccessCriteriaMet": "Succeeded",
@@ -113,7 +110,7 @@ def from_objects(job: Object, pods: Sequence[Object] | None, events: Sequence[Ob
     known = None if pods is None else reasons.read_pods(pods)
     failed_attempts = -(-_failed_pods(state, known) // nodes)
     report = contract.read_progress(annotations.get(contract.PROGRESS_ANNOTATION, ""))
-    queue = (meta.get("labels") or {}).get(QUEUE_LABEL)
+    queue = (meta.get("labels") or {}).get(contract.QUEUE_LABEL)
     view = reasons.View(
         name=meta["name"],
         spec=spec,
@@ -142,7 +139,7 @@ def from_objects(job: Object, pods: Sequence[Object] | None, events: Sequence[Ob
         uid=meta.get("uid", ""),
         phase=phase,
         reason=_reason(view, phase, failure, deleted=meta.get("deletionTimestamp") is not None),
-        model=_value(asked, "model", "name") or (meta.get("labels") or {}).get(MODEL_LABEL) or "",
+        model=_value(asked, "model", "name") or (meta.get("labels") or {}).get(contract.MODEL_LABEL) or "",
         data=_value(asked, "data", "source"),
         gpus=_count(asked, "gpus"),
         nodes=nodes,

@@ -13,9 +13,10 @@ from lorajob.cluster import AlreadyExists, Cluster, ClusterError, NotFound, Unre
 from lorajob.errors import UsageError
 from lorajob.manifest import DataFile, Manifests
 from lorajob.platform import Platform
-from lorajob.shipping import DATA_PREFIX, LocalData
+from lorajob.shipping import LocalData
 from lorajob_runtime import __version__
 from lorajob_runtime import spec as specs
+from lorajob_runtime.layout import DATA_PREFIX
 from lorajob_runtime.pod import CACHE_FOLDER
 from lorajob_runtime.spec import ModelSpec, RunSpec, StorageSpec
 

@@ -200,10 +200,10 @@ def test_one_node_needs_no_service_and_several_do() -> None:
 def test_only_a_run_with_a_queue_starts_suspended() -> None:
     queued, plain = built({"resources": {"queue": "research"}}).job, built().job
 
-    assert queued["metadata"]["labels"][manifest.QUEUE_LABEL] == "research"
+    assert queued["metadata"]["labels"][pod.QUEUE_LABEL] == "research"
     assert queued["spec"]["suspend"] is True
     assert "suspend" not in plain["spec"]
-    assert manifest.QUEUE_LABEL not in plain["metadata"]["labels"]
+    assert pod.QUEUE_LABEL not in plain["metadata"]["labels"]
 
 
 def test_what_a_job_owns_names_it_as_its_owner() -> None:

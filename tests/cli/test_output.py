@@ -10,8 +10,8 @@ import pytest
 from run_objects import BEGAN, NOW, at, condition, failed_pod, job, progress, running_pod
 
 from lorajob import display, live, output
-from lorajob.status import QUEUE_LABEL, RunStatus, from_job, from_objects
-from lorajob_runtime.pod import LastWords
+from lorajob.status import RunStatus, from_job, from_objects
+from lorajob_runtime.pod import QUEUE_LABEL, LastWords
 
 ACTIVE = {"active": 1, "ready": 1, "startTime": at(0)}
 

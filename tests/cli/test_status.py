@@ -122,7 +122,7 @@ def test_a_run_that_is_being_suspended_still_saves() -> None:
 
 
 def test_a_suspended_run_of_a_queue_waits_for_its_turn() -> None:
-    run = from_job(job({}, suspend=True, labels={QUEUE_LABEL: "team-a"}), NOW)
+    run = from_job(job({}, suspend=True, labels={pod.QUEUE_LABEL: "team-a"}), NOW)
 
     assert (run.phase, run.reason, run.queue) == ("Pending", "waits for its turn in queue team-a", "team-a")
 

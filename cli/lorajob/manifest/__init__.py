@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from lorajob.manifest.data import DATA_MAX_BYTES, DataFile, DataTooLarge
 from lorajob.manifest.data import object_name as data_name
-from lorajob.manifest.job import MODEL_LABEL, QUEUE_LABEL, Manifests, build, owned_by, spec_of
+from lorajob.manifest.job import Manifests, build, owned_by, spec_of
 from lorajob.manifest.limits import check_limits
 
 __all__ = [
     "DATA_MAX_BYTES",
-    "MODEL_LABEL",
-    "QUEUE_LABEL",
     "DataFile",
     "DataTooLarge",
     "Manifests",

@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     # its module reads YAML, which not every command that comes here does
     from lorajob.platform import Platform
 
-MODEL_LABEL = "lorajob.dev/model"
-"""The catalog's name of the model, or what of its hub id can be a label's value."""
-
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-"""Which of Kueue's LocalQueues the run waits in: https://kueue.sigs.k8s.io/docs/tasks/run/jobs/."""
-
 _KEPT_ON_ITS_NODE = {
     "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
     "karpenter.sh/do-not-disrupt": "true",
@@ -111,7 +105,7 @@ def labels_of(spec: RunSpec) -> dict[str, str]:
     return {
         pod.MANAGED_BY_LABEL: pod.MANAGED_BY,
         pod.RUN_LABEL: spec.run_name,
-        MODEL_LABEL: _model_label(spec.model.name),
+        pod.MODEL_LABEL: _model_label(spec.model.name),
     }
 
 
@@ -126,7 +120,7 @@ def _model_label(model: str) -> str:
 def _job(spec: RunSpec, platform: Platform, namespace: str, labels: dict[str, str], version: str) -> dict[str, Any]:
     wanted = spec.resources
     keep_seconds = quantities.seconds(platform.keep_finished, "the platform's keepFinished")
-    queue = {} if wanted.queue is None else {QUEUE_LABEL: wanted.queue}
+    queue = {} if wanted.queue is None else {pod.QUEUE_LABEL: wanted.queue}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
