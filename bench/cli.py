@@ -144,7 +144,7 @@ def place(kubeconfig: str) -> Iterator[Cluster]:
         finally:
             # without controllers, as in the mode for scale, a namespace does not take what is in it along
             for collection in (cluster.jobs(), cluster.config_maps()):
-                cluster.delete(collection, propagationPolicy="Background")
+                cluster.delete(collection, propagation="Background")
             cluster.delete(f"/api/v1/namespaces/{name}")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorajob import platform, runs
+from lorajob import platform, retrying, runs
 from lorajob import status as statuses
 from lorajob.cluster import Cluster, NotFound
 from lorajob.errors import UsageError
@@ -40,11 +41,13 @@ class Artifacts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Removal:
-    """What deleting one run would remove. Of `status` and `artifacts` at least one is there."""
+    """What deleting one run would remove. Of `status`, `leftovers` and `artifacts` at least one is there."""
 
     name: str
     status: RunStatus | None
-    """None where only results are left of it."""
+    """None where there is no Job of it."""
+    leftovers: tuple[tuple[str, str], ...]
+    """(path, uid) of what would not go with the Job, since an interrupted retry has taken it out of its hands."""
     artifacts: Artifacts | None
     """None where they are to stay."""
 
@@ -59,32 +62,30 @@ def plan(cluster: Cluster, name: str, *, artifacts: bool, platform_file: Path | 
     try:
         status = statuses.from_job(runs.job_of(cluster, name), runs.now())
     except NotFound as error:
-        if not artifacts:
-            raise
         missing = error
-    listed = _artifacts(cluster, name, status, platform_file) if artifacts else None
-    if missing is not None and not (listed and listed.entries):
+    leftovers = tuple(retrying.unowned(cluster, name))
+    if missing is not None and not artifacts and not leftovers:
         raise missing
-    return Removal(name=name, status=status, artifacts=listed)
+    listed = _artifacts(cluster, name, status, platform_file) if artifacts else None
+    if missing is not None and not leftovers and not (listed and listed.entries):
+        raise missing
+    return Removal(name=name, status=status, leftovers=leftovers, artifacts=listed)
 
 
 def remove(cluster: Cluster, removal: Removal, *, wait: bool = True) -> None:
-    """Deletes the Job, with `wait` until its pods are gone too, and then the results.
+    """Deletes the Job and what is no longer its, with `wait` until its pods are gone too, and then the results.
 
     Results are only removed after the pods are gone: they would write them anew. Raises NotFound, ClusterError,
     TimedOutError when the pods outlive their grace period, and what storage raises.
     """
     if removal.status is not None:
-        options = {
-            "apiVersion": "v1",
-            "kind": "DeleteOptions",
-            "propagationPolicy": "Foreground",
-            # another run may have got the name meanwhile
-            "preconditions": {"uid": removal.status.uid},
-        }
-        job = cluster.delete(cluster.jobs(removal.name), options)
+        # another run may have got the name meanwhile
+        job = cluster.delete(cluster.jobs(removal.name), uid=removal.status.uid, propagation="Foreground")
         if wait or removal.artifacts is not None:
             _wait_until_gone(cluster, removal.name, removal.status.uid, _grace_seconds(job) + _STOPPING_SECONDS)
+    for path, uid in removal.leftovers:
+        with contextlib.suppress(NotFound):
+            cluster.delete(path, uid=uid)
     if removal.artifacts is not None:
         # what its pods wrote before they ended is there by now
         store = removal.artifacts.store

@@ -13,7 +13,7 @@ from typing import Any
 
 from lorajob import manifest, runs, specfile
 from lorajob import status as statuses
-from lorajob.cluster import AlreadyExists, Cluster, ClusterError, NotFound
+from lorajob.cluster import AlreadyExists, Cluster, ClusterError, Forbidden, NotFound
 from lorajob.errors import UsageError
 from lorajob.following import TimedOutError
 from lorajob.manifest import Manifests
@@ -128,7 +128,7 @@ def _try(cluster: Cluster, job: Object, record: Object) -> None:
             ) from error
     other = {**anew, "metadata": {**anew["metadata"], "name": f"{name}-retry"}}
     cluster.post(cluster.jobs(), other, dryRun="All", fieldManager=FIELD_MANAGER, fieldValidation="Strict")
-    cluster.delete(cluster.jobs(name), _deletion(job) | {"dryRun": ["All"]})
+    cluster.delete(cluster.jobs(name), uid=job["metadata"]["uid"], propagation="Foreground", dry_run=True)
 
 
 def _finish(cluster: Cluster, name: str, job: Object | None, record: Object, say: Callable[[str], None]) -> str:
@@ -157,7 +157,7 @@ def _remove(cluster: Cluster, job: Object, say: Callable[[str], None]) -> None:
     grace = float(job["spec"]["template"]["spec"].get("terminationGracePeriodSeconds") or 30)
     if not job["metadata"].get("deletionTimestamp"):
         try:
-            cluster.delete(cluster.jobs(name), _deletion(job))
+            cluster.delete(cluster.jobs(name), uid=job["metadata"]["uid"], propagation="Foreground")
         except NotFound:
             return
     if (job.get("status") or {}).get("active") or (job.get("status") or {}).get("terminating"):
@@ -219,17 +219,20 @@ def _put(cluster: Cluster, each: Mapping[str, Any], job: Object) -> None:
         return
 
 
-def _deletion(job: Object) -> Object:
-    """Options of a deletion that waits for the pods and spares another Job of the same name.
+def unowned(cluster: Cluster, name: str) -> list[tuple[str, str]]:
+    """(path, uid) of what an interrupted retry has left of a run and no Job owns: it would not go with one.
 
-    They are the body of the request: where there is one, the server does not look at the query.
+    What the user may not look at is left out.
     """
-    return {
-        "apiVersion": "v1",
-        "kind": "DeleteOptions",
-        "propagationPolicy": "Foreground",
-        "preconditions": {"uid": job["metadata"]["uid"]},
-    }
+    found = []
+    for path in (*_owned_paths(cluster, name), _record_path(cluster, name)):
+        try:
+            metadata = cluster.get(path)["metadata"]
+        except (NotFound, Forbidden):
+            continue
+        if (metadata.get("labels") or {}).get(RUN_LABEL) == name and not metadata.get("ownerReferences"):
+            found.append((path, metadata["uid"]))
+    return found
 
 
 def _record_path(cluster: Cluster, name: str) -> str:

@@ -140,14 +140,8 @@ def create(cluster: Cluster, manifests: Manifests, *, dry_run: bool = False) -> 
 def _take_back(cluster: Cluster, job: Mapping[str, Any], error: BaseException) -> None:
     """Deletes a Job that cannot run; what cannot be undone is told with the error that made it so."""
     name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-    options = {
-        "apiVersion": "v1",
-        "kind": "DeleteOptions",
-        "propagationPolicy": "Background",
-        "preconditions": {"uid": uid},
-    }
     try:
-        cluster.delete(cluster.jobs(name), options)
+        cluster.delete(cluster.jobs(name), uid=uid, propagation="Background")
     except NotFound:
         return
     except ClusterError as refused:

@@ -44,7 +44,7 @@ def test_an_object_is_made_read_changed_in_three_ways_and_deleted(client: Cluste
     assert made["metadata"]["managedFields"][0]["manager"] == "lorajob"
     assert changed["data"] == {"b": "2", "c": "über"}
     assert client.get(one)["metadata"]["resourceVersion"] == changed["metadata"]["resourceVersion"]
-    client.delete(one, propagationPolicy="Background")
+    client.delete(one, propagation="Background")
     with pytest.raises(NotFound, match="ConfigMap one not found in namespace"):
         client.get(one)
 

@@ -231,7 +231,7 @@ def _asked(client: Cluster, verb: str, resource: str) -> None:
         "list": lambda: client.get(collection),
         "watch": lambda: list(client.watch(collection, timeout_seconds=1, resourceVersion="0")),
         "patch": lambda: client.patch(one, {"metadata": {"labels": {"a": "b"}}}, dryRun="All"),
-        "delete": lambda: client.delete(one, dryRun="All"),
+        "delete": lambda: client.delete(one, dry_run=True),
     }
     try:
         requests[verb]()

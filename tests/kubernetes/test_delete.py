@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_runs import PLATFORM_FILE, MadeRuns, lorajob, made
@@ -15,7 +16,9 @@ from restricted import Rule, user_rules, without
 
 from calling import Call
 from cluster_fixtures import TestCluster
+from lorajob import retrying
 from lorajob.cluster import NotFound
+from lorajob_runtime.pod import RUN_LABEL
 from s3_servers import S3Server
 
 __all__ = ["lorajob", "made"]
@@ -81,6 +84,36 @@ def test_of_several_the_others_go_when_one_is_not_there(made: MadeRuns, lorajob:
     assert f"there is no run nobody in namespace {namespace}" in missing.err
     assert both.code == 0
     assert names(made) == []
+
+
+@pytest.mark.parametrize("cut", ["before the old Job goes", "before there is a new Job"])
+def test_what_an_interrupted_retry_left_goes_too(
+    made: MadeRuns, lorajob: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.json").write_text(json.dumps([{"input": "a", "output": "b"}]))
+    lorajob("submit", "--name", "first", "-m", "qwen3-8b", "--nodes", "2", "-d", "rows.json")
+    lorajob("cancel", "first")
+
+    step = "delete" if cut == "before the old Job goes" else "post"
+    real = getattr(made.client, step)
+
+    def fail(path: str, *rest: Any, **options: Any) -> Any:
+        if path.startswith(made.client.jobs()) and not options.keys() & {"dryRun", "dry_run"}:
+            raise KeyboardInterrupt
+        return real(path, *rest, **options)
+
+    monkeypatch.setattr(made.client, step, fail)
+    with pytest.raises(KeyboardInterrupt):
+        retrying.retry(made.client, "first", build=made.built)
+
+    outcome = lorajob("delete", "first", "--yes")
+
+    said = "run first (Cancelled)" if step == "delete" else "what an interrupted retry left of run first"
+    assert (outcome.code, outcome.out) == (0, f"{said} deleted\n"), outcome.err
+    paths = (made.client.jobs(), made.client.services(), made.client.config_maps())
+    assert [each for path in paths for each in made.client.pages(path, labelSelector=RUN_LABEL)] == []
+    assert lorajob("delete", "first", "--yes").code == 102
 
 
 def test_a_job_of_others_is_left_alone(made: MadeRuns, lorajob: Call) -> None:

@@ -337,7 +337,7 @@ def _cut_after(made: MadeRuns, step: str, changed: Any, monkeypatch: pytest.Monk
     real = getattr(made.client, step)
 
     def cut(*arguments: Any, **query: Any) -> Any:
-        if query.get("dryRun") is None and next(changed, None) is None:
+        if not query.keys() & {"dryRun", "dry_run"} and next(changed, None) is None:
             raise Cut
         return real(*arguments, **query)
 
@@ -426,7 +426,7 @@ def test_following_goes_on_over_a_retry(made: MadeRuns, wait_until: Wait) -> Non
     job = made.live("first")
     following = follow(made.client, "first", timeout_seconds=60)
     next(following)
-    made.client.delete(made.client.jobs("first"), propagationPolicy="Background")
+    made.client.delete(made.client.jobs("first"), propagation="Background")
     wait_until(lambda: not _there(made, "first"), what="the end of the Job")
     made.run("first")
     made.succeed("first")
@@ -450,7 +450,7 @@ def test_a_run_that_is_deleted_ends_the_following(made: MadeRuns, monkeypatch: p
     following = follow(made.client, "first", timeout_seconds=60)
     next(following)
 
-    made.client.delete(made.client.jobs("first"), propagationPolicy="Background")
+    made.client.delete(made.client.jobs("first"), propagation="Background")
 
     with pytest.raises(NotFound, match="run first was deleted"):
         next(following)

@@ -81,9 +81,27 @@ class Cluster:
         """Changes an object; returns it as it is then."""
         return self._json("PATCH", path, query, body, content_type=PATCH_TYPES[kind])
 
-    def delete(self, path: str, body: Mapping[str, Any] | None = None, **query: Any) -> Json:
-        """Deletes an object; `propagationPolicy="Foreground"` and the like are query parameters, or in `body`."""
-        return self._json("DELETE", path, query, body)
+    def delete(
+        self,
+        path: str,
+        *,
+        uid: str | None = None,
+        propagation: Literal["Foreground", "Background", "Orphan"] | None = None,
+        dry_run: bool = False,
+    ) -> Json:
+        """Deletes an object, with `uid` only that very one and not another that has got its name since: Conflict.
+
+        Returns the object while it waits for what it owns, else a Status. The options are the body of the request: the
+        server does not look at the query where there is a body.
+        """
+        options: Json = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if propagation is not None:
+            options["propagationPolicy"] = propagation
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        if dry_run:
+            options["dryRun"] = ["All"]
+        return self._json("DELETE", path, {}, options)
 
     def text(self, path: str, **query: Any) -> str:
         """An answer that is text, as a log."""

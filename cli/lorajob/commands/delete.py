@@ -82,6 +82,8 @@ def _agrees(found: Sequence[Removal]) -> bool:
 
 def _text(each: Removal) -> str:
     parts = [f"run {each.name} ({each.status.phase})"] if each.status is not None else []
+    if each.status is None and each.leftovers:
+        parts.append(f"what an interrupted retry left of run {each.name}")
     if each.artifacts is not None:
         count = len(each.artifacts.entries)
         files = f"{count:,} files" if count != 1 else "1 file"
