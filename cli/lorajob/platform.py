@@ -101,6 +101,7 @@ class PlatformScheduling:
     node_selector: dict[str, str] = field(default_factory=dict)
     tolerations: tuple[dict[str, Any], ...] = ()
     topology_key: str | None = None
+    runtime_class_name: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -317,6 +318,7 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("secrets.storage", _is_name, _OBJECT_NAME),
     ("secrets.swanlab", _is_name, _OBJECT_NAME),
     ("secrets.hub", _is_name, _OBJECT_NAME),
+    ("scheduling.runtimeClassName", _is_name, _OBJECT_NAME),
     ("limits.timeout", _is_duration, "a duration like 90m, 24h or 3d"),
     ("limits.gpus", lambda value: value >= 1, "at least 1, or null"),
     ("limits.nodes", lambda value: value >= 1, "at least 1, or null"),

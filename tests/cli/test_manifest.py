@@ -254,6 +254,11 @@ def test_what_the_user_says_of_cpu_and_memory_wins() -> None:
     assert "cpu" not in resources["limits"]
 
 
+def test_the_pods_have_the_platforms_runtime_class_or_none() -> None:
+    assert pods_of(built({}, {"scheduling": {"runtimeClassName": "nvidia"}}))["runtimeClassName"] == "nvidia"
+    assert "runtimeClassName" not in pods_of(built({}))
+
+
 def test_a_run_over_several_nodes_wishes_to_be_near_itself() -> None:
     scheduling = {"scheduling": {"topologyKey": "rack"}}
 

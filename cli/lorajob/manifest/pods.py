@@ -30,6 +30,7 @@ def pod_spec(spec: RunSpec, platform: Platform) -> dict[str, Any]:
     several = spec.resources.nodes > 1
     optional: dict[str, Any] = {
         "subdomain": spec.run_name if several else None,
+        "runtimeClassName": platform.scheduling.runtime_class_name,
         "priorityClassName": spec.resources.priority,
         "imagePullSecrets": [{"name": name} for name in platform.image_pull_secrets],
         **_placement(spec, platform),
