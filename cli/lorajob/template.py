@@ -7,13 +7,13 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from lorajob.fieldtexts import ABSENT, CLUSTER_ONLY, LATER, TEXTS
+from lorajob.fieldtexts import ABSENT, CLUSTER_ABSENT, CLUSTER_ONLY, LATER, TEXTS
 from lorajob_runtime import fields, spec
 
 WIDTH = 110
 
 _HEAD = """\
-# What `lorajob run` does in this folder. A flag wins over this file, --set over both.
+# What `lorajob run` and `lorajob submit` do in this folder. A flag wins over this file, --set over both.
 # A field that is commented out shows its default.
 apiVersion: lorajob.dev/v1
 """
@@ -39,7 +39,8 @@ def render(model: str, data: str | None, recipe: Mapping[str, Any]) -> str:
 
 
 def _comment(path: str, expected: Any, indent: str) -> list[str]:
-    absent = f" Without it: {ABSENT[path]}." if path in ABSENT else ""
+    there = f", on a cluster {CLUSTER_ABSENT[path]}" if path in CLUSTER_ABSENT else ""
+    absent = f" Without it: {ABSENT[path]}{there}." if path in ABSENT else ""
     choices = fields.describe(expected)
     allowed = f" {choices[0].upper()}{choices[1:]}." if choices.startswith("one of ") else ""
     cluster = " Only on a cluster." if path in CLUSTER_ONLY else ""

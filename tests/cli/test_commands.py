@@ -38,6 +38,25 @@ def test_what_init_comments_out_are_the_defaults(lorajob: Call, tmp_path: Path) 
     assert resolve([tmp_path / "all.yaml"]).spec == resolve(flags={"model.name": "hf:some/model"}).spec
 
 
+def test_what_init_writes_can_be_submitted_and_rendered_without_any_cluster(
+    lorajob: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "platform.yaml").write_text("{image: example/lorajob:0.1.0, storage: {uri: s3://models/lora}}")
+    render = ("submit", "--dry-run=client", "--platform", "platform.yaml", "-o", "json")
+
+    written = lorajob("init")
+    plain = lorajob(*render, "--name", "first")
+    named = lorajob(*render, "--name", "first", "-n", "team")
+
+    assert (written.code, plain.code, named.code) == (0, 0, 0), plain.err
+    namespaces = [json.loads(each.out)["items"][0]["metadata"]["namespace"] for each in (plain, named)]
+    assert namespaces == ["default", "team"]
+    assert "cluster   none: nothing is sent" in plain.err
+    assert lorajob(*render, "--context", "other").code == 2
+
+
 def test_init_keeps_a_file_that_is_there_unless_told_otherwise(lorajob: Call, tmp_path: Path) -> None:
     (tmp_path / "lorajob.yaml").write_text("name: mine\n")
 

@@ -6,6 +6,7 @@ import random
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from lorajob import flags, platform, preview, resolve, submission
 from lorajob.cluster import Cluster
 from lorajob.cluster_options import cluster_options, connect_from
 from lorajob.command import Command
-from lorajob.errors import USAGE
+from lorajob.errors import USAGE, UsageError
 from lorajob.preview import Preview
 from lorajob.quantities import seconds
 from lorajob.submission import Prepared
-from lorajob_runtime.exits import SUCCEEDED
+from lorajob_runtime.exits import INTERRUPTED, SUCCEEDED
 
 FORMS = ("text", "json", "yaml", "name")
 
@@ -43,7 +44,10 @@ FORMS = ("text", "json", "yaml", "name")
     help="client: print the manifests that would be sent; server: let the cluster check them and keep nothing.",
 )
 @flags.option(
-    "--wait", section="Run", is_flag=True, help="Wait for the run's end: exit code 0, 100 failed, 103 cancelled."
+    "--wait",
+    section="Run",
+    is_flag=True,
+    help="Wait for the run's end: exit code 0, 100 failed, 103 cancelled; 130 after Ctrl-C.",
 )
 @flags.option(
     "--watch", section="Run", is_flag=True, help="Show how the run goes on until its end; Ctrl-C leaves it alone."
@@ -90,15 +94,15 @@ def command(
     to storage. What no flag says comes from ./lorajob.yaml, then from the platform, then from the model's recipe.
     """
     limit = seconds(wait_timeout, "--wait-timeout") if wait_timeout else None
-    with connect_from(params) as cluster:
+    only_prints = dry_run == "client" and platform.named_file(platform_file) is not None
+    with _connection(params, is_needed=not only_prints) as cluster:
         loaded = platform.load(cluster, platform_file)
         resolved = resolve.resolve(files, flags.given(context), settings, defaults=loaded.platform.defaults)
-        prepared = submission.prepare(
-            resolved.spec, loaded.platform, namespace=cluster.namespace, rng=random.SystemRandom()
-        )
+        namespace = cluster.namespace if cluster is not None else params["namespace"] or "default"
+        prepared = submission.prepare(resolved.spec, loaded.platform, namespace=namespace, rng=random.SystemRandom())
         _print_plan(prepared, cluster, loaded.source, resolved.files)
-        if dry_run is not None:
-            _dry_run(prepared, cluster, dry_run, output_form)
+        if cluster is None or dry_run is not None:
+            _dry_run(prepared, cluster if dry_run == "server" else None, output_form)
             return SUCCEEDED.code
         if prepared.spec.data.source is None and not yes and not _agrees():
             click.echo("nothing was submitted", err=True)
@@ -116,14 +120,24 @@ def command(
     return SUCCEEDED.code
 
 
-def _print_plan(prepared: Prepared, cluster: Cluster, source: str, files: Sequence[Path]) -> None:
+def _connection(params: Mapping[str, Any], *, is_needed: bool) -> AbstractContextManager[Cluster | None]:
+    """The cluster; where none is needed and none is configured, None. Raises UsageError."""
+    try:
+        return connect_from(params)
+    except UsageError:
+        if is_needed or params["kubeconfig"] or params["kube_context"]:
+            raise
+        return nullcontext()
+
+
+def _print_plan(prepared: Prepared, cluster: Cluster | None, source: str, files: Sequence[Path]) -> None:
     plan = Preview(
         spec=prepared.spec,
         platform=prepared.platform,
         job=prepared.manifests.job,
         local=prepared.local,
         uploaded_to=prepared.data_address,
-        place=f"{cluster.server} ({cluster.source})",
+        place=f"{cluster.server} ({cluster.source})" if cluster is not None else "none: nothing is sent",
         platform_source=source,
         files=tuple(map(str, files)),
     )
@@ -140,13 +154,14 @@ def _agrees() -> bool:
     return click.confirm("No dataset is given: train on the example set?", default=False, err=True)
 
 
-def _dry_run(prepared: Prepared, cluster: Cluster, where: str, form: str) -> None:
+def _dry_run(prepared: Prepared, cluster: Cluster | None, form: str) -> None:
+    """Prints the manifests; with a cluster, what that makes of them."""
     objects = prepared.manifests.all()
-    if where == "server":
+    if cluster is not None:
         objects = submission.create(cluster, prepared.manifests, dry_run=True)
-    if form == "name" or (form == "text" and where == "server"):
+    if form == "name" or (form == "text" and cluster is not None):
         for each in objects:
-            said = "" if form == "name" else f" accepted by {cluster.server}; nothing was created"
+            said = "" if form == "name" or cluster is None else f" accepted by {cluster.server}; nothing was created"
             click.echo(f"{each['kind'].lower()}/{each['metadata']['name']}{said}")
     else:
         click.echo(preview.manifests_text(objects, "json" if form == "json" else "yaml"), nl=False)
@@ -179,17 +194,20 @@ def _print_run(job: Mapping[str, Any], form: str) -> None:
 
 
 def _wait(cluster: Cluster, name: str, limit: int | None, *, is_shown: bool, form: str) -> int:
-    """Waits for the end of a run. Returns the exit code of how it ended; Ctrl-C leaves the run alone."""
+    """Waits for the end of a run. Returns the exit code of how it ended; Ctrl-C leaves the run alone.
+
+    For one that only waits, Ctrl-C is no success: `submit --wait && next` must not take it for one.
+    """
     from lorajob import display, following, live, output, runs, status
 
-    live.say(f"run {name} submitted; Ctrl-C leaves it alone")
-    if is_shown:
-        return live.watch(cluster, name, form="json" if form == "json" else "table", timeout_seconds=limit)
     try:
+        live.say(f"run {name} submitted; Ctrl-C leaves it alone")
+        if is_shown:
+            return live.watch(cluster, name, form="json" if form == "json" else "table", timeout_seconds=limit)
         ended = following.wait_for_end(cluster, name, timeout_seconds=limit, say=live.say)
     except KeyboardInterrupt:
         live.say(f"detached: run {name} goes on; `lorajob watch {name}` shows it")
-        return SUCCEEDED.code
+        return SUCCEEDED.code if is_shown else INTERRUPTED.code
     if form == "name":
         click.echo(name)
     elif form == "text":
