@@ -1,8 +1,11 @@
 """How the supervisors of a run's nodes keep together: one connection from every other node to node 0, JSON lines on it.
 
-    a node says  {"run": NAME, "node": K}   when it connects, {"ready": true} when its weights are there,
-                 {"ended": LASTWORDS}       when its training processes have ended
-    node 0 says  {"train": ATTEMPT}         when everything is ready, {"end": LASTWORDS} when the run is over
+    a node says  {"run": NAME, "node": K}                    when it connects
+                 {"ready": true}                             when it can train: its weights are there, nothing runs
+                 {"ended": LASTWORDS, "attempt": ATTEMPT}    when its training processes have ended
+    node 0 says  {"train": ATTEMPT}                          when every node is ready
+                 {"stop": ATTEMPT}                           when it has given that attempt up
+                 {"end": LASTWORDS}                          when the run is over
 
 Training itself meets elsewhere (torch.distributed); this is for what must be known before and after it. A node that is
 replaced connects anew; a node whose leader is replaced looks for the new one.
@@ -16,7 +19,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +54,7 @@ class Leader:
         self._nodes = nodes
         self._changed = threading.Condition()
         self._members: dict[int, _Member] = {}
+        self._attempt = 0
         self._server = socket.create_server((host, port), backlog=nodes)
         self.port: int = self._server.getsockname()[1]
         threading.Thread(target=self._accept, name="link", daemon=True).start()
@@ -58,7 +62,7 @@ class Leader:
     def gather(self, *, patience_seconds: float) -> None:
         """Waits until every node is ready. Raises PeerError when one has been away for too long.
 
-        A node that is there and not ready downloads its weights, which takes the time it takes.
+        A node that is there and not ready ends an attempt, or downloads its weights, which takes the time it takes.
         """
         away_since = time.monotonic()
         with self._changed:
@@ -69,12 +73,18 @@ class Leader:
                     nodes = ", ".join(str(node) for node in missing if not self._is_here(node))
                     raise PeerError(f"node {nodes} of {self._nodes} did not come within {patience_seconds:g} s")
                 self._changed.wait(_TICK_SECONDS)
-            for member in self._members.values():
-                member.ended = None
 
     def begin(self, attempt: int) -> None:
-        """Has every node start its training processes."""
+        """Has every node start its training processes. Each is ready again when these have ended."""
+        with self._changed:
+            self._attempt = attempt
+            for member in self._members.values():
+                member.is_ready, member.ended = False, None
         self._say({"train": attempt})
+
+    def give_up(self) -> None:
+        """Has every node end the training processes of this attempt."""
+        self._say({"stop": self._attempt})
 
     def lost(self) -> LorajobError | None:
         """Why training cannot go on with the nodes there were: one is gone, or its processes failed."""
@@ -140,7 +150,9 @@ class Leader:
         for message in messages:
             with self._changed:
                 member.is_ready |= bool(message.get("ready"))
-                member.ended = read_words(message.get("ended")) or member.ended
+                if message.get("attempt") == self._attempt:
+                    # what a node says of an attempt that was given up is no news of this one
+                    member.ended = read_words(message.get("ended")) or member.ended
                 self._changed.notify_all()
         with self._changed:
             member.is_gone = True
@@ -187,6 +199,7 @@ class Follower:
         self._connection = connection
         self._changed = threading.Condition()
         self._train: int | None = None
+        self._stopped = 0
         self._end: LastWords | None = None
         self._is_lost = False
         threading.Thread(target=self._listen, name="link", daemon=True).start()
@@ -207,6 +220,10 @@ class Follower:
             attempt, self._train = self._train, None
         return attempt
 
+    def is_given_up(self, attempt: int) -> bool:
+        """Whether node 0 has given an attempt up, or goes on with a later one."""
+        return self._stopped >= attempt or (self._train or 0) > attempt
+
     def wait(self, seconds: float = _TICK_SECONDS) -> None:
         """Waits a moment, or until there is news."""
         with self._changed:
@@ -218,9 +235,9 @@ class Follower:
         """Tells node 0 that this node can start training."""
         self._connection.say({"ready": True})
 
-    def ended(self, words: LastWords) -> None:
+    def ended(self, attempt: int, words: LastWords) -> None:
         """Tells node 0 how the training processes here ended."""
-        self._connection.say({"ended": fields.encode(words)})
+        self._connection.say({"ended": fields.encode(words), "attempt": attempt})
 
     def close(self) -> None:
         self._connection.close()
@@ -230,6 +247,8 @@ class Follower:
             with self._changed:
                 if isinstance(message.get("train"), int):
                     self._train = message["train"]
+                if isinstance(message.get("stop"), int):
+                    self._stopped = message["stop"]
                 self._end = read_words(message.get("end")) or self._end
                 self._changed.notify_all()
         with self._changed:
@@ -237,16 +256,10 @@ class Follower:
             self._changed.notify_all()
 
 
-def join(
-    run: str, *, node: int, host: str, port: int = LINK_PORT, patience_seconds: float, tick: Callable[[], None]
-) -> Follower:
-    """Connects to node 0, asking again while it is not there. `tick` is called between the tries and may raise.
-
-    Raises PeerError when it has not come in `patience_seconds`.
-    """
+def join(run: str, *, node: int, host: str, port: int = LINK_PORT, patience_seconds: float) -> Follower:
+    """Connects to node 0, asking again while it is not there. Raises PeerError after `patience_seconds`."""
     deadline = time.monotonic() + patience_seconds
     while True:
-        tick()
         try:
             client = socket.create_connection((host, port), timeout=_SAYING_SECONDS)
         except OSError as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lorajob_runtime import environment as environments
-from lorajob_runtime import exits, link, lock
+from lorajob_runtime import exits, link, lock, restore
 from lorajob_runtime.base import describe
 from lorajob_runtime.checks import Machine, check_trainable, choose_machine
 from lorajob_runtime.endings import as_error, words_of
@@ -27,7 +27,7 @@ from lorajob_runtime.link import Follower
 from lorajob_runtime.mirror import Mirror
 from lorajob_runtime.pod import LINK_PORT, LastWords, service_host
 from lorajob_runtime.spec import RunSpec
-from lorajob_runtime.store import open_store
+from lorajob_runtime.store import Store, open_store
 from lorajob_runtime.supervisor import Limits, folder_of
 from lorajob_runtime.train.plan import TrainPlan
 
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 
 _LIMITS = Limits()
+_LAST_MOMENT_SECONDS = 3.0
+_LOOK_EVERY_SECONDS = 20.0
+"""How often a node that waits for node 0 looks whether the run is done."""
 
 
 def run(
@@ -59,7 +62,8 @@ def run(
             machine = choose_machine(processes=None, gpus=spec.resources.gpus, device=environment.device)
             folder = folder_of(spec, environment)
             stack.enter_context(lock.hold(folder.lock))
-            logs = stack.enter_context(_Logs(spec, folder, environment, every_seconds=limits.pace.events))
+            store = open_store(spec.storage.uri or "", spec.run_name, environment)
+            logs = stack.enter_context(_Logs(store, folder, every_seconds=limits.pace.events))
             member = Member(
                 spec=spec,
                 environment=environment,
@@ -68,6 +72,7 @@ def run(
                 port=port,
                 machine=machine,
                 folder=folder,
+                store=store,
                 limits=limits,
                 interrupts=interrupts,
                 logs=logs,
@@ -89,6 +94,7 @@ class Member:
     port: int
     machine: Machine
     folder: RunFolder
+    store: Store
     limits: Limits
     interrupts: Interrupts
     logs: _Logs
@@ -99,14 +105,9 @@ class Member:
         model: FetchedModel | None = None
         while True:
             with self.interrupts.raising():
-                follower = link.join(
-                    self.spec.run_name,
-                    node=self.node,
-                    host=self.leader,
-                    port=self.port,
-                    patience_seconds=self.limits.stall,
-                    tick=lambda: None,
-                )
+                follower = self._join()
+            if follower is None:
+                return words_of(None, "the run was over when this node came")
             try:
                 if model is None:
                     model = self._fetch()
@@ -117,6 +118,28 @@ class Member:
             if words is not None:
                 return words
             _say("node 0 is gone or ended; waiting for the next one")
+
+    def _join(self) -> Follower | None:
+        """The connection to node 0; None when it will not come, since the run is done. Raises PeerError."""
+        deadline = time.monotonic() + self.limits.stall
+        while True:
+            try:
+                patience = min(_LOOK_EVERY_SECONDS, self.limits.stall)
+                return link.join(
+                    self.spec.run_name, node=self.node, host=self.leader, port=self.port, patience_seconds=patience
+                )
+            except PeerError:
+                if self._is_done():
+                    return None
+                if time.monotonic() > deadline:
+                    raise
+
+    def _is_done(self) -> bool:
+        try:
+            return restore.is_published(self.store)
+        except LorajobError as error:
+            _say(f"node 0 does not answer, and neither does storage: {error}")
+            return False
 
     def _fetch(self) -> FetchedModel:
         from lorajob_runtime.fetch import fetch
@@ -136,9 +159,10 @@ class Member:
             if (attempt := follower.take_start()) is not None:
                 error = self._train(follower, model, attempt)
                 self.logs.upload()
-                follower.ended(words_of(error))
+                follower.ended(attempt, words_of(error))
                 if error is not None and not self._is_of_others(error):
                     raise error
+                follower.ready()
             follower.wait()
 
     def _is_of_others(self, error: LorajobError) -> bool:
@@ -170,11 +194,11 @@ class Member:
         )
         training = Training(launch)
         try:
-            return self._watch(training, follower)
+            return self._watch(training, follower, attempt)
         finally:
             training.kill()
 
-    def _watch(self, training: Training, follower: Follower) -> LorajobError | None:
+    def _watch(self, training: Training, follower: Follower, attempt: int) -> LorajobError | None:
         """Waits for training to end. Returns why it did, None when it did its work."""
         is_asked = False
         while not training.ended(within_seconds=self.limits.poll):
@@ -182,19 +206,18 @@ class Member:
                 training.ask_to_stop()
                 _say("stopping after this step; node 0 writes a checkpoint")
                 is_asked = True
-            if follower.end is not None or follower.is_lost:
-                # what it has to say about its own end, it says within a moment
-                if training.ended(within_seconds=1.0):
+            if follower.end is not None or follower.is_lost or follower.is_given_up(attempt):
+                # what ended it here may be the cause of all, and takes a moment to be told
+                if training.ended(within_seconds=_LAST_MOMENT_SECONDS):
                     break
-                return PeerError("node 0 went away")
+                return PeerError("node 0 went away, or gave this attempt up")
         return training.error()
 
 
 class _Logs:
     """Keeps this node's logs in storage, beside those of the others. What storage does not take is tried again."""
 
-    def __init__(self, spec: RunSpec, folder: RunFolder, environment: Environment, *, every_seconds: float) -> None:
-        store = open_store(spec.storage.uri or "", spec.run_name, environment)
+    def __init__(self, store: Store, folder: RunFolder, *, every_seconds: float) -> None:
         self._mirror = Mirror(store, folder, keep=1)
         self._every_seconds = every_seconds
         self._lock = threading.Lock()

@@ -37,20 +37,20 @@ class Relay:
     def _run(self) -> None:
         while not self._ending.wait(_EVERY_SECONDS):
             self._pass_on()
-        while self._pass_on():
+        while self._pass_on(is_last=True):
             pass
 
-    def _pass_on(self) -> bool:
-        """Whether there was anything."""
+    def _pass_on(self, *, is_last: bool = False) -> bool:
+        """Whether there was anything. `is_last`: a line without an end will get none."""
         is_any = False
         for path in sorted(self._logs.glob("attempt-*/rank-*.log")):
             if match := _RANK.fullmatch(path.name):
-                for line in self._new_lines(path):
+                for line in self._new_lines(path, is_last=is_last):
                     is_any = True
                     self._write(f"[rank {match[1]}] {line}")
         return is_any
 
-    def _new_lines(self, path: Path) -> list[str]:
+    def _new_lines(self, path: Path, *, is_last: bool) -> list[str]:
         offset = self._offsets.get(path, 0)
         try:
             with path.open("rb") as file:
@@ -58,7 +58,7 @@ class Relay:
                 data = file.read(_MOST_BYTES)
         except OSError:
             return []
-        whole = data[: data.rfind(b"\n") + 1] or (data if len(data) == _MOST_BYTES else b"")
+        whole = data[: data.rfind(b"\n") + 1] or (data if is_last or len(data) == _MOST_BYTES else b"")
         self._offsets[path] = offset + len(whole)
         # of a progress bar that is drawn over itself the last state is enough
         lines = (line.rstrip("\r").rpartition("\r")[2] for line in whole.decode(errors="replace").split("\n"))

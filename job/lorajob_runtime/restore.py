@@ -59,7 +59,7 @@ def restore(folder: RunFolder, store: Store, spec: RunSpec, *, warn: Warn) -> St
     if steps:
         _refuse_changes(_earlier_spec(folder, store), spec)
     attempt = _next_attempt(folder, store)
-    if _is_published(store):
+    if is_published(store):
         return Start(attempt=attempt, step=None, is_trained=True, is_published=True)
     _keep_spec(folder, store, spec)
     step = next((step for step in steps if _make_ready(step, folder, store, in_storage.get(step), warn)), None)
@@ -126,7 +126,7 @@ def _next_attempt(folder: RunFolder, store: Store) -> int:
     return 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
-def _is_published(store: Store) -> bool:
+def is_published(store: Store) -> bool:
     """Whether the log in storage, which goes there last of all, says so, and the adapter is still there."""
     log = map(events.parse, reversed((store.get_bytes(EVENTS) or b"").splitlines()))
     # a report may have had a warning to give as it ended

@@ -293,6 +293,8 @@ class Attempt:
             self._watch(training, follower)
         finally:
             training.kill()
+            if self.link is not None and training.error() is not None:
+                self.link.give_up()
         if (error := training.error()) is not None:
             raise self._root_cause(error)
 

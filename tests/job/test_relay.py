@@ -21,11 +21,12 @@ def test_whole_lines_come_with_their_rank_and_the_last_state_of_a_progress_bar(t
         (attempt / "supervisor.log").write_text("not from a rank\n")
         second = tmp_path / "attempt-2"
         second.mkdir()
-        (second / "rank-0.log").write_text("again\n")
+        (second / "rank-0.log").write_text("again\nand kill")
 
     assert sorted(said) == [
         "[rank 0] 100%",
         "[rank 0] again",
+        "[rank 0] and kill",
         "[rank 0] half a line",
         "[rank 0] loading",
         "[rank 3] here",

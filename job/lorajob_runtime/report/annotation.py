@@ -14,11 +14,12 @@ EVERY_SECONDS = 15.0
 """Between two patches that only tell of more steps; a new phase is told at once."""
 
 
-class ProgressAnnotation:
-    """Patches the annotation of the run's Job as events come.
+REFUSALS = 3
+"""In a row switch the report off: one may be a token's renewal, or a policy's."""
 
-    A patch that fails is left out, and the next one says it all. One that is refused switches the sink off.
-    """
+
+class ProgressAnnotation:
+    """Patches the annotation of the run's Job as events come. One that fails is left out: the next one says it all."""
 
     name = "the progress annotation"
 
@@ -47,6 +48,7 @@ class ProgressAnnotation:
         self._end: Event | None = None
         self._is_news = False
         self._next_at = self._began
+        self._refusals = 0
 
     def handle(self, event: Event) -> None:
         """Takes one event. What an earlier start of the run has logged counts, and is not told again."""
@@ -89,10 +91,11 @@ class ProgressAnnotation:
         try:
             self._patch(self._now().dumps())
         except OSError as error:
-            if isinstance(error, RefusedError):
+            self._refusals = self._refusals + 1 if isinstance(error, RefusedError) else 0
+            if self._refusals >= REFUSALS:
                 raise
             return
-        self._is_news = False
+        self._is_news, self._refusals = False, 0
 
     def _now(self) -> Progress:
         view, trained, end = self._progress.view, self._trained, self._end or {}

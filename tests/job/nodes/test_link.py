@@ -31,7 +31,7 @@ def join(leader: Leader) -> Iterator[Callable[[int], Follower]]:
 
     def call(node: int) -> Follower:
         port = leader.port
-        follower = link.join("zhenhuan", node=node, host="127.0.0.1", port=port, patience_seconds=5, tick=lambda: None)
+        follower = link.join("zhenhuan", node=node, host="127.0.0.1", port=port, patience_seconds=5)
         joined.append(follower)
         return follower
 
@@ -80,15 +80,45 @@ def test_a_nodes_own_fault_ends_the_run_when_it_is_final_and_else_waits_for_the_
     leader: Leader, join: Callable[[int], Follower]
 ) -> None:
     first, other = join(1), join(2)
-    first.ended(LastWords(exit_code=11, failure="data", message="no rows", hint="look"))
+    first.ended(0, LastWords(exit_code=11, failure="data", message="no rows", hint="look"))
     error = wait_until(leader.lost, what="the cause")
     assert isinstance(error, DataError)
     assert error.message == "node 1: no rows"
 
-    first.ended(LastWords(exit_code=1, failure="unexpected", message="a fault"))
+    first.ended(0, LastWords(exit_code=1, failure="unexpected", message="a fault"))
     other.ready()
 
     assert isinstance(wait_until(lambda: isinstance(leader.lost(), PeerError) and leader.lost()), PeerError)
+
+
+def test_a_new_attempt_waits_for_the_end_of_the_old_one_on_every_node(
+    leader: Leader, join: Callable[[int], Follower]
+) -> None:
+    survivor, lost = join(1), join(2)
+    for follower in (survivor, lost):
+        follower.ready()
+    leader.gather(patience_seconds=10)
+    leader.begin(1)
+    assert wait_until(survivor.take_start, what="the start") == 1
+    lost.close()
+    wait_until(leader.lost, what="the loss")
+    leader.give_up()
+    wait_until(lambda: survivor.is_given_up(1), what="the word to stop")
+    join(2).ready()
+    gathered = threading.Thread(target=lambda: leader.gather(patience_seconds=20), daemon=True)
+    gathered.start()
+    gathered.join(0.5)
+    assert gathered.is_alive(), "node 1 still trains"
+
+    survivor.ended(1, LastWords(exit_code=23, failure="peer", message="connection reset"))
+    survivor.ready()
+
+    gathered.join(10)
+    assert not gathered.is_alive()
+    leader.begin(2)
+    survivor.ended(1, LastWords(exit_code=23, failure="peer", message="connection reset"))
+    assert leader.loss(within_seconds=0.5) is None, "what is said of an old attempt ends no new one"
+    assert not survivor.is_given_up(2)
 
 
 def test_every_node_hears_how_the_run_ended(leader: Leader, join: Callable[[int], Follower]) -> None:
@@ -107,7 +137,7 @@ def test_every_node_hears_how_the_run_ended(leader: Leader, join: Callable[[int]
 def test_a_leader_that_vanishes_is_noticed(join: Callable[[int], Follower], leader: Leader) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        follower = link.join("zhenhuan", node=1, host="127.0.0.1", port=port, patience_seconds=5, tick=lambda: None)
+        follower = link.join("zhenhuan", node=1, host="127.0.0.1", port=port, patience_seconds=5)
         client, _ = server.accept()
         client.close()
 
@@ -128,4 +158,4 @@ def test_a_leader_that_does_not_come_is_not_waited_for_without_end() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(PeerError, match="did not answer"):
-        link.join("zhenhuan", node=1, host="127.0.0.1", port=port, patience_seconds=0, tick=lambda: None)
+        link.join("zhenhuan", node=1, host="127.0.0.1", port=port, patience_seconds=0)
