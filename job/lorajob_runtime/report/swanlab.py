@@ -21,7 +21,7 @@ from lorajob_runtime import spec as specs
 from lorajob_runtime.environment import Environment
 from lorajob_runtime.events import Event
 from lorajob_runtime.exits import INTERRUPTED, STOPPED, SUCCEEDED
-from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.layout import SWANLOG, RunFolder
 from lorajob_runtime.report import memory
 from lorajob_runtime.report.child import Child, Message
 from lorajob_runtime.report.points import Point, Points
@@ -65,6 +65,7 @@ class SwanLab:
         self._folder = folder
         self._log_dir = folder.swanlog.resolve()
         self._has_key = environment.swanlab_has_key
+        self._is_in_pod = environment.pod is not None
         self._warn = warn
         self._notify = notify
         self._limits = limits or Limits()
@@ -144,6 +145,10 @@ class SwanLab:
 
     @property
     def _sync(self) -> str:
+        if self._is_in_pod:
+            # the folder goes with the pod; what is in it reaches storage
+            place = f"{(self._spec.storage.uri or '').rstrip('/')}/{self._spec.run_name}/{SWANLOG}"
+            return f"swanlab sync {self._run_dir.name} --id {self._memory.id}, in a copy of {place}"
         return f"swanlab sync {shlex.quote(str(self._run_dir))} --id {self._memory.id}"
 
     def _send(self, number: int, point: Point) -> None:
