@@ -18,7 +18,7 @@ from typing import Any
 from lorajob import reasons
 from lorajob.reasons import PodStatus, moment
 from lorajob_runtime import pod as contract
-from lorajob_runtime.exits import SUCCEEDED
+from lorajob_runtime.exits import INTERRUPTED, STOPPED, SUCCEEDED
 from lorajob_runtime.pod import LastWords, Progress
 from lorajob_runtime.report.human import one_line
 from lorajob_runtime.spec import API_VERSION
@@ -132,7 +132,6 @@ def from_objects(job: Object, pods: Sequence[Object] | None, events: Sequence[Ob
     failure = reasons.failure(view) if phase == "Failed" else None
     is_shown = view.report_is_current or phase in TERMINAL or phase == "Suspended"
     storage = _value(asked, "storage", "uri")
-    has_attempt = bool(state.get("active") or state.get("succeeded"))
     return RunStatus(
         name=meta["name"],
         namespace=meta.get("namespace", ""),
@@ -147,7 +146,7 @@ def from_objects(job: Object, pods: Sequence[Object] | None, events: Sequence[Ob
         created=moment(meta.get("creationTimestamp")),
         started=moment(state.get("startTime")),
         finished=_finished(phase, view, state, cancelled),
-        attempts=failed_attempts + (1 if has_attempt and phase != "Failed" else 0),
+        attempts=_attempts(view, phase),
         retries=retries,
         progress=report if is_shown else None,
         failure=failure,
@@ -264,6 +263,30 @@ def _failed_pods(state: Object, pods: Sequence[PodStatus] | None) -> int:
     uncounted = (state.get("uncountedTerminatedPods") or {}).get("failed") or ()
     seen = [each for each in pods or () if each.last_words is not None and each.last_words.failure != reasons.EVICTED]
     return max(int(state.get("failed") or 0) + len(uncounted), len(seen))
+
+
+def _attempts(view: reasons.View, phase: str) -> int:
+    """Attempts begun: those that failed, and the one that runs, succeeded, or was stopped with the run.
+
+    The Job counts no pod that a suspension stopped, though an attempt had begun: its report or the Job's start says so.
+    """
+    has_another = bool(view.state.get("active") or view.state.get("succeeded"))
+    if view.spec.get("suspend"):
+        has_another = has_another or _was_stopped(view)
+    at_least = 0 if view.report is None else 1
+    return max(at_least, view.failed_attempts + (1 if has_another and phase != "Failed" else 0))
+
+
+def _was_stopped(view: reasons.View) -> bool:
+    """Whether an attempt of a suspended Job was stopped, and not only waited for after one that failed."""
+    if view.state.get("terminating"):
+        return True
+    report = view.report
+    if report is None:
+        has_begun = view.state.get("startTime") is not None or any(each.started for each in view.pods or ())
+        return has_begun and view.failed_attempts == 0
+    has_failed = report.exit_code not in (None, SUCCEEDED.code, STOPPED.code, INTERRUPTED.code)
+    return not (has_failed and view.failed_attempts)
 
 
 def _asked(spec: Object) -> Object:

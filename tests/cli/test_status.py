@@ -115,6 +115,34 @@ def test_a_suspended_run_says_how_far_it_came_and_how_to_go_on() -> None:
     assert not run.is_terminal
 
 
+@pytest.mark.parametrize("cancelled", [{}, {pod.CANCELLED_ANNOTATION: at(250)}])
+@pytest.mark.parametrize(
+    ("state", "report", "count"),
+    [
+        pytest.param({}, None, 0, id="never started"),
+        pytest.param({"startTime": at(0)}, None, 1, id="started and not reported"),
+        pytest.param({"startTime": at(0), "terminating": 1}, progress(), 1, id="stopping"),
+        pytest.param({"startTime": at(0)}, progress(), 1, id="trained"),
+        pytest.param({}, progress(phase="end", exit_code=30), 1, id="said that it was stopped"),
+        pytest.param({"failed": 1}, progress(), 2, id="trained again after a failure"),
+        pytest.param({"failed": 1}, progress(phase="end", exit_code=21), 1, id="failed and waited for the next"),
+        pytest.param({"failed": 1, "startTime": at(0)}, None, 1, id="failed without a report"),
+    ],
+)
+def test_an_attempt_that_was_stopped_with_its_run_counts(
+    cancelled: dict[str, str], state: dict[str, object], report: pod.Progress | None, count: int
+) -> None:
+    found = job({**state, "ready": 0}, progress=report, suspend=True, annotations=cancelled)
+
+    assert from_job(found, NOW).attempts == from_objects(found, [], (), NOW).attempts == count
+
+
+def test_a_run_that_a_queue_has_put_back_has_begun_an_attempt() -> None:
+    run = from_job(job({}, progress=progress(), suspend=True, labels={pod.QUEUE_LABEL: "team-a"}), NOW)
+
+    assert (run.phase, run.attempts, run.progress) == ("Pending", 1, None)
+
+
 def test_a_run_that_is_being_suspended_still_saves() -> None:
     run = from_job(job({**ACTIVE, "terminating": 1}, suspend=True), NOW)
 
