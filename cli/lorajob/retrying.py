@@ -1,12 +1,15 @@
 """A run started again under its name: its Job is deleted and made anew, and training goes on from storage.
 
 Between the two there is no Job, so the new one is written down first, in the ConfigMap `<name>-retry`. Whatever
-interrupts a retry, the same command takes it up where it was: nothing about the run is lost.
+interrupts a retry, the same command takes it up where it was: nothing about the run is lost. The new Job says which
+one it replaces: another that has got the name since is no part of the retry, and what was written down is out of date.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,10 +29,14 @@ Object = dict[str, Any]
 Build = Callable[[RunSpec], Manifests]
 
 FIELD_MANAGER = "lorajob"
+REPLACES_ANNOTATION = "lorajob.dev/replaces"
+"""On a Job that a retry made: the uid of the one in whose place it is."""
 
 _STOPPING_SECONDS = 60.0
 """Beyond the grace period of its pods a Job needs no longer to go."""
 _LOOK_EVERY_SECONDS = 1.0
+_TRIAL_NAMES = 5
+"""So many names are tried for a Job that is only asked about: each is taken once in millions."""
 _RECORD_KEY = "retry.json"
 _RETRIED = ("Failed", "Cancelled")
 _HINTS = {
@@ -54,19 +61,23 @@ def retry(
     a resumed run may change. Raises UsageError for a run in another phase or other fields, NotFound, ClusterError.
     """
     record, job = _read_record(cluster, name), _job(cluster, name)
-    if record is not None and (job is None or job["metadata"].get("deletionTimestamp") or _is_new(job, record)):
+    if record is not None and _is_under_way(job, record):
         if settings:
             raise UsageError(
                 f"an interrupted retry of run {name} is finished first, with the settings that it had",
                 hint=f"run `lorajob retry {name}` without --set",
             )
+        if dry_run:
+            return f"an interrupted retry of run {name} would go on (dry run: nothing was changed)"
         say(f"an interrupted retry of run {name} goes on")
         return _finish(cluster, name, job, record, say)
     if job is None:
         raise runs.missing(cluster, name)
+    if record is not None and not dry_run:
+        _drop_record(cluster, name)
     _check_phase(job)
     spec = with_settings(manifest.spec_of(job), settings)
-    record = {"was": job["metadata"]["uid"], "manifests": build(spec).all()}
+    record = _record(job, build(spec))
     _try(cluster, job, record)
     if dry_run:
         return f"run {name} would be retried (dry run: nothing was changed)"
@@ -118,6 +129,12 @@ def _try(cluster: Cluster, job: Object, record: Object) -> None:
     """Asks the server whether it would take every step, before the first one is made."""
     name = job["metadata"]["name"]
     anew = record["manifests"][0]
+    _check_data(cluster, name, anew)
+    _try_create(cluster, anew)
+    cluster.delete(cluster.jobs(name), uid=job["metadata"]["uid"], propagation="Foreground", dry_run=True)
+
+
+def _check_data(cluster: Cluster, name: str, anew: Object) -> None:
     if DATA_FOLDER + "/" in json.dumps(anew["spec"]["template"]["metadata"]["annotations"]):
         try:
             cluster.get(cluster.config_maps(manifest.data_name(name)))
@@ -126,9 +143,20 @@ def _try(cluster: Cluster, job: Object, record: Object) -> None:
                 f"the dataset of run {name} is gone: ConfigMap {manifest.data_name(name)} is not there",
                 hint=f"`lorajob delete {name}`, and submit it again under the same name with --data",
             ) from error
-    other = {**anew, "metadata": {**anew["metadata"], "name": f"{name}-retry"}}
-    cluster.post(cluster.jobs(), other, dryRun="All", fieldManager=FIELD_MANAGER, fieldValidation="Strict")
-    cluster.delete(cluster.jobs(name), uid=job["metadata"]["uid"], propagation="Foreground", dry_run=True)
+
+
+def _try_create(cluster: Cluster, anew: Object) -> None:
+    """Asks whether the server would take the Job. Its own name is still taken, so it gets one that no run has."""
+    rng = random.SystemRandom()
+    for left in reversed(range(_TRIAL_NAMES)):
+        other = {**anew, "metadata": {**anew["metadata"], "name": specs.default_name(anew["metadata"]["name"], rng)}}
+        try:
+            cluster.post(cluster.jobs(), other, dryRun="All", fieldManager=FIELD_MANAGER, fieldValidation="Strict")
+        except AlreadyExists:
+            if not left:
+                raise
+        else:
+            return
 
 
 def _finish(cluster: Cluster, name: str, job: Object | None, record: Object, say: Callable[[str], None]) -> str:
@@ -143,12 +171,26 @@ def _finish(cluster: Cluster, name: str, job: Object | None, record: Object, say
         _put(cluster, each, job)
     for path in _owned_paths(cluster, name):
         _own(cluster, path, job)
-    cluster.delete(_record_path(cluster, name))
+    _drop_record(cluster, name)
     return f"run {name} retried: it goes on from its last checkpoint; `lorajob watch {name}` shows how"
 
 
+def _is_under_way(job: Object | None, record: Object) -> bool:
+    """Whether what was written down is still to be done, and not out of date.
+
+    It is so for another Job that has got the name since, and for the new one when it has ended or is being deleted: to
+    go on would change nothing and pass that off as a retry.
+    """
+    if job is None:
+        return True
+    is_deleted = bool(job["metadata"].get("deletionTimestamp"))
+    if job["metadata"]["uid"] == record["was"]:
+        return is_deleted
+    return _is_new(job, record) and not is_deleted and not statuses.from_job(job, runs.now()).is_terminal
+
+
 def _is_new(job: Object, record: Object) -> bool:
-    return bool(job["metadata"]["uid"] != record["was"])
+    return bool((job["metadata"].get("annotations") or {}).get(REPLACES_ANNOTATION) == record["was"])
 
 
 def _remove(cluster: Cluster, job: Object, say: Callable[[str], None]) -> None:
@@ -190,7 +232,10 @@ def _create(cluster: Cluster, name: str, record: Object) -> Object:
             cluster.jobs(), record["manifests"][0], fieldManager=FIELD_MANAGER, fieldValidation="Strict"
         )
     except AlreadyExists:
-        return runs.job_of(cluster, name)
+        there = runs.job_of(cluster, name)
+        if _is_new(there, record):
+            return there
+        raise
     except ClusterError as error:
         error.hint = f"nothing is lost: `lorajob retry {name}` goes on; {error.hint}".rstrip("; ")
         raise
@@ -237,6 +282,19 @@ def unowned(cluster: Cluster, name: str) -> list[tuple[str, str]]:
 
 def _record_path(cluster: Cluster, name: str) -> str:
     return cluster.config_maps(f"{name}-retry")
+
+
+def _record(job: Object, built: Manifests) -> Object:
+    """What is written down: the uid of the Job that goes, and everything that takes its place."""
+    was = job["metadata"]["uid"]
+    anew, *others = built.all()
+    annotations = {**(anew["metadata"].get("annotations") or {}), REPLACES_ANNOTATION: was}
+    return {"was": was, "manifests": [{**anew, "metadata": {**anew["metadata"], "annotations": annotations}}, *others]}
+
+
+def _drop_record(cluster: Cluster, name: str) -> None:
+    with contextlib.suppress(NotFound):
+        cluster.delete(_record_path(cluster, name))
 
 
 def _read_record(cluster: Cluster, name: str) -> Object | None:

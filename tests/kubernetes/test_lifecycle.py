@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,11 +42,11 @@ def test_a_running_run_is_suspended_and_resumed(made: MadeRuns, lorajob: Call, w
 
     suspended = lorajob("suspend", "first")
     wait_until(lambda: not made.client.get(made.client.pods())["items"], what="the end of its pod")
-    then = phase(lorajob, "first")
+    then, attempts = phase(lorajob, "first"), json.loads(lorajob("status", "first", "-o", "json").out)["attempts"]
     resumed = lorajob("resume", "first")
     wait_until(lambda: phase(lorajob, "first") == "Preparing", what="the next pod")
 
-    assert (suspended.code, then, resumed.code) == (0, "Suspended", 0)
+    assert (suspended.code, then, attempts, resumed.code) == (0, "Suspended", 1, 0)
     assert suspended.out == ("run first suspended: `lorajob resume first` goes on from the checkpoint it saves now\n")
     conditions = made.client.get(made.client.jobs("first"))["status"]["conditions"]
     assert [(each["type"], each["status"]) for each in conditions] == [("Suspended", "False")]
@@ -342,6 +343,131 @@ def _cut_after(made: MadeRuns, step: str, changed: Any, monkeypatch: pytest.Monk
         return real(*arguments, **query)
 
     monkeypatch.setattr(made.client, step, cut)
+
+
+def test_a_run_is_retried_beside_one_that_is_named_like_its_retry(
+    failed_run: str, made: MadeRuns, lorajob: Call
+) -> None:
+    other = made.run("first-retry")
+    before = uid(made, failed_run)
+
+    tried, outcome = lorajob("retry", failed_run, "--dry-run"), lorajob("retry", failed_run)
+
+    assert (tried.code, tried.err, outcome.code, outcome.err) == (0, "", 0, "")
+    assert uid(made, failed_run) != before
+    assert uid(made, "first-retry") == other["metadata"]["uid"]
+
+
+def test_a_name_that_is_taken_is_not_the_last_that_a_retry_tries(
+    failed_run: str, made: MadeRuns, lorajob: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.run("first-bbbbb")
+    letters = iter(["bbbbb", "ccccc"])
+    monkeypatch.setattr(random.SystemRandom, "choices", lambda *_, **__: next(letters))
+
+    outcome = lorajob("retry", failed_run, "--dry-run")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert next(letters, None) is None
+
+
+@pytest.fixture
+def left_record(failed_run: str, made: MadeRuns, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A retry that has made the new Job and was cut off before it deleted its record. The name of the run."""
+    real = made.client.delete
+
+    def cut(path: str, **options: Any) -> Any:
+        if path == made.client.config_maps("first-retry"):
+            raise Cut
+        return real(path, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(made.client, "delete", cut)
+        with pytest.raises(Cut):
+            retrying.retry(made.client, failed_run, build=made.built)
+    return failed_run
+
+
+def has_record(made: MadeRuns) -> bool:
+    try:
+        made.client.get(made.client.config_maps("first-retry"))
+    except NotFound:
+        return False
+    return True
+
+
+def made_anew(made: MadeRuns, wait_until: Wait) -> None:
+    """Another run of the same name, after its Job was deleted past lorajob."""
+    made.client.delete(made.client.jobs("first"), propagation="Background")
+    wait_until(lambda: not list(made.client.pages(made.client.jobs())), what="the end of the old Job")
+    made.run("first")
+
+
+def test_a_record_of_a_job_that_is_gone_does_not_pass_for_a_retry_of_another(
+    left_record: str, made: MadeRuns, lorajob: Call, wait_until: Wait
+) -> None:
+    made_anew(made, wait_until)
+    lorajob("cancel", left_record)
+    before = uid(made, left_record)
+
+    tried = lorajob("retry", left_record, "--dry-run")
+    was_kept = has_record(made)
+    outcome = lorajob("retry", left_record, "--set", "resources.timeout=48h")
+
+    assert (tried.code, was_kept) == (0, True)
+    assert (outcome.code, outcome.err) == (0, "")
+    job = made.client.get(made.client.jobs(left_record))
+    assert (job["metadata"]["uid"] != before, job["spec"]["suspend"]) == (True, False)
+    assert job["metadata"]["annotations"][retrying.REPLACES_ANNOTATION] == before
+    assert job["spec"]["activeDeadlineSeconds"] == 48 * 3600
+    assert not has_record(made)
+
+
+def test_a_record_that_is_out_of_date_goes_though_the_run_is_not_retried(
+    left_record: str, made: MadeRuns, lorajob: Call, wait_until: Wait
+) -> None:
+    made_anew(made, wait_until)
+    before = uid(made, left_record)
+
+    outcome = lorajob("retry", left_record)
+
+    assert outcome.code == 2
+    assert "only a failed or cancelled run is retried" in outcome.err
+    assert (uid(made, left_record), has_record(made)) == (before, False)
+
+
+def test_a_retried_run_that_has_ended_is_retried_again_though_the_record_is_left(
+    left_record: str, made: MadeRuns, lorajob: Call
+) -> None:
+    lorajob("cancel", left_record)
+    before = uid(made, left_record)
+
+    outcome = lorajob("retry", left_record)
+
+    assert outcome.code == 0, outcome.err
+    assert uid(made, left_record) != before
+    assert phase(lorajob, left_record) == "Pending"
+    assert not has_record(made)
+
+
+def test_a_dry_run_leaves_an_interrupted_retry_as_it_is(left_record: str, made: MadeRuns, lorajob: Call) -> None:
+    before = uid(made, left_record)
+
+    outcome = lorajob("retry", left_record, "--dry-run")
+
+    assert outcome.out == "an interrupted retry of run first would go on (dry run: nothing was changed)\n"
+    assert (uid(made, left_record), has_record(made)) == (before, True)
+
+
+def test_a_delete_takes_the_record_along_with_another_run_of_the_name(
+    left_record: str, made: MadeRuns, lorajob: Call, wait_until: Wait
+) -> None:
+    made_anew(made, wait_until)
+
+    outcome = lorajob("delete", left_record, "--yes")
+
+    assert outcome.code == 0, outcome.err
+    assert not has_record(made)
 
 
 def test_a_cancelled_run_is_retried(made: MadeRuns, lorajob: Call, wait_until: Wait) -> None:
