@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
-import io
 import os
 import re
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorajob.manifest import DATA_MAX_BYTES, DataFile
 from lorajob_runtime.data.forms import LOOKED_AT, detect
-from lorajob_runtime.data.read import read
+from lorajob_runtime.data.read import csv_lines, read
 from lorajob_runtime.data.select import select
 from lorajob_runtime.exits import DataError
 from lorajob_runtime.layout import DATA_PREFIX
@@ -130,11 +129,11 @@ def _refuse_what_is_no_parquet(path: Path) -> None:
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
     """The rows as text. Those past the ones that the form is detected from are only counted: they stay empty."""
     content = path.read_bytes()
-    if not content.strip():
-        raise DataError(f"{path} is empty")
     try:
         text = content.decode("utf-8-sig")
-        lines = (line for line in csv.reader(io.StringIO(text, newline="")) if line)
+        if not text.strip():
+            raise DataError(f"{path} is empty")
+        lines = csv_lines(text)
         header = next(lines)
         rows = list(_as_mappings(header, lines))
     except UnicodeDecodeError as error:

@@ -42,6 +42,8 @@ def test_a_good_file_tells_its_rows_and_form(tmp_path: Path) -> None:
     [
         ("empty.json", "", "is empty"),
         ("blank.csv", " \n", "is empty"),
+        ("mark.csv", b"\xef\xbb\xbf\n", "is empty"),
+        ("mark.json", b"\xef\xbb\xbf\n", "is empty"),
         ("rows.json", '[{"instruction": "a",\n "output" "b"}]', "line 2 is not JSON"),
         ("rows.jsonl", '{"input": "a", "output": "b"}\n{"input": }\n', "line 2 is not JSON"),
         ("rows.json", "[]", "has no rows"),
@@ -90,6 +92,10 @@ def test_csv_is_looked_at_as_text_with_all_its_rows_counted(tmp_path: Path) -> N
     assert found.rows == 300
     assert found.verdict is not None
     assert "qa" in found.verdict
+
+
+def test_a_csv_value_may_be_as_long_as_any_other(tmp_path: Path) -> None:
+    assert look(_data(_file(tmp_path, "rows.csv", f"input,output\na,{'b' * 200_000}\n"))).rows == 1
 
 
 def test_a_file_too_large_to_read_through_is_only_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

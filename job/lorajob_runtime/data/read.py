@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,10 +95,16 @@ def _parsed_line(path: Path, number: int, line: str) -> Any:
         raise DataError(f"{path} line {number} is not JSON: {reason}") from error
 
 
+def csv_lines(text: str) -> Iterator[list[str]]:
+    """The lines of a CSV text that are not blank, as their values, however long these are. Raises csv.Error."""
+    csv.field_size_limit(_CSV_VALUE_MAX_LENGTH)
+    return (line for line in csv.reader(io.StringIO(text, newline="")) if line)
+
+
 def _read_csv(path: Path, content: bytes) -> list[Any]:
     """Every value as the text that it is: `007` stays `007`, and an answer `NA` is no missing value."""
     try:
-        lines = (line for line in csv.reader(io.StringIO(_decoded(path, content), newline="")) if line)
+        lines = csv_lines(_decoded(path, content))
         header, first = next(lines), next(lines, None)
     except csv.Error as error:
         raise DataError(f"{path} cannot be read as csv: {error}") from error
@@ -152,11 +158,18 @@ def _without_nulls(value: Any) -> Any:
 
 def _decoded(path: Path, content: bytes) -> str:
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path} line {line} is not UTF-8: save the file as UTF-8") from error
+    if not text.strip():
+        # a mark of the byte order alone, or spaces that are none in ASCII
+        raise DataError(f"{path} is empty")
+    return text
 
+
+_CSV_VALUE_MAX_LENGTH = 2**31 - 1
+"""The most that `csv` can be told everywhere; 128 KiB without, and an answer may be longer."""
 
 _PATH_HINT = "correct data.source, the path given with --data"
 _READERS: dict[str, Callable[[Path, bytes], list[Any]]] = {

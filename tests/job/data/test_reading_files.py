@@ -49,6 +49,11 @@ def test_parquet_rows_have_only_the_keys_that_they_have(tmp_path: Path) -> None:
     assert read(tmp_path / "t.parquet").rows == [{"messages": turns, "id": 7}, {"messages": turns}]
 
 
+def test_a_csv_value_may_be_as_long_as_any_other(tmp_path: Path) -> None:
+    long = "b" * 200_000
+    assert read(_file(tmp_path, "t.csv", f"input,output\na,{long}\n")).rows == [{"input": "a", "output": long}]
+
+
 def test_a_single_object_is_one_row(tmp_path: Path) -> None:
     assert read(_file(tmp_path, "one.json", json.dumps(ROW, indent=2))).rows == [ROW]
 
@@ -77,6 +82,9 @@ def test_table_values_are_text_as_written(tmp_path: Path) -> None:
     [
         ("empty.json", "", "is empty"),
         ("blank.jsonl", " \n\n ", "is empty"),
+        ("mark.csv", "\ufeff\n", "is empty"),
+        ("mark.json", "\ufeff\n", "is empty"),
+        ("separator.json", "\x1c\n", "is empty"),
         ("none.json", "[]", "has no rows"),
         ("header.csv", "input,output\n", "has no rows"),
         ("scalar.json", "7", "a single int"),
