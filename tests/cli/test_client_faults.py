@@ -208,6 +208,16 @@ ENDING = 'configmaps "x" is forbidden: unable to create new content in namespace
             10,
             "the cluster refuses to create jobs.batch in namespace team",
         ),
+        (
+            Reply(400, b"Client sent an HTTP request to an HTTPS server.\n", content_type="text/plain"),
+            Unreachable,
+            104,
+            "does not answer as a Kubernetes API does (400): Client sent an HTTP request to an HTTPS server.",
+        ),
+        (Reply(403, b"<html>no entry</html>"), Unreachable, 104, "does not answer as a Kubernetes API does (403)"),
+        (Reply(404, b"<html>not here</html>"), Unreachable, 104, "does not answer as a Kubernetes API does (404)"),
+        (Reply(404, b"404 page not found\n"), LorajobError, 102, "the cluster has no jobs.batch"),
+        (Reply(401, b"log in"), Unauthenticated, 13, "does not accept your credentials: log in"),
         (_status(413, "RequestEntityTooLarge", "limit is 3145728"), Refused, 10, "limit is 3145728"),
     ],
 )

@@ -168,6 +168,18 @@ def test_every_other_setting_of_a_cluster_and_a_user_is_followed(tmp_path: Path)
         (_user(client_certificate_data="%%%"), {}, "client-certificate of user u is not a PEM text"),
         (_user(exec="aws"), {}, "exec of user u must be a mapping"),
         (_config(clusters=[{"name": "c", "cluster": {"server": "one.example"}}]), {}, "it must be https://HOST:PORT"),
+        (
+            _config(clusters=[{"name": "c", "cluster": {"server": "https://10.88.0.1:abc"}}]),
+            {},
+            "it must be https://HOST:PORT",
+        ),
+        (
+            _config(clusters=[{"name": "c", "cluster": {"server": "https://one.example:99999"}}]),
+            {},
+            "it must be https://HOST:PORT",
+        ),
+        (_config(clusters=[{"name": "c", "cluster": {"server": "https://[::1"}}]), {}, "it must be https://HOST:PORT"),
+        (_config(clusters=[{"name": "c", "cluster": {"server": "https://:6443"}}]), {}, "it must be https://HOST:PORT"),
         ("a: 1\nb: ]\n", {}, "config:2 is not YAML"),
         ("- a", {}, "is not a kubeconfig"),
     ],

@@ -140,6 +140,10 @@ def target(method: str, path: str, *, watch: bool = False) -> Target:
     )
 
 
+_OF_OTHERS = (401, 413, 429)
+"""Codes that mean the same from a proxy between. The server's own `404 page not found` is no Status either."""
+
+
 def from_answer(what: Target, status: int, body: bytes, *, server: str) -> ClusterError:
     """The error for an answer that is not a success. `body` is a Status object, or what a proxy between put there."""
     answer = _status_object(body)
@@ -151,6 +155,12 @@ def from_answer(what: Target, status: int, body: bytes, *, server: str) -> Clust
         "reason": reason,
         "details": details if isinstance(details, dict) else {},
     }
+    if not answer and status in range(400, 500) and status not in _OF_OTHERS and not body.startswith(b"404 page"):
+        return Unreachable(
+            f"{server} does not answer as a Kubernetes API does ({status}): {message}",
+            hint="correct the server's address in your kubeconfig: https://, the host and the port",
+            **known,
+        )
     if status == 401:
         return Unauthenticated(
             f"{server} does not accept your credentials: {message}",

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lorajob.cluster.access import Access, Login, in_cluster
 from lorajob.errors import UsageError
@@ -138,7 +139,7 @@ def access(config: Kubeconfig, *, context: str | None = None, namespace: str | N
     cluster = _named(config, config.clusters, chosen, "cluster")
     user = _named(config, config.users, chosen, "user") if chosen.text("user") else _nobody(chosen)
     server = cluster.text("server")
-    if server is None or not server.startswith(("https://", "http://")):
+    if server is None or not _is_address(server):
         raise UsageError(
             f"{cluster.file}: server of cluster {cluster.name} is {server!r}: it must be https://HOST:PORT"
         )
@@ -163,6 +164,15 @@ def access(config: Kubeconfig, *, context: str | None = None, namespace: str | N
         proxy=cluster.text("proxy-url"),
         impersonate=tuple(_impersonation(user)),
     )
+
+
+def _is_address(server: str) -> bool:
+    try:
+        address = urlsplit(server)
+        # asking for the port is what looks at it
+        return address.scheme in ("https", "http") and bool(address.hostname) and address.port != 0
+    except ValueError:
+        return False
 
 
 def _login(kind: str, config: Kubeconfig, context: str, user: Entry, cluster: Entry) -> Login:
