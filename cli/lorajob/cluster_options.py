@@ -58,6 +58,14 @@ def timeout(text: str) -> float | None:
     return seconds or None
 
 
+def _namespace(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value and (len(value) > 63 or re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", value) is None):
+        raise UsageError(
+            f"--namespace is {value!r}: it must be lower-case letters, digits and -, with at most 63 characters"
+        )
+    return value
+
+
 def _contexts(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """What a shell completes --context with."""
     from lorajob.cluster.kubeconfig import candidates, read
@@ -71,7 +79,10 @@ def _contexts(context: click.Context, parameter: click.Parameter, incomplete: st
 
 
 _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    (("-n", "--namespace", "namespace"), {"metavar": "NAMESPACE", "help": "Namespace. [that of the context]"}),
+    (
+        ("-n", "--namespace", "namespace"),
+        {"metavar": "NAMESPACE", "callback": _namespace, "help": "Namespace. [that of the context]"},
+    ),
     (
         ("--context", "kube_context"),
         {

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from lorajob.errors import UsageError
 from lorajob_runtime.exits import LorajobError
 
 COMPLETION_TIMEOUT = "2s"
 """A shell that completes a word is not held up for longer."""
 
 
+_OBJECT_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+
+
 class RunName(click.ParamType[str]):
     """The name of a run in the namespace."""
 
     name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        # that of any object is taken, since this says only whether one can be there to look for
+        if len(value) > 253 or _OBJECT_NAME.fullmatch(value) is None:
+            raise UsageError(f"{value!r} is not the name of a run: it must be lower-case letters, digits and -")
+        return value
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from lorajob import runs

@@ -157,3 +157,25 @@ def test_a_reader_that_went_away_is_no_error() -> None:
 
 def test_errors_have_no_colour_codes_where_there_is_no_terminal(lorajob: Call) -> None:
     assert "\x1b" not in lorajob("run", "--scheduler", "fast").err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("list", "-n", "a/b"), "--namespace is 'a/b': it must be lower-case letters, digits and -"),
+        (("submit", "-n", "Team"), "--namespace is 'Team': it must be lower-case letters, digits and -"),
+        (("logs", ".."), "'..' is not the name of a run: it must be lower-case letters, digits and -"),
+        (("status", "a/b"), "'a/b' is not the name of a run: it must be lower-case letters, digits and -"),
+        (
+            ("cancel", "first", "Second"),
+            "'Second' is not the name of a run: it must be lower-case letters, digits and -",
+        ),
+    ],
+)
+def test_a_name_that_nothing_in_a_cluster_can_have_is_refused_before_it_is_asked(
+    lorajob: Call, arguments: tuple[str, ...], said: str
+) -> None:
+    outcome = lorajob(*arguments)
+
+    assert outcome.code == 2
+    assert outcome.err.splitlines()[0].startswith(f"lorajob: error: {said}")
