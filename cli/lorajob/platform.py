@@ -28,6 +28,7 @@ CONFIG_KEY = "platform.yaml"
 FILE_VARIABLE = "LORAJOB_PLATFORM"
 OWN_FILE = Path("lorajob/platform.yaml")
 """Below XDG_CONFIG_HOME, else ~/.config."""
+FORM = "a platform is a mapping of fields, like `storage: {uri: s3://bucket/lora}`"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +91,17 @@ class PlatformResources:
     memory_per_gpu: str = "64Gi"
     shared_memory: str = "16Gi"
     work: str = "200Gi"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlatformToleration:
+    """What one of `tolerations` may hold; it is handed on as it stands."""
+
+    key: str | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,8 +168,8 @@ def load(
 ) -> LoadedPlatform:
     """The platform in force: `file`, else LORAJOB_PLATFORM, else the namespace's ConfigMap, else the user's own file.
 
-    Without a cluster there is no ConfigMap. Raises ConfigError when there is none or it is broken, and a ClusterError
-    when the cluster does not give it.
+    Without a cluster there is no ConfigMap. Raises ConfigError when there is none or it is broken, UsageError when a
+    file that is named is not there, and a ClusterError when the cluster does not give it, or has no such namespace.
     """
     variables = os.environ if variables is None else variables
     named = named_file(file, variables)
@@ -169,6 +181,10 @@ def load(
     own = home / OWN_FILE
     if own.exists():
         return _from_file(own)
+    if cluster is not None:
+        from lorajob import runs  # only an error needs it
+
+        runs.check_namespace(cluster)
     looked = f"ConfigMap {CONFIG_MAP} in namespace {cluster.namespace}" if cluster is not None else "cluster"
     raise ConfigError(
         f"no platform is configured: there is no {looked}, and no {own}",
@@ -195,7 +211,15 @@ def _parse(mapping: object) -> Platform:
 
 
 def _from_file(path: Path) -> LoadedPlatform:
-    return LoadedPlatform(platform=parse(specfile.load(path).values, str(path)), source=str(path))
+    try:
+        values = specfile.load(path, FORM).values
+    except UsageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise UsageError(
+                f"the platform file {path} does not exist", hint=f"correct --platform or {FILE_VARIABLE}"
+            ) from error
+        raise ConfigError(error.message, hint="correct the file; docs/platform.md explains every field") from error
+    return LoadedPlatform(platform=parse(values, str(path)), source=str(path))
 
 
 def _from_config_map(cluster: Cluster) -> LoadedPlatform | None:
@@ -212,7 +236,7 @@ def _from_config_map(cluster: Cluster) -> LoadedPlatform | None:
         raise ConfigError(f"{place} has no key {CONFIG_KEY}: {there}", hint="have the chart installed again")
     place = f"{place}, {CONFIG_KEY}"
     try:
-        values = specfile.loads(data[CONFIG_KEY], place).values
+        values = specfile.loads(data[CONFIG_KEY], place, FORM).values
     except UsageError as error:
         raise ConfigError(error.message, hint="who installed the chart must correct it") from error
     return LoadedPlatform(platform=parse(values, place), source=place)
@@ -253,6 +277,8 @@ def _checked(key: str, path: str, value: object) -> Any:
     if key == "imagePullSecrets" and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
     if key == "tolerations" and isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
+        for number, item in enumerate(value):
+            fields.decode(PlatformToleration, item, f"{path}[{number}]")
         return tuple(dict(item) for item in value)
     if key == "gpuTypes" and isinstance(value, Mapping) and all(_is_labels(labels) for labels in value.values()):
         return {str(name): dict(labels) for name, labels in value.items()}

@@ -13,6 +13,7 @@ from typing import Any
 from lorajob.errors import UsageError
 
 MAX_SIZE_BYTES = 1 << 20
+FORM = "a spec is a mapping of fields, like `train: {epochs: 3}`"
 _MAX_DEPTH = 20
 """Of what is read as JSON; deeper ones are for the YAML reader to refuse."""
 
@@ -31,11 +32,11 @@ class SpecFile:
         return f"{self.path}:{line}" if line else self.path
 
 
-def load(path: Path) -> SpecFile:
-    """Reads a spec file. Raises UsageError with file and line for what is not a YAML mapping."""
+def load(path: Path, form: str = FORM) -> SpecFile:
+    """Reads a spec file. Raises UsageError with file and line for what is not a YAML mapping; `form` says what is."""
     try:
         if path.stat().st_size > MAX_SIZE_BYTES:
-            raise UsageError(f"{path} has more than {MAX_SIZE_BYTES >> 20} MiB: it is not a spec")
+            raise UsageError(f"{path} has more than {MAX_SIZE_BYTES >> 20} MiB: {form}")
         text = path.read_text("utf-8")
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist", hint="`lorajob init` writes a lorajob.yaml to start from") from error
@@ -43,19 +44,19 @@ def load(path: Path) -> SpecFile:
         raise UsageError(f"{path} is not UTF-8 text") from error
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}") from error
-    return _from_yaml(text, str(path))
+    return _from_yaml(text, str(path), form)
 
 
-def loads(text: str, path: str) -> SpecFile:
+def loads(text: str, path: str, form: str = FORM) -> SpecFile:
     """The fields in a text that a program may have written as JSON, which then has no lines; an empty text has none.
 
-    `path` is its name in errors.
+    `path` is its name in errors, `form` what it must be.
     """
     try:
         value = _from_json(text)
     except ValueError:
-        return _from_yaml(text, path)
-    return SpecFile(path=path, values=value) if isinstance(value, dict) else _from_yaml(text, path)
+        return _from_yaml(text, path, form)
+    return SpecFile(path=path, values=value) if isinstance(value, dict) else _from_yaml(text, path, form)
 
 
 def scalar(text: str) -> Any:
@@ -75,10 +76,10 @@ def dumps(value: dict[str, Any]) -> str:
     return yamltext.dumps(value)
 
 
-def _from_yaml(text: str, path: str) -> SpecFile:
+def _from_yaml(text: str, path: str, form: str) -> SpecFile:
     from lorajob import yamltext
 
-    values, lines = yamltext.mapping(text, path)
+    values, lines = yamltext.mapping(text, path, form)
     return SpecFile(path=path, values=values, lines=lines)
 
 

@@ -16,10 +16,10 @@ from lorajob.errors import UsageError
 MAX_DEPTH = 20
 
 
-def mapping(text: str, path: str) -> tuple[dict[str, Any], dict[str, int]]:
-    """The fields in a YAML text and the line of each; `path` is its name in errors. An empty text has none.
+def mapping(text: str, path: str, form: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """The fields in a YAML text and the line of each; `path` is its name in errors, `form` what it must be.
 
-    Raises UsageError.
+    An empty text has none. Raises UsageError.
     """
     try:
         _check_shape(text, path)
@@ -32,7 +32,7 @@ def mapping(text: str, path: str) -> tuple[dict[str, Any], dict[str, int]]:
     if value is None:
         return {}, {}
     if not isinstance(value, dict):
-        raise UsageError(f"{path}:1: a spec is a mapping of fields, like `train: {{epochs: 3}}`, not {_kind(value)}")
+        raise UsageError(f"{path}:1: {form}, not {_kind(value)}")
     return value, dict(_lines(node))
 
 

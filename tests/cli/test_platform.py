@@ -12,7 +12,7 @@ import pytest
 from calling import Call
 from fakes.api_server import ApiServer, Reply, api_server
 from lorajob import platform, specfile
-from lorajob.cluster import Cluster, Forbidden
+from lorajob.cluster import Cluster, Forbidden, NotFound
 from lorajob.cluster.access import Access
 from lorajob.commands.version import image_version, skew
 from lorajob.errors import UsageError
@@ -117,6 +117,16 @@ def test_the_example_of_the_docs_and_the_values_of_the_chart_are_platforms() -> 
         ({"imagePullSecrets": "pull"}, "imagePullSecrets is 'pull': it must be a list of names of Secrets"),
         ({"scheduling": {"gpuTypes": {"h200": "x"}}}, "it must be a mapping of names to labels of nodes"),
         ({"scheduling": {"tolerations": {"key": "x"}}}, "it must be a list of tolerations"),
+        ({"scheduling": {"tolerations": [{"key": "x"}, {"kye": "x"}]}}, "unknown field scheduling.tolerations[1].kye"),
+        ({"scheduling": {"tolerations": [{"key": 1}]}}, "scheduling.tolerations[0].key is 1: it must be text"),
+        (
+            {"scheduling": {"tolerations": [{"operator": "In"}]}},
+            "[0].operator is 'In': it must be one of Exists, Equal",
+        ),
+        (
+            {"scheduling": {"tolerations": [{"tolerationSeconds": "long"}]}},
+            "scheduling.tolerations[0].tolerationSeconds is 'long': it must be a whole number",
+        ),
         ({"defaults": {"train": {"epoch": 2}}}, "unknown field defaults.train.epoch: did you mean epochs?"),
         ({"defaults": {"name": "one"}}, "defaults.name is set: every run needs a name of its own"),
         ({"apiVersion": "lorajob.dev/v9"}, "apiVersion is 'lorajob.dev/v9': this version of lorajob reads"),
@@ -176,13 +186,59 @@ def test_a_file_that_is_named_wins_over_the_namespace_and_that_over_the_users_ow
 def test_without_any_platform_the_error_says_where_it_was_looked_for(
     server: ApiServer, cluster: Cluster, tmp_path: Path
 ) -> None:
-    server.answers += [_missing()]
+    server.answers += [_missing(), Reply(200, {"kind": "Namespace"})]
 
     with pytest.raises(ConfigError) as caught:
         platform.load(cluster, None, {"HOME": str(tmp_path)})
 
     assert "no ConfigMap lorajob-platform in namespace team" in caught.value.message
     assert f"{tmp_path}/.config/lorajob/platform.yaml" in caught.value.message
+
+
+def test_a_namespace_that_does_not_exist_is_told_before_a_missing_platform(
+    server: ApiServer, cluster: Cluster, tmp_path: Path
+) -> None:
+    server.answers += [_missing(), _missing()]
+
+    with pytest.raises(NotFound, match="namespace team does not exist") as caught:
+        platform.load(cluster, None, {"HOME": str(tmp_path)})
+
+    assert caught.value.failure.code == 102
+
+
+def test_without_the_right_to_see_namespaces_the_platform_is_what_is_missing(
+    server: ApiServer, cluster: Cluster, tmp_path: Path
+) -> None:
+    answer = 'namespaces "team" is forbidden: User "eve" cannot get resource "namespaces"'
+    server.answers += [_missing(), Reply(403, {"kind": "Status", "reason": "Forbidden", "message": answer})]
+
+    with pytest.raises(ConfigError, match="no platform is configured"):
+        platform.load(cluster, None, {"HOME": str(tmp_path)})
+
+
+@pytest.mark.parametrize("named", ["flag", "variable"])
+def test_a_platform_file_that_is_named_and_missing_is_a_fault_of_the_command_line(tmp_path: Path, named: str) -> None:
+    missing = tmp_path / "missing.yaml"
+
+    with pytest.raises(UsageError, match=r"the platform file .*/missing\.yaml does not exist") as caught:
+        platform.load(None, missing if named == "flag" else None, {"LORAJOB_PLATFORM": str(missing)})
+
+    assert caught.value.failure.code == 2
+    assert caught.value.hint == "correct --platform or LORAJOB_PLATFORM"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("- image: x", ":1: a platform is a mapping of fields"), ("image: [x", "platform.yaml:1: ")]
+)
+def test_a_broken_platform_file_is_the_platforms_fault(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "platform.yaml").write_text(text)
+
+    with pytest.raises(ConfigError) as caught:
+        platform.load(None, tmp_path / "platform.yaml")
+
+    assert message in caught.value.message
+    assert caught.value.failure.code == 10
+    assert "spec" not in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -192,7 +248,7 @@ def test_without_any_platform_the_error_says_where_it_was_looked_for(
         (Reply(200, {"kind": "ConfigMap"}), "has no key platform.yaml: it is empty"),
         (_config_map("image: [x"), "platform.yaml:"),
         (_config_map(""), "image is missing"),
-        (_config_map("- image: x"), "not a list"),
+        (_config_map("- image: x"), "a platform is a mapping of fields"),
     ],
 )
 def test_a_broken_config_map_is_one_line_that_names_it(

@@ -330,6 +330,33 @@ def test_a_namespace_that_does_not_exist_is_said_in_one_line(lorajob: Call) -> N
     assert one_error(outcome.err) == "namespace nowhere-at-all does not exist"
 
 
+def test_a_namespace_that_does_not_exist_is_said_rather_than_a_missing_platform(
+    lorajob: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("LORAJOB_PLATFORM")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    outcome = lorajob("submit", "--name", "first", "-n", "nowhere-at-all")
+
+    assert outcome.code == 102
+    assert one_error(outcome.err) == "namespace nowhere-at-all does not exist"
+
+
+def test_plain_http_to_the_cluster_is_a_wrong_address_and_no_rule(
+    lorajob: Call, cluster: TestCluster, tmp_path: Path
+) -> None:
+    config = with_token(cluster, "any", "team")
+    server = config["clusters"][0]["cluster"]
+    server["server"] = server["server"].replace("https://", "http://")
+    (tmp_path / "config").write_text(json.dumps(config))
+
+    outcome = lorajob("submit", "--name", "first", user=tmp_path / "config")
+
+    assert outcome.code == 104
+    assert "Client sent an HTTP request to an HTTPS server" in one_error(outcome.err)
+    assert "correct the server's address" in outcome.err
+
+
 def test_a_cluster_that_does_not_answer_ends_with_104(lorajob: Call, cluster: TestCluster, tmp_path: Path) -> None:
     config = with_token(cluster, "any", "team")
     config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
