@@ -350,7 +350,7 @@ def test_plain_http_to_the_cluster_is_a_wrong_address_and_no_rule(
     server["server"] = server["server"].replace("https://", "http://")
     (tmp_path / "config").write_text(json.dumps(config))
 
-    outcome = lorajob("submit", "--name", "first", user=tmp_path / "config")
+    outcome = lorajob("status", "first", user=tmp_path / "config")
 
     assert outcome.code == 104
     assert "Client sent an HTTP request to an HTTPS server" in one_error(outcome.err)
