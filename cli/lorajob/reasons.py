@@ -218,6 +218,8 @@ def _between_attempts(view: View) -> str:
     left = max(0, view.retries - view.failed_attempts)
     verb = "was lost" if words is None and view.pods == () else "failed"
     text = f"attempt {view.failed_attempts} {verb}{said}"
+    if words is not None and exits.from_name(words.failure).final:
+        return f"{text}; it is not tried again"
     if view.failed_attempts > view.retries:
         return f"{text}; no retry is left"
     return f"{text}; the next starts soon, {left} of {view.retries} retries left after it"

@@ -179,6 +179,14 @@ def test_during_back_off_the_reason_says_what_failed_and_what_is_left() -> None:
     )
 
 
+def test_a_final_failure_that_the_job_has_not_drawn_its_conclusion_from_promises_no_next_attempt() -> None:
+    words = LastWords(exit_code=14, failure="out-of-memory", message="no memory was left")
+
+    run = from_objects(job(BACK_OFF), [failed_pod(code=14, words=words)], (), NOW)
+
+    assert run.reason == "attempt 1 failed (out-of-memory: no memory was left); it is not tried again"
+
+
 def test_during_back_off_the_report_of_the_end_is_enough_where_the_pod_is_gone() -> None:
     ended = progress(phase="end", exit_code=21, failure="storage", message="s3://models does not answer", seconds=200)
 
