@@ -220,9 +220,14 @@ def test_a_login_by_another_program_gets_in_and_is_made_anew_when_its_token_has_
     assert client.get(client.jobs())["kind"] == "JobList"
 
 
+GROUPS = {"jobs": "batch/v1", "workloads": "kueue.x-k8s.io/v1beta1"}
+"""API group and version of what is not in the core group."""
+
+
 def _asked(client: Cluster, verb: str, resource: str) -> None:
     """One request that needs the right; what is not there is no matter."""
-    collection = client._path("apis/batch/v1" if resource == "jobs" else "api/v1", resource.partition("/")[0])
+    api = f"apis/{GROUPS[resource]}" if resource in GROUPS else "api/v1"
+    collection = client._path(api, resource.partition("/")[0])
     one = f"{collection}/one"
     body = {"jobs": JOB, "configmaps": CONFIG_MAP, "services": SERVICE}.get(resource, {})
     requests: dict[str, Callable[[], object]] = {
@@ -250,7 +255,7 @@ def test_each_right_of_the_charts_role_is_enough_and_without_it_the_error_names_
         less = connect(str(restricted_kubeconfig(namespace, without(rules, verb, resource))))
         with pytest.raises(Forbidden) as caught:
             _asked(less, verb, resource)
-        group = ".batch" if resource == "jobs" else ""
+        group = f".{GROUPS[resource].partition('/')[0]}" if resource in GROUPS else ""
         assert f"may not {verb} {resource}{group} in namespace {namespace}" in caught.value.message
         assert caught.value.hint == f"ask for the Role lorajob-user of namespace {namespace}, which the chart installs"
         assert caught.value.failure.code == 13
