@@ -100,7 +100,9 @@ def run(
             return _end_early(sinks, limits, as_error(caught, interrupts, disk=str(place)))
         if attempt.start.is_published:
             return _end_early(sinks, limits, None, message=f"already done: the adapter is {attempt.adapter_uri}")
-        return attempt.run(sinks, worker)
+        code = attempt.run(sinks, worker)
+        # whoever goes on after the loss of another node must not miss a signal that came while this attempt ended
+        return STOPPED.code if code == PEER.code and interrupts.requested else code
 
 
 def _get_ready(
