@@ -228,6 +228,7 @@ def test_without_the_right_to_create_a_part_nothing_is_left(
     namespace: str,
     restricted_kubeconfig: Restricted,
     resource: str,
+    wait_until: Wait,
 ) -> None:
     user = restricted_kubeconfig(namespace, without(user_rules(cluster), "create", resource))
 
@@ -235,7 +236,8 @@ def test_without_the_right_to_create_a_part_nothing_is_left(
 
     assert outcome.code == 13
     assert f"may not create {resource}" in one_error(outcome.err)
-    assert left(client) == []
+    # what the Job owned goes after it
+    wait_until(lambda: left(client) == [], what="the removal of what was made")
 
 
 def test_what_cannot_be_taken_back_is_said(
@@ -267,7 +269,7 @@ def test_a_quota_that_is_used_up_leaves_nothing(
 
     assert outcome.code == 10
     assert f"the quota of namespace {namespace} does not allow it" in one_error(outcome.err)
-    assert left(client) == []
+    wait_until(lambda: left(client) == [], what="the removal of what was made")
 
 
 def test_a_name_that_is_taken_leaves_the_other_run_alone(lorajob: Call, client: Cluster) -> None:
