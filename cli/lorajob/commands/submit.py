@@ -14,7 +14,7 @@ import click
 
 from lorajob import flags, platform, preview, resolve, submission
 from lorajob.cluster import Cluster
-from lorajob.cluster_options import cluster_options, connect_from
+from lorajob.cluster_options import cluster_options, connect_from, platform_option
 from lorajob.command import Command
 from lorajob.errors import USAGE, UsageError
 from lorajob.preview import Preview
@@ -65,13 +65,7 @@ FORMS = ("text", "json", "yaml", "name")
     default=FORMS[0],
     help="text: what to do next; json, yaml: the run, or with --dry-run the manifests; name: the run's name. [text]",
 )
-@flags.option(
-    "--platform",
-    "platform_file",
-    section="Cluster",
-    type=click.Path(path_type=Path),
-    help="Platform file. [LORAJOB_PLATFORM, else the namespace's ConfigMap, else ~/.config/lorajob/platform.yaml]",
-)
+@platform_option
 @cluster_options
 @click.pass_context
 def command(
