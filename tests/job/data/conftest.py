@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import lzma
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+import family_tokenizers
+from family_tokenizers import NOT_THERE, SHARED
 from lorajob_runtime.data.prepare import Tokenised, tokenise
 from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.spec import parse
 
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")
-
-SHARED = Path(__file__).parents[4] / "shared" / "data"
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class LocalModel:
 def shared() -> Path:
     """The folder of real datasets, templates and tokenizers beside the repository."""
     if not SHARED.is_dir():
-        pytest.skip(f"{SHARED} is not there: real tokenizers and datasets are not shipped with the project")
+        pytest.skip(NOT_THERE)
     return SHARED
 
 
@@ -53,61 +52,38 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
 
 
 @pytest.fixture(scope="session")
-def unpacked(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Unpacks one of the real tokenizers into a folder of its own."""
-
-    def unpack(name: str) -> Path:
-        source, folder = shared / "tokenizers" / name, tmp_path_factory.mktemp(name)
-        (folder / "tokenizer.json").write_bytes(lzma.decompress((source / "tokenizer.json.xz").read_bytes()))
-        (folder / "tokenizer_config.json").write_bytes((source / "tokenizer_config.json").read_bytes())
-        return folder
-
-    return unpack
+def of_family(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LocalModel]:
+    """The tokenizer of one of the five families, in a folder of its own."""
+    return lambda family: _model(family_tokenizers.write(family, tmp_path_factory.mktemp(family)))
 
 
 @pytest.fixture(scope="session")
-def qwen3(unpacked: Callable[[str], Path]) -> LocalModel:
-    return _model(unpacked("qwen3"))
+def qwen3(of_family: Callable[[str], LocalModel]) -> LocalModel:
+    return of_family("qwen3")
 
 
 @pytest.fixture(scope="session")
-def qwen25(unpacked: Callable[[str], Path]) -> LocalModel:
-    return _model(unpacked("qwen2.5"))
+def qwen25(of_family: Callable[[str], LocalModel]) -> LocalModel:
+    return of_family("qwen2.5")
 
 
 @pytest.fixture(scope="session")
-def hunyuan(unpacked: Callable[[str], Path]) -> LocalModel:
-    return _model(unpacked("hunyuan"))
+def hunyuan(of_family: Callable[[str], LocalModel]) -> LocalModel:
+    return of_family("hunyuan")
 
 
 @pytest.fixture(scope="session")
-def glm(unpacked: Callable[[str], Path], shared: Path) -> LocalModel:
-    """GLM-4.5's template over Qwen3's vocabulary with GLM's control tokens: GLM's own vocabulary is not to be had."""
-    control = ["[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>", "/nothink"]
-    template = (shared / "templates" / "glm-4.5.jinja").read_text("utf-8")
-    return _borrowed(unpacked("qwen3"), template, control, eos="<|endoftext|>")
+def glm(of_family: Callable[[str], LocalModel]) -> LocalModel:
+    return of_family("glm-4.5")
 
 
 @pytest.fixture(scope="session")
-def minimax(unpacked: Callable[[str], Path], shared: Path) -> LocalModel:
-    """MiniMax-M2's template over Qwen3's vocabulary with MiniMax's control tokens, for the same reason."""
-    template = (shared / "templates" / "minimax-m2.jinja").read_text("utf-8")
-    return _borrowed(unpacked("qwen3"), template, ["]~!b[", "]~b]", "[e~["], eos="[e~[")
-
-
-def _borrowed(folder: Path, template: str, control: list[str], *, eos: str) -> LocalModel:
-    tokenizer = _model(folder).tokenizer
-    tokenizer.add_special_tokens({"additional_special_tokens": control})
-    tokenizer.eos_token = eos
-    tokenizer.chat_template = template
-    tokenizer.save_pretrained(folder)
-    return _model(folder)
+def minimax(of_family: Callable[[str], LocalModel]) -> LocalModel:
+    return of_family("minimax-m2")
 
 
 def _model(folder: Path) -> LocalModel:
-    from transformers import AutoTokenizer
-
-    return LocalModel(path=folder, tokenizer=AutoTokenizer.from_pretrained(str(folder)))
+    return LocalModel(path=folder, tokenizer=family_tokenizers.load(folder))
 
 
 Prepare = Callable[..., Tokenised]
