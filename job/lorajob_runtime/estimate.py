@@ -1,0 +1,248 @@
+"""How much memory a run takes on each GPU, before anything is downloaded; and from that, how it is spread over them.
+
+Standard library only. What autograd keeps is added up tensor by tensor from the architecture, for the code in `train`
+as it is: a test counts the bytes of the tensors that are really allocated, and holds the two side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from lorajob_runtime import activations
+from lorajob_runtime.architecture import Architecture, adapter_parameters, wants_experts
+from lorajob_runtime.spec import RunSpec
+
+GIBIBYTE = 2**30
+
+Sharding = Literal["ddp", "fsdp"]
+Precision = Literal["bf16", "fp32"]
+
+GPU_TOKENS = 16_384
+"""Tokens of a micro-batch on a GPU: enough to fill it."""
+
+WEIGHT_BYTES: dict[Precision, int] = {"bf16": 2, "fp32": 4}
+
+NF4_BYTES = 0.5 + 4 / 64
+"""Bytes of a weight in bitsandbytes' nf4: four bits, and one fp32 scale for every block of 64."""
+
+ADAPTER_BYTES, GRADIENT_BYTES, OPTIMIZER_BYTES = 4, 4, 8
+"""Bytes of a trained number: itself, its gradient, and AdamW's two moments, all fp32 and whole on every GPU."""
+
+GATHERED_LAYERS = 2
+"""Sharded layers that are whole at a time: the one at work, and the one being gathered for after it."""
+
+WORKSPACE_BYTES = 768 * 2**20
+"""The CUDA context and its kernels, and the workspace of cuBLAS."""
+
+COMMUNICATION_BYTES = GIBIBYTE
+"""Buffers of NCCL, where GPUs work together."""
+
+RESERVE = 0.1
+"""Share of what comes and goes that the allocator's rounding and holes take beside it."""
+
+PROCESS_BYTES = 3 * GIBIBYTE
+"""Host memory of one training process: interpreter, torch with CUDA's libraries, the dataset and batches in flight."""
+
+UNKNOWN_GPU_WEIGHTS = 40 * 10**9
+"""Weights up to this are taken to fit on one GPU whose memory nobody knows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """Bytes on each GPU while it trains micro-batches of `tokens` tokens, by what takes them."""
+
+    sharding: Sharding
+    replicas: int
+    """1: the parts make up one model over all GPUs; else one model on as many sets of GPUs. 1 under ddp."""
+    experts: bool
+    gradient_checkpointing: bool
+    precision: Precision
+    tokens: int
+    trained_parameters: int
+
+    weights: int
+    """The frozen weights, or this GPU's part of them."""
+    gathered_layers: int
+    gathered_ends: int
+    """Embedding and head, gathered from a step's first layer to its last."""
+    adapter: int
+    """The adapter with its gradients and the optimizer's state."""
+    activations: int
+    """What autograd keeps for the backward pass, and the largest of what comes and goes beside it."""
+    loss: int
+    workspace: int
+    reserve: int
+    host: int
+    """Host memory of one process, in bytes."""
+
+    @property
+    def total(self) -> int:
+        """Bytes of GPU memory."""
+        return sum(size for _, size in self.parts())
+
+    def parts(self) -> Iterator[tuple[str, int]]:
+        """Each part of the total, in the order in which it comes into being."""
+        for name in PARTS:
+            yield name, getattr(self, name)
+
+
+PARTS = (
+    "weights",
+    "gathered_layers",
+    "gathered_ends",
+    "adapter",
+    "activations",
+    "loss",
+    "workspace",
+    "reserve",
+)
+
+
+PASSING = ("gathered_layers", "gathered_ends", "activations", "loss")
+"""Parts that come and go within a step."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """How a run is spread over its GPUs. `fits` is None where the GPUs' memory is not known."""
+
+    sharding: Sharding
+    experts: bool
+    replicas: int
+    """1: sharded over all GPUs; as many as nodes: within each node, and replicated over them. 1 under ddp."""
+    fits: bool | None
+    estimate: Estimate
+
+
+def estimate(
+    arch: Architecture,
+    spec: RunSpec,
+    *,
+    gpus: int,
+    nodes: int = 1,
+    sharding: Sharding = "ddp",
+    replicas: int = 1,
+    experts: bool | None = None,
+    gradient_checkpointing: bool = False,
+    precision: Precision | None = None,
+    tokens: int | None = None,
+) -> Estimate:
+    """What one of `gpus` GPUs on each of `nodes` nodes has to hold.
+
+    `experts` None: as the recipe. `precision` None: the spec's, auto standing for bf16. `tokens` of a micro-batch,
+    None: one row of the longest allowed, the least that training can do with.
+    """
+    precision = precision or ("fp32" if spec.train.precision == "fp32" else "bf16")
+    experts = wants_experts(arch, spec.lora) if experts is None else experts
+    tokens = tokens or spec.data.max_length
+    shards = gpus * nodes // max(1, replicas) if sharding == "fsdp" else 1
+    size = WEIGHT_BYTES[precision]
+    trained = adapter_parameters(arch, spec.lora, experts=experts)
+    kept = activations.of(arch, spec.lora, experts=experts, element_bytes=size)
+    parts = {
+        "weights": weight_bytes(arch, spec, precision) // shards,
+        "gathered_layers": GATHERED_LAYERS * arch.largest_layer * size if shards > 1 else 0,
+        "gathered_ends": arch.ends * size if shards > 1 else 0,
+        "adapter": trained * (ADAPTER_BYTES + GRADIENT_BYTES + OPTIMIZER_BYTES),
+        "activations": kept.total(tokens, checkpointing=gradient_checkpointing),
+        "loss": activations.loss_bytes(arch, tokens, element_bytes=size),
+        "workspace": WORKSPACE_BYTES + (COMMUNICATION_BYTES if gpus * nodes > 1 else 0),
+    }
+    return Estimate(
+        sharding=sharding,
+        replicas=replicas,
+        experts=experts,
+        gradient_checkpointing=gradient_checkpointing,
+        precision=precision,
+        tokens=tokens,
+        trained_parameters=trained,
+        reserve=int(RESERVE * sum(parts[name] for name in PASSING)),
+        host=PROCESS_BYTES + arch.largest_matrix * WEIGHT_BYTES["fp32"],
+        **parts,
+    )
+
+
+def weight_bytes(arch: Architecture, spec: RunSpec, precision: Precision = "bf16") -> int:
+    """Bytes of all frozen weights as they are trained on; with nf4 those of the layers' matrices only are quantised."""
+    size = WEIGHT_BYTES[precision]
+    if spec.model.quantize is None:
+        return arch.parameters * size
+    matrices = sum(matrix.parameters for layer in arch.layers for matrix in layer.matrices)
+    return int(matrices * NF4_BYTES) + (arch.parameters - matrices) * size
+
+
+def choose(
+    arch: Architecture,
+    spec: RunSpec,
+    *,
+    gpus: int,
+    nodes: int = 1,
+    gpu_bytes: int | None,
+    precision: Precision | None = None,
+) -> Choice:
+    """How to spread a run over GPUs of `gpu_bytes` each: the first of these ways that fits, else the most frugal.
+
+    With the experts that the recipe wants before without them; for each of the two the whole model on every GPU, then
+    sharded within each node, then sharded over all GPUs; for each of these with activations kept, then made again. What
+    the spec says outright (lora.experts, train.sharding, train.gradientCheckpointing) is not varied. One GPU has
+    nothing to shard over.
+
+    Where the memory is not known, `fits` is None: experts as the recipe, and the first way that leaves each GPU no more
+    than UNKNOWN_GPU_WEIGHTS of weights.
+    """
+    ways = list(_ways(arch, spec, gpus=gpus, nodes=nodes, precision=precision))
+    if gpu_bytes is None:
+        wanted = [way for way in ways if way.experts == ways[0].experts]
+        light = [way for way in wanted if way.weights <= UNKNOWN_GPU_WEIGHTS]
+        return _choice((light or wanted[-1:])[0], fits=None)
+    fitting = [way for way in ways if way.total <= gpu_bytes]
+    return _choice((fitting or ways[-1:])[0], fits=bool(fitting))
+
+
+def _ways(
+    arch: Architecture, spec: RunSpec, *, gpus: int, nodes: int, precision: Precision | None
+) -> Iterator[Estimate]:
+    """Every way that the spec leaves open, in the order of preference."""
+    for experts in _experts_to_try(arch, spec):
+        for sharding, replicas in _spreads(spec, gpus=gpus, nodes=nodes):
+            for checkpointing in _checkpointing_to_try(spec):
+                yield estimate(
+                    arch,
+                    spec,
+                    gpus=gpus,
+                    nodes=nodes,
+                    sharding=sharding,
+                    replicas=replicas,
+                    experts=experts,
+                    gradient_checkpointing=checkpointing,
+                    precision=precision,
+                )
+
+
+def _choice(chosen: Estimate, *, fits: bool | None) -> Choice:
+    return Choice(
+        sharding=chosen.sharding, experts=chosen.experts, replicas=chosen.replicas, fits=fits, estimate=chosen
+    )
+
+
+def _experts_to_try(arch: Architecture, spec: RunSpec) -> tuple[bool, ...]:
+    wanted = wants_experts(arch, spec.lora)
+    return (True, False) if wanted and spec.lora.experts == "auto" else (wanted,)
+
+
+def _spreads(spec: RunSpec, *, gpus: int, nodes: int) -> tuple[tuple[Sharding, int], ...]:
+    """(sharding, replicas): the less goes over a network, the earlier. Quantised weights cannot be sharded."""
+    asked = spec.train.sharding
+    if gpus * nodes == 1 or asked == "ddp" or spec.model.quantize is not None:
+        return (("ddp", 1),)
+    sharded: tuple[tuple[Sharding, int], ...] = (("fsdp", nodes), ("fsdp", 1))
+    if nodes == 1 or gpus == 1:
+        sharded = (("fsdp", 1),)
+    return sharded if asked == "fsdp" else (("ddp", 1), *sharded)
+
+
+def _checkpointing_to_try(spec: RunSpec) -> tuple[bool, ...]:
+    asked = spec.train.gradient_checkpointing
+    return (False, True) if asked == "auto" else (asked,)
