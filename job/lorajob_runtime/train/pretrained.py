@@ -1,0 +1,95 @@
+"""The one way a base model is loaded, for training and for answers: plain or FP8 weights, whole or sharded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from lorajob_runtime import quantization
+from lorajob_runtime.exits import ModelError, OutOfMemoryError
+from lorajob_runtime.spec import ModelSpec
+from lorajob_runtime.train import fp8
+
+
+def load(path: Path, model: ModelSpec, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+    """The model in `path`, its weights in `dtype` whatever they are stored in. `options` are `from_pretrained`'s.
+
+    With `distributed_config` every rank reads, and dequantises, its own part of each tensor only. Raises ModelError for
+    what transformers cannot load, and for files that lack some of the weights; OutOfMemoryError.
+    """
+    try:
+        config, own_code = configuration(path, model)
+        options = options | {"config": config, "dtype": dtype, "output_loading_info": True}
+        blocks = quantization.fp8_blocks(model.name, config.to_dict())
+        if blocks is not None:
+            loaded, found = _from_fp8(path, model, blocks, options)
+        else:
+            loaded, found = AutoModelForCausalLM.from_pretrained(
+                path, trust_remote_code=own_code, use_safetensors=True, **options
+            )
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(f"{model.name}: its weights do not fit: {error}") from error
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{model.name}: transformers cannot load it from {path}: {error}") from error
+    # transformers makes up what it does not find, and trains on
+    if absent := sorted(found["missing_keys"]):
+        raise ModelError(
+            f"{model.name}: {len(absent)} weights of {type(loaded).__name__} are not in {path}, the first {absent[0]}"
+        )
+    return cast(PreTrainedModel, loaded)
+
+
+def configuration(path: Path, model: ModelSpec) -> tuple[PreTrainedConfig, bool]:
+    """The model's configuration, and whether its classes come from the repository's code.
+
+    They do only where transformers has none of its own, and where that code is trusted.
+    """
+    stored = json.loads((path / "config.json").read_text())
+    if (model_type := native_type(stored)) is not None:
+        return CONFIG_MAPPING[model_type].from_pretrained(path), False
+    return AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code), model.trust_remote_code
+
+
+def native_type(stored: dict[str, Any]) -> str | None:
+    """transformers' own name of the architecture that a config.json says; None when it has no such class.
+
+    The class it names outranks its model_type: a repository with code of its own can have called that anything.
+    """
+    architectures = stored.get("architectures") or [None]
+    types: list[str] = [name for name, known in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items() if known == architectures[0]]
+    declared: str | None = stored.get("model_type")
+    if declared in types or not types:
+        return declared if declared in CONFIG_MAPPING else None
+    return types[0]
+
+
+def _from_fp8(
+    path: Path, model: ModelSpec, blocks: quantization.Fp8Blocks, options: dict[str, Any]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    config = options["config"]
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if model_class is None:
+        raise ModelError(f"{model.name}: transformers has no class for {config.model_type!r}, only plain weights load")
+    # what is loaded is plain: nothing downstream shall take it for quantised
+    del config.quantization_config
+    if (path / "generation_config.json").is_file():
+        options = options | {"generation_config": GenerationConfig.from_pretrained(path)}
+    with fp8.opened(path, blocks, options["dtype"]) as weights:
+        # given weights in place of a folder, it reads them by slices just the same
+        loaded, found = model_class.from_pretrained(None, state_dict=weights, **options)
+    loaded.config.name_or_path = loaded.name_or_path = str(path)
+    return loaded, found
