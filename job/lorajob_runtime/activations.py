@@ -6,6 +6,7 @@ dropout mask where there is dropout (both once for the matrices that read the sa
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from lorajob_runtime.architecture import Architecture, Layer, Matrix, adapted
@@ -47,17 +48,14 @@ class Activations:
         return sum(everything) + passing + self.tail * tokens
 
 
+@functools.lru_cache(maxsize=16)
 def of(architecture: Architecture, lora: LoraSpec, *, experts: bool, element_bytes: int) -> Activations:
     """What a model keeps whose frozen weights have `element_bytes` a number."""
-    chosen = frozenset(adapted(architecture, lora, experts=experts))
+    chosen: dict[int | None, set[str]] = {}
+    for weight in adapted(architecture, lora, experts=experts):
+        chosen.setdefault(weight.layer, set()).add(weight.matrix.path)
     layers = tuple(
-        _layer(
-            architecture,
-            layer,
-            frozenset(m.path for m in layer.matrices if f"model.layers.{number}.{m.path}" in chosen),
-            lora,
-            element_bytes,
-        )
+        _layer(architecture, layer, frozenset(chosen.get(number, ())), lora, element_bytes)
         for number, layer in enumerate(architecture.layers)
     )
     hidden = architecture.hidden

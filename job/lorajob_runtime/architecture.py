@@ -6,28 +6,24 @@ parameters, fused experts included. Only model types whose shapes were compared 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from lorajob_runtime import targeting
 from lorajob_runtime.exits import ModelError
 from lorajob_runtime.spec import LoraSpec
 
-Group = Literal["attention", "dense", "shared", "experts", "router"]
-GROUPS: tuple[Group, ...] = ("attention", "dense", "shared", "experts", "router")
-
-AUTO_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""What `lora.targets: auto` stands for, as in the recipes."""
-
-EXPERT_PARTS = {"gate_proj": "gate_up_proj", "up_proj": "gate_up_proj", "down_proj": "down_proj"}
-"""A target's name -> the fused parameter of the routed experts that holds it."""
+Group = Literal["attention", "dense", "shared", "experts", "router", "other"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Matrix:
-    """A frozen weight [outputs, inputs], or a stack [copies, outputs, inputs]; `path` is its place in its layer."""
+    """A frozen weight [outputs, inputs], or a stack [copies, outputs, inputs] with one for every expert."""
 
     path: str
+    """Its place in its layer: `self_attn.q_proj`."""
     group: Group
     inputs: int
     outputs: int
@@ -118,61 +114,53 @@ class Architecture:
         """Parameters of the largest single tensor, a stack of experts being one."""
         return max(self.embedding, *(matrix.parameters for layer in self.layers for matrix in layer.matrices))
 
-    def matrices(self) -> Iterator[tuple[str, Matrix]]:
-        """Every matrix that an adapter could go to, by its full name in transformers."""
-        for number, layer in enumerate(self.layers):
-            for matrix in layer.matrices:
-                yield f"model.layers.{number}.{matrix.path}", matrix
+    def weights(self) -> tuple[Weight, ...]:
+        """Everything that an adapter could go to: the layers' matrices and the head."""
+        within = (
+            Weight(dotted=f"model.layers.{number}.{matrix.path}", layer=number, matrix=matrix)
+            for number, layer in enumerate(self.layers)
+            for matrix in layer.matrices
+        )
+        head = Matrix(path="lm_head", group="other", inputs=self.hidden, outputs=self.vocabulary)
+        return (*within, Weight(dotted=head.path, layer=None, matrix=head))
 
-    def target_names(self) -> tuple[str, ...]:
-        """The last parts of names that `lora.targets` may have for this model, routers left out."""
-        names = {matrix.name for layer in self.layers for matrix in layer.matrices if matrix.group != "router"}
-        return tuple(name for name in (*AUTO_TARGETS, *sorted(names - set(AUTO_TARGETS))) if name in names)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weight:
+    """A matrix at its place in a model. `layer` is None for the head."""
+
+    dotted: str
+    layer: int | None
+    matrix: Matrix
+
+    @property
+    def group(self) -> Group:
+        return self.matrix.group
+
+    @property
+    def is_stack(self) -> bool:
+        return self.matrix.group == "experts"
 
 
-def adapted(architecture: Architecture, lora: LoraSpec, *, experts: bool) -> dict[str, Matrix]:
-    """What gets an adapter: full name -> matrix.
+@functools.lru_cache(maxsize=16)
+def adapted(
+    architecture: Architecture, lora: LoraSpec, *, experts: bool, model: str = "this model"
+) -> tuple[Weight, ...]:
+    """What gets an adapter. `experts` is what was decided for `lora.experts`.
 
-    `experts` is what was decided for `lora.experts`. A target's name means all that is called so: `gate_proj` is in
-    dense and shared MLPs and, with experts, in the routed ones, where it is part of `gate_up_proj`.
+    Raises ConfigError, in which `model` is what the model is called, for what it does not have.
     """
-    targets = AUTO_TARGETS if lora.targets == "auto" else lora.targets
-    return {
-        name: matrix
-        for name, matrix in architecture.matrices()
-        if _is_adapted(name, matrix, targets, experts=experts, router=lora.router)
-    }
+    return tuple(targeting.select(architecture.weights(), lora, experts=experts, model=model))
 
 
 def adapter_parameters(architecture: Architecture, lora: LoraSpec, *, experts: bool) -> int:
-    """Numbers that are trained."""
-    return sum(m.adapter_parameters(lora.rank) for m in adapted(architecture, lora, experts=experts).values())
+    """Numbers that are trained. Raises ConfigError for targets that the model does not have."""
+    return sum(each.matrix.adapter_parameters(lora.rank) for each in adapted(architecture, lora, experts=experts))
 
 
 def wants_experts(architecture: Architecture, lora: LoraSpec) -> bool:
     """Whether routed experts are to get adapters where memory allows it: asked for, or as the recipe has it."""
-    if not architecture.has_experts or lora.experts is False:
-        return False
-    return bool(lora.experts is True or _hits_experts(architecture, lora))
-
-
-def _hits_experts(architecture: Architecture, lora: LoraSpec) -> bool:
-    return any(matrix.group == "experts" for matrix in adapted(architecture, lora, experts=True).values())
-
-
-def _is_adapted(name: str, matrix: Matrix, targets: Sequence[str], *, experts: bool, router: bool) -> bool:
-    if matrix.group == "router":
-        return router
-    if matrix.group != "experts":
-        return any(ends_with(name, target) for target in targets)
-    stack, _, own = name.rpartition(".")
-    named = [own, *(part for part, fused in EXPERT_PARTS.items() if fused == own)]
-    return experts and any(ends_with(f"{stack}.{part}", target) for part in named for target in targets)
-
-
-def ends_with(name: str, target: str) -> bool:
-    """Whether a module's full name ends in a target's parts, as PEFT matches them."""
-    return name == target or name.endswith("." + target)
+    return architecture.has_experts and targeting.asks_for_experts(lora)
 
 
 def read(config: Mapping[str, Any]) -> Architecture | None:

@@ -58,7 +58,7 @@ def test_the_bare_command_has_a_whole_plan() -> None:
     assert plan["run"].endswith("in namespace team")
     assert plan["model"] == "glm-4.5-air: GLM-4.5 Air, 107B parameters, 13.4B of them active, MIT"
     assert plan["weights"] == (
-        "modelscope:ZhipuAI/GLM-4.5-Air, else hf:zai-org/GLM-4.5-Air, 213.7 GB, "
+        "modelscope:ZhipuAI/GLM-4.5-Air, else hf:zai-org/GLM-4.5-Air, 220.9 GB, "
         "unless they are in the cache (claim lorajob-cache)"
     )
     assert plan["data"] == "the example set that comes with lorajob"

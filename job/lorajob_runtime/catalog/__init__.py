@@ -19,6 +19,7 @@ from lorajob_runtime.exits import ModelError
 class ModelEntry:
     """One model. `thinking`: none (no such mode), switch (on or off), always (cannot be turned off).
 
+    `config` are the fields of its config.json that its shapes follow from, as `architecture.read` takes them.
     `recipe` is a partial RunSpec laid under what the user gives. `weights_bytes` is the download's size.
     `embedded` names a Python package that holds the weights, for a model that needs no hub.
     """
@@ -34,6 +35,7 @@ class ModelEntry:
     parameters: int
     active_parameters: int
     weights_bytes: int
+    config: dict[str, Any]
     embedded: str | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
 

@@ -1,0 +1,128 @@
+"""Which of a model's weights get an adapter: what names of `lora.targets` mean, and which wishes no model can fulfil.
+
+Standard library only: the same rules hold for weights known from a config.json and for those of a loaded model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from lorajob_runtime.exits import ConfigError
+from lorajob_runtime.spec import LoraSpec
+
+AUTO_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""What `lora.targets: auto` stands for, as in the recipes."""
+
+FUSED = {
+    "gate_proj": "gate_up_proj",
+    "up_proj": "gate_up_proj",
+    "w1": "gate_up_proj",
+    "w3": "gate_up_proj",
+    "gate_up_proj": "gate_up_proj",
+    "down_proj": "down_proj",
+    "w2": "down_proj",
+}
+"""Names of one expert's projections, of the tutorials and of the hubs' files -> the stack that each is a part of."""
+
+_PARTNER = {"gate_proj": "up_proj", "up_proj": "gate_proj", "w1": "w3", "w3": "w1"}
+
+
+class Candidate(Protocol):
+    """A weight that can get an adapter."""
+
+    @property
+    def group(self) -> str:
+        """attention, dense, shared, experts, router or other."""
+
+    @property
+    def dotted(self) -> str:
+        """Its full name, of which users may name an end."""
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether it holds all experts' weights, gate and up in one."""
+
+
+AnyCandidate = TypeVar("AnyCandidate", bound=Candidate)
+
+
+def asks_for_experts(lora: LoraSpec) -> bool:
+    """Whether a spec wants adapters on routed experts, given that the model has some and memory allows it."""
+    if lora.experts == "auto":
+        return any(name.rsplit(".", 1)[-1] in FUSED for name in _asked(lora))
+    return lora.experts
+
+
+def select(candidates: Sequence[AnyCandidate], lora: LoraSpec, *, experts: bool, model: str) -> list[AnyCandidate]:
+    """What gets an adapter, in the order given. `experts`: whether routed experts do, if the spec asks for them.
+
+    Raises ConfigError, in which `model` is what the model is called, for a name that it does not have, and for experts
+    or a router that it does not have.
+    """
+    _refuse_absent(candidates, lora, model)
+    chosen: set[str] = set()
+    for name in _asked(lora):
+        matches = [each for each in candidates if is_called(each, name)]
+        usable = [each for each in matches if each.group != "router" and (experts or each.group != "experts")]
+        if lora.targets != "auto" and not usable:
+            raise ConfigError(_useless(name, matches, candidates, model))
+        chosen |= {each.dotted for each in usable}
+        _refuse_half(name, _asked(lora), usable)
+    if experts and lora.experts is True:
+        chosen |= {each.dotted for each in candidates if each.group == "experts"}
+    if lora.router:
+        chosen |= {each.dotted for each in candidates if each.group == "router"}
+    if not chosen:
+        raise ConfigError(
+            f"lora.targets is auto: {model} has none of {', '.join(AUTO_TARGETS)}; it has {names(candidates)}"
+        )
+    return [each for each in candidates if each.dotted in chosen]
+
+
+def is_called(candidate: Candidate, name: str) -> bool:
+    """Whether `name` is the candidate's, an end of its full name, or that of an expert's projection in a stack."""
+    if candidate.is_stack:
+        prefix, _, last = name.rpartition(".")
+        fused = FUSED.get(last, last)
+        name = f"{prefix}.{fused}" if prefix else fused
+    return f".{candidate.dotted}".endswith(f".{name}")
+
+
+def names(candidates: Sequence[Candidate]) -> str:
+    """What may be named, for a person."""
+    return ", ".join(sorted({each.dotted.rsplit(".", 1)[-1] for each in candidates}))
+
+
+def _asked(lora: LoraSpec) -> tuple[str, ...]:
+    return AUTO_TARGETS if lora.targets == "auto" else lora.targets
+
+
+def _refuse_absent(candidates: Sequence[Candidate], lora: LoraSpec, model: str) -> None:
+    groups = {each.group for each in candidates}
+    for field, asked, group, title in (
+        ("experts", lora.experts is True, "experts", "experts"),
+        ("router", lora.router, "router", "router"),
+    ):
+        if asked and group not in groups:
+            raise ConfigError(f"lora.{field} is true: {model} has no {title}, so it must be false or left out")
+
+
+def _useless(name: str, matches: Sequence[Candidate], candidates: Sequence[Candidate], model: str) -> str:
+    if not matches:
+        return f"lora.targets has {name!r}: no weight of {model} is called so; it has {names(candidates)}"
+    if matches[0].group == "router":
+        return f"lora.targets has {name!r}: that is the router, which trains only with lora.router: true"
+    return f"lora.targets has {name!r}: only routed experts are called so, and they get no adapter in this run"
+
+
+def _refuse_half(name: str, asked: Sequence[str], usable: Sequence[Candidate]) -> None:
+    """Raises ConfigError for only one of gate and up of experts, which hold both in one weight."""
+    partner = _PARTNER.get(name.rsplit(".", 1)[-1])
+    if partner is None or not any(each.group == "experts" and each.is_stack for each in usable):
+        return
+    if not any(other.rsplit(".", 1)[-1] == partner for other in asked):
+        raise ConfigError(
+            f"lora.targets has {name!r} without {partner!r}: the routed experts hold both in one weight; "
+            "name both, or set lora.experts to false"
+        )
