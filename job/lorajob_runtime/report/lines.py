@@ -126,7 +126,15 @@ def _targets(event: Event) -> list[Line]:
     share = (
         f"{human.count(trained)} of {human.count(all_parameters)} parameters ({100 * trained / all_parameters:.2g} %)"
     )
-    return [Line(f"LoRA: {share} in {modules}", "quiet")]
+    found = [Line(f"LoRA: {share} in {modules}", "quiet")]
+    groups = event.get("groups") or {}
+    if len(groups) > 2:
+        parts = ", ".join(f"{human.count(group['parameters'])} in {name}" for name, group in groups.items())
+        found.append(Line(f"LoRA: {parts}", "quiet"))
+    if without := event.get("without_dropout"):
+        # PEFT adds such adapters to the weight itself, so there is no input of theirs to drop
+        found.append(Line(f"warning: lora.dropout is 0 for the adapters of {' and '.join(without)}", "warning"))
+    return found
 
 
 def _decided(event: Event) -> list[Line]:

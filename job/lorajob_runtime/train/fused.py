@@ -12,8 +12,10 @@ from typing import Any, cast
 
 import torch
 from peft.tuners.lora.layer import Linear as PeftLinear
+from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 
+from lorajob_runtime.train import experts
 from lorajob_runtime.train.dropout import DropoutMasks
 
 
@@ -69,31 +71,52 @@ class FusedLoraLinear(PeftLinear):
         if not self.training or self.disable_adapters or self.merged or args or kwargs:
             output: Tensor = super().forward(x, *args, **kwargs)
             return output
-        adapter = self.active_adapters[0]
-        probability = getattr(self.lora_dropout[adapter], "p", 0.0)
-        mask = self.fused_masks.mask(x, probability, self.fused_index) if probability else None
-        base = cast(nn.Linear, self.base_layer)
-        result: Tensor = _LoraLinear.apply(
-            x,
-            base.weight,
-            base.bias,
-            self.lora_A[adapter].weight,
-            self.lora_B[adapter].weight,
-            self.scaling[adapter],
-            mask,
-        )
-        return result
+        return _fused(self, x)
+
+
+class FusedLoraWeight(ParamWrapper):
+    """A linear layer whose weight PEFT adapts as a parameter: `_LoraLinear` instead of a new weight each time."""
+
+    fused_masks: DropoutMasks
+    fused_index: int
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if self.disable_adapters or self.merged or args or kwargs or len(self.active_adapters) != 1:
+            output: Tensor = super().forward(x, *args, **kwargs)
+            return output
+        return _fused(self, x)
+
+
+def _fused(layer: FusedLoraLinear | FusedLoraWeight, x: Tensor) -> Tensor:
+    adapter = layer.active_adapters[0]
+    probability = getattr(layer.lora_dropout[adapter], "p", 0.0) if layer.training else 0.0
+    mask = layer.fused_masks.mask(x, probability, layer.fused_index) if probability else None
+    base = cast(nn.Linear, layer.base_layer)
+    result: Tensor = _LoraLinear.apply(
+        x,
+        base.weight,
+        base.bias,
+        layer.lora_A[adapter].weight,
+        layer.lora_B[adapter].weight,
+        layer.scaling[adapter],
+        mask,
+    )
+    return result
 
 
 def fuse(model: nn.Module, masks: DropoutMasks) -> int:
-    """Turns every plain LoRA linear of a PEFT model into a fused one, in place. Returns how many."""
+    """Turns every plain LoRA layer of a PEFT model into a fused one, in place, experts too. Returns how many."""
     count = 0
     for module in model.modules():
-        if type(module) is PeftLinear and _is_plain(module):
-            module.__class__ = FusedLoraLinear
+        fused = _FUSED.get(type(module))
+        if fused is not None and _is_plain(module):
+            module.__class__ = fused
             module.__dict__.update(fused_masks=masks, fused_index=count)
             count += 1
-    return count
+    return count + experts.factor(model)
+
+
+_FUSED: dict[type, type] = {PeftLinear: FusedLoraLinear, ParamWrapper: FusedLoraWeight}
 
 
 def _is_plain(module: Any) -> bool:

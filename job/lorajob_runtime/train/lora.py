@@ -3,92 +3,127 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lorajob_runtime.exits import ConfigError, ModelError
 from lorajob_runtime.spec import LoraSpec
+from lorajob_runtime.train import targets
+from lorajob_runtime.train.targets import Target
 
-AUTO_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupCount:
+    """How many weights of one part of the model got an adapter, and how many numbers those have."""
+
+    targets: int
+    parameters: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetReport:
-    """What got LoRA: module name (its last part) -> how many, and how many numbers are trained of how many."""
+    """What got LoRA: by name (q_proj) how many, by part of the model (attention), and how many numbers train of all.
+
+    `without_dropout` are the parts whose adapters train without the dropout that was asked for.
+    """
 
     targets: dict[str, int]
+    groups: dict[str, GroupCount]
+    without_dropout: tuple[str, ...]
     trained_parameters: int
     all_parameters: int
 
 
-def attach(model: PreTrainedModel, lora: LoraSpec, *, seed: int) -> nn.Module:
+def attach(model: PreTrainedModel, lora: LoraSpec, *, seed: int, experts: bool) -> nn.Module:
     """The PEFT model around `model`, its adapter in fp32, the same for the same seed.
 
-    Raises ConfigError for a target that the model does not have, and for experts asked of a model without any.
+    `experts`: whether routed experts get one, if the spec asks for them. PEFT keeps no dropout beside adapters of
+    parameters: its configuration then says 0, and what can have dropout gets it here.
+    Raises ConfigError for a target that the model does not have, and when PEFT attached something else than chosen.
     """
-    targets = choose_targets(model, lora)
+    candidates = targets.inventory(model)
+    chosen = targets.choose(model, lora, experts=experts)
+    modules, parameters = targets.peft_names(chosen, candidates)
     torch.manual_seed(seed)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=list(targets),
+        lora_dropout=0.0 if parameters else lora.dropout,
+        target_modules=modules,
+        target_parameters=parameters or None,
         task_type="CAUSAL_LM",
     )
     peft_model: nn.Module = get_peft_model(model, config)
+    _check(chosen, peft_model)
+    if parameters and lora.dropout:
+        for target, layer in _adapted(peft_model):
+            if target.linear:
+                layer.lora_dropout["default"] = nn.Dropout(lora.dropout)
     return peft_model
 
 
-def choose_targets(model: nn.Module, lora: LoraSpec) -> tuple[str, ...]:
-    """The module names to adapt: as asked, or of the usual seven those that the model has as linear layers."""
-    linear = Counter(name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear))
-    if has_experts(model):
-        raise ModelError(
-            f"{type(model).__name__} is a mixture of experts: this version trains dense models only",
-            hint="choose a dense model, e.g. qwen3-8b",
-        )
-    if lora.experts is True or lora.router:
-        asked = "lora.experts" if lora.experts is True else "lora.router"
-        raise ConfigError(f"{asked} is true: {type(model).__name__} has no experts, so it must be false or left out")
-    if lora.targets == "auto":
-        chosen = tuple(name for name in AUTO_TARGETS if name in linear)
-        if not chosen:
-            raise ConfigError(
-                f"lora.targets is auto: {type(model).__name__} has none of {', '.join(AUTO_TARGETS)}; "
-                f"its linear layers are {', '.join(sorted(linear))}"
+def _adapted(model: nn.Module) -> Iterator[tuple[Target, Any]]:
+    """Every adapted weight of a PEFT model, and PEFT's layer around it."""
+    names = {name: _plain(name) for name, _ in model.named_modules()}
+    blocks = targets.blocks(names.values())
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer) and module.lora_A:
+            parameter = module.parameter_name if isinstance(module, ParamWrapper) else None
+            path = names[name]
+            yield (
+                Target(
+                    group=targets.group_of(path, blocks),
+                    path=path,
+                    parameter=parameter,
+                    linear=isinstance(module.get_base_layer(), nn.Linear),
+                ),
+                module,
             )
-        return chosen
-    for name in lora.targets:
-        if name.rsplit(".", 1)[-1] not in linear:
-            raise ConfigError(
-                f"lora.targets has {name!r}: no linear layer of this model is called so; "
-                f"it has {', '.join(sorted(linear))}"
-            )
-    return lora.targets
 
 
-def has_experts(model: nn.Module) -> bool:
-    """Whether the model routes tokens to experts."""
-    return any(name.endswith(".experts") for name, _ in model.named_modules())
+def _plain(name: str) -> str:
+    """A module's name in the model without its adapter."""
+    return name.removeprefix("base_model.model.").replace(".base_layer", "")
 
 
-def report(model: nn.Module, asked: tuple[str, ...]) -> TargetReport:
-    """Counts what got an adapter. Raises ConfigError when something asked for got none."""
-    adapted = [name.removesuffix(".lora_A") for name, _ in model.named_modules() if name.endswith(".lora_A")]
-    for target in asked:
-        if not any(name.endswith(target) for name in adapted):
-            raise ConfigError(f"lora.targets has {target!r}: PEFT attached no adapter there")
-    counts = Counter(name.rsplit(".", 1)[-1] for name in adapted)
+def _check(chosen: list[Target], model: nn.Module) -> None:
+    """Raises ConfigError unless exactly the chosen weights have an adapter."""
+    wanted, got = {target.key for target in chosen}, {target.key for target, _ in _adapted(model)}
+    if missing := sorted(wanted - got):
+        raise ConfigError(f"lora.targets: PEFT attached no adapter to {missing[0]} ({len(missing)} weights in all)")
+    if surplus := sorted(got - wanted):
+        raise ConfigError(f"lora.targets: PEFT attached an adapter to {surplus[0]}, which nothing asked for")
+
+
+def report(model: nn.Module) -> TargetReport:
+    """Counts what got an adapter."""
+    adapted = list(_adapted(model))
+    groups: dict[str, GroupCount] = {}
+    for group in targets.GROUPS:
+        layers = [layer for target, layer in adapted if target.group == group]
+        if layers:
+            parameters = sum(_numbers(layer) for layer in layers)
+            groups[group] = GroupCount(targets=len(layers), parameters=parameters)
+    has_dropout = any(isinstance(each, nn.Dropout) for _, layer in adapted for each in layer.lora_dropout.values())
+    without = {target.group for target, _ in adapted if not target.linear} if has_dropout else set()
     return TargetReport(
-        targets=dict(sorted(counts.items())),
+        targets=dict(sorted(Counter(target.shown for target, _ in adapted).items())),
+        groups=groups,
+        without_dropout=tuple(group for group in targets.GROUPS if group in without),
         trained_parameters=sum(item.numel() for item in model.parameters() if item.requires_grad),
         all_parameters=sum(item.numel() for item in model.parameters()),
     )
+
+
+def _numbers(layer: Any) -> int:
+    return sum(item.numel() for part in (layer.lora_A, layer.lora_B) for item in part.parameters())
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -97,8 +132,11 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """The adapter's weights under the names that plain PEFT loads, on the CPU."""
-    state: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    """The adapter's weights under the names that plain PEFT loads, on the CPU.
+
+    Of the adapter alone: a state dict of the whole model would move sharded weights, which all ranks must do together.
+    """
+    state: dict[str, Tensor] = get_peft_model_state_dict(model, state_dict=trained(model), save_embedding_layers=False)
     return {name: item.detach().cpu().contiguous() for name, item in state.items()}
 
 

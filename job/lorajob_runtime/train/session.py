@@ -98,7 +98,7 @@ def start(plan: TrainPlan, folder: RunFolder) -> Session:
     precision = decided.precision if decided else model_module.choose_precision(train.precision, accelerator.device)
     base = model_module.load(Path(plan.model_path), plan.spec.model, precision, accelerator.device)
     traits = Traits(packs=decided.packs, plain_head=decided.plain_head) if decided else model_module.probe(base)
-    model = lora.attach(base, plan.spec.lora, seed=train.seed)
+    model = lora.attach(base, plan.spec.lora, seed=train.seed, experts=True)
     if type(model_module.head(model)) is not nn.Linear:
         # an adapter on the head: its loss must go through it
         traits = dataclasses.replace(traits, plain_head=False)
@@ -197,9 +197,7 @@ def _restore(session: Session, path: Path) -> None:
 
 
 def _report_start(session: Session) -> None:
-    asked = session.plan.spec.lora.targets
-    counted = lora.report(session.model, () if asked == "auto" else asked)
-    session.report("report", name="targets", **asdict(counted))
+    session.report("report", name="targets", **asdict(lora.report(session.model)))
     session.report(
         "report",
         name="decided",
