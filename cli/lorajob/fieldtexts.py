@@ -78,6 +78,7 @@ TEXTS: dict[str, str] = {
     "resources.queue": "Kueue queue that the run waits in.",
     "resources.priority": "Priority class of the run.",
     "resources.retries": "Attempts after a failure that a retry can help.",
+    "resources.allowOversize": "Try it even where the plan says that it does not fit into the GPUs' memory.",
     "storage.uri": "Where results go: a folder or s3://BUCKET/PREFIX. The run's name is added.",
 }
 """Dotted path of a field -> one or two plain sentences."""

@@ -6,11 +6,13 @@ import dataclasses
 import gzip
 import shutil
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorajob_runtime import catalog
+from lorajob_runtime import architecture, catalog, preflight
 from lorajob_runtime import processes as system
+from lorajob_runtime.architecture import Architecture
 from lorajob_runtime.environment import Device, Environment
 from lorajob_runtime.exits import ConfigError, DataError, ModelError
 from lorajob_runtime.spec import DataSpec, RunSpec
@@ -51,6 +53,7 @@ def choose_machine(*, processes: int | None, gpus: int, device: Device, visible:
 def check_trainable(spec: RunSpec) -> None:
     """Raises ConfigError or ModelError for what this version cannot train, as far as the spec alone tells."""
     plan.refuse_unsupported(spec)
+    preflight.check(spec, preflight.architecture_of(spec.model))
     entry = catalog.find(spec.model.source or "") or catalog.find(spec.model.name)
     if entry is not None and not entry.is_dense:
         dense = [each.name for each in catalog.entries().values() if each.is_dense]
@@ -58,6 +61,31 @@ def check_trainable(spec: RunSpec) -> None:
             f"{entry.name} is a mixture of experts: this version trains dense models only",
             hint=f"take a dense model, like {dense[-1]}",
         )
+
+
+def check_memory(spec: RunSpec, machine: Machine, *, nodes: int) -> None:
+    """Raises ConfigError for GPUs that cannot hold the model, as far as the catalog or its folder tell its size."""
+    _check_memory(preflight.architecture_of(spec.model), spec, machine, nodes)
+
+
+def inspector(spec: RunSpec, machine: Machine, *, nodes: int) -> Callable[[Path], None]:
+    """What looks at the model's own config.json before its weights are fetched.
+
+    It raises ConfigError for what the run asks of the model and it has not, and for GPUs that cannot hold it.
+    """
+
+    def inspect(config: Path) -> None:
+        shapes = architecture.read(preflight.read_config(config))
+        preflight.check(spec, shapes)
+        _check_memory(shapes, spec, machine, nodes)
+
+    return inspect
+
+
+def _check_memory(shapes: Architecture | None, spec: RunSpec, machine: Machine, nodes: int) -> None:
+    """A CPU's memory is the host's, and nothing is said of it."""
+    if shapes is not None and machine.device != "cpu":
+        preflight.check_memory(spec, shapes, gpus=machine.processes, nodes=nodes, gpu_bytes=system.gpu_bytes())
 
 
 def check_data(data: DataSpec, environment: Environment) -> None:

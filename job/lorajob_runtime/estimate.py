@@ -12,6 +12,7 @@ from typing import Literal
 
 from lorajob_runtime import activations
 from lorajob_runtime.architecture import Architecture, adapter_parameters, wants_experts
+from lorajob_runtime.exits import ConfigError
 from lorajob_runtime.spec import RunSpec
 
 GIBIBYTE = 2**30
@@ -229,7 +230,14 @@ def _choice(chosen: Estimate, *, fits: bool | None) -> Choice:
 
 def _experts_to_try(arch: Architecture, spec: RunSpec) -> tuple[bool, ...]:
     wanted = wants_experts(arch, spec.lora)
-    return (True, False) if wanted and spec.lora.experts == "auto" else (wanted,)
+    if not wanted or spec.lora.experts is True:
+        return (wanted,)
+    try:
+        adapter_parameters(arch, spec.lora, experts=False)
+    except ConfigError:
+        # nothing but experts is asked for
+        return (True,)
+    return (True, False)
 
 
 def _spreads(spec: RunSpec, *, gpus: int, nodes: int) -> tuple[tuple[Sharding, int], ...]:
@@ -246,3 +254,54 @@ def _spreads(spec: RunSpec, *, gpus: int, nodes: int) -> tuple[tuple[Sharding, i
 def _checkpointing_to_try(spec: RunSpec) -> tuple[bool, ...]:
     asked = spec.train.gradient_checkpointing
     return (False, True) if asked == "auto" else (asked,)
+
+
+GPU_COUNTS = ((1, 1), (2, 1), (4, 1), (8, 1), (8, 2), (8, 4), (8, 8))
+"""(GPUs of a node, nodes) that are usual, the fewest first."""
+
+GPU_SIZES = {24: 22.0, 40: 39.3, 48: 44.3, 80: 79.1, 96: 94.9, 141: 139.7, 192: 178.3}
+"""What a GPU's memory is called in GB -> GiB that torch finds on the one of that name that has the least of it.
+
+L4, A100-40, L40S, A100-80, H20, H200 and B200: error correction and what the driver keeps are taken off.
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Enough:
+    """GPUs of a node and nodes on which a run fits, and how."""
+
+    gpus: int
+    nodes: int
+    choice: Choice
+
+
+def smallest(arch: Architecture, spec: RunSpec, *, gpu_bytes: int) -> Enough | None:
+    """The fewest of the usual numbers of GPUs of that memory on which a run fits; None when it fits on none."""
+    for gpus, nodes in GPU_COUNTS:
+        found = choose(arch, spec, gpus=gpus, nodes=nodes, gpu_bytes=gpu_bytes)
+        if found.fits:
+            return Enough(gpus=gpus, nodes=nodes, choice=found)
+    return None
+
+
+def most_tokens(arch: Architecture, spec: RunSpec, chosen: Estimate, *, gpus: int, nodes: int, gpu_bytes: int) -> int:
+    """Tokens of the largest micro-batch that still fits the way `chosen` is spread, at least one longest row.
+
+    Never more than GPU_TOKENS, nor than a step has for each GPU. What grows with the tokens grows evenly.
+    """
+    twice = estimate(
+        arch,
+        spec,
+        gpus=gpus,
+        nodes=nodes,
+        sharding=chosen.sharding,
+        replicas=chosen.replicas,
+        experts=chosen.experts,
+        gradient_checkpointing=chosen.gradient_checkpointing,
+        precision=chosen.precision,
+        tokens=2 * chosen.tokens,
+    )
+    token_bytes = max(1, (twice.total - chosen.total) // chosen.tokens)
+    rows = spec.train.batch_size * spec.train.gradient_accumulation
+    room = chosen.tokens + (gpu_bytes - chosen.total) // token_bytes
+    return max(chosen.tokens, min(GPU_TOKENS, rows * spec.data.max_length, room))

@@ -89,6 +89,22 @@ def visible_gpus() -> int:
     return count.value
 
 
+def gpu_bytes() -> int | None:
+    """Memory of the smallest GPU that torch would see, asked of the driver; None where there is none to ask."""
+    found = []
+    count = visible_gpus()
+    if count:
+        driver = ctypes.CDLL("libcuda.so.1")
+        for number in range(count):
+            device, size = ctypes.c_int(0), ctypes.c_size_t(0)
+            if driver.cuDeviceGet(ctypes.byref(device), number) or driver.cuDeviceTotalMem_v2(
+                ctypes.byref(size), device
+            ):
+                return None
+            found.append(size.value)
+    return min(found, default=None)
+
+
 def memory_kills() -> int:
     """How often the kernel killed a process of this container for memory, so far."""
     for group in _cgroups():

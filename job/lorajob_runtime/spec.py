@@ -34,6 +34,11 @@ class ModelSpec:
     trust_remote_code: bool = False
     quantize: Literal["nf4"] | None = None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the model is a folder of this machine, whose code changes only by the hand of its owner."""
+        return (self.source or self.name).startswith(("/", "./", "../", "~"))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSpec:
@@ -113,7 +118,10 @@ class ReportSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResourcesSpec:
-    """What the run needs. `gpus` is GPUs a node, one training process each. `timeout` like 90m, 24h, 3d."""
+    """What the run needs. `gpus` is GPUs a node, one training process each. `timeout` like 90m, 24h, 3d.
+
+    `allow_oversize`: try what by the estimate does not fit into the GPUs' memory.
+    """
 
     gpus: int = 1
     nodes: int = 1
@@ -124,6 +132,7 @@ class ResourcesSpec:
     queue: str | None = None
     priority: str | None = None
     retries: int = 3
+    allow_oversize: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -235,15 +244,10 @@ def validate(spec: RunSpec) -> None:
     for role in spec.data.columns:
         if role not in COLUMN_ROLES:
             raise ConfigError(f"data.columns has {role!r}: the roles are {', '.join(COLUMN_ROLES)}")
-    if spec.model.trust_remote_code and spec.model.revision is None and not _is_local(spec.model):
+    if spec.model.trust_remote_code and spec.model.revision is None and not spec.model.is_local:
         raise ConfigError("model.trustRemoteCode is true: it needs model.revision, the commit whose code you have read")
     if spec.data.eval_rows is not None and spec.data.rows is None and spec.data.eval_rows == ":":
         raise ConfigError("data.evalRows is ':': it must leave rows to train on")
-
-
-def _is_local(model: ModelSpec) -> bool:
-    """Whether the model is a folder, whose code changes only by the hand of its owner."""
-    return (model.source or model.name).startswith(("/", "./", "../", "~"))
 
 
 COLUMN_ROLES = ("system", "instruction", "input", "output", "history", "messages", "text")

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING
 from lorajob_runtime import __version__, lock, restore
 from lorajob_runtime import environment as environments
 from lorajob_runtime.base import describe
-from lorajob_runtime.checks import Machine, check_data, check_trainable, choose_machine, localize
+from lorajob_runtime.checks import (
+    Machine,
+    check_data,
+    check_memory,
+    check_trainable,
+    choose_machine,
+    inspector,
+    localize,
+)
 from lorajob_runtime.endings import as_error, end_values
 from lorajob_runtime.environment import Environment
 from lorajob_runtime.events import Event
@@ -117,6 +125,7 @@ def _get_ready(
     """Everything that can go wrong at once goes wrong here, before anything heavy is imported or downloaded."""
     check_trainable(spec)
     machine = choose_machine(processes=processes, gpus=spec.resources.gpus, device=environment.device)
+    check_memory(spec, machine, nodes=1 if link is None else spec.resources.nodes)
     check_data(spec.data, environment)
     store = open_store(_storage_uri(spec), spec.run_name, environment)
     folder = folder_of(spec, environment)
@@ -254,7 +263,8 @@ class Attempt:
     def _fetch(self) -> FetchedModel:
         from lorajob_runtime.fetch import fetch
 
-        model = fetch(self.spec.model, environment=self.environment, notify=self.journal.notice)
+        inspect = inspector(self.spec, self.machine, nodes=1 if self.link is None else self.spec.resources.nodes)
+        model = fetch(self.spec.model, environment=self.environment, notify=self.journal.notice, inspect=inspect)
         self.journal.add("report", name="model", source=model.source, revision=model.revision, path=str(model.path))
         return model
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from lorajob_runtime.environment import Environment
 from lorajob_runtime.exits import CredentialsError, HubError, LorajobError, ModelError
 from lorajob_runtime.fetch import cache, embedded, transfer
-from lorajob_runtime.fetch.selection import check_folder
+from lorajob_runtime.fetch.selection import CONFIG, check_folder
 from lorajob_runtime.fetch.sources import Source, candidates
 from lorajob_runtime.spec import ModelSpec
 
@@ -28,12 +28,20 @@ class FetchedModel:
     revision: str
 
 
-def fetch(model: ModelSpec, *, environment: Environment, notify: Callable[[str], None]) -> FetchedModel:
+def fetch(
+    model: ModelSpec,
+    *,
+    environment: Environment,
+    notify: Callable[[str], None],
+    inspect: Callable[[Path], None] = lambda _: None,
+) -> FetchedModel:
     """The model's files, from the cache or from the first place that has them. `notify` gets one line a fact.
 
-    Raises ModelError (12: unknown or unusable), CredentialsError (13), HubError (20) or StorageError (21).
+    `inspect` gets the path of the model's config.json before its weights are fetched, and raises what speaks against
+    fetching them. Raises ModelError (12: unknown or unusable), CredentialsError (13), HubError (20) or StorageError
+    (21).
     """
-    return _fetch(model, environment, notify, with_weights=True)
+    return _fetch(model, environment, notify, with_weights=True, inspect=inspect)
 
 
 def fetch_tokenizer(model: ModelSpec, *, environment: Environment, notify: Callable[[str], None]) -> FetchedModel:
@@ -50,17 +58,23 @@ def fetch_embedded(*, environment: Environment, notify: Callable[[str], None]) -
 
 
 def _fetch(
-    model: ModelSpec, environment: Environment, notify: Callable[[str], None], *, with_weights: bool
+    model: ModelSpec,
+    environment: Environment,
+    notify: Callable[[str], None],
+    *,
+    with_weights: bool,
+    inspect: Callable[[Path], None] = lambda _: None,
 ) -> FetchedModel:
     sources = candidates(model, environment.hubs)
     for source in sources:
         for weights in (True,) if with_weights else (False, True):
             if (found := _at_hand(source, model, environment, with_weights=weights)) is not None:
+                inspect(found.path / CONFIG)
                 return found
     failures: list[LorajobError] = []
     for source, after in zip(sources, [*sources[1:], None], strict=True):
         try:
-            return _bring(source, model, environment, notify, with_weights=with_weights)
+            return _bring(source, model, environment, notify, with_weights=with_weights, inspect=inspect)
         except (ModelError, CredentialsError, HubError) as error:
             failures.append(error)
             if after is not None:
@@ -82,7 +96,13 @@ def _at_hand(source: Source, model: ModelSpec, environment: Environment, *, with
 
 
 def _bring(
-    source: Source, model: ModelSpec, environment: Environment, notify: Callable[[str], None], *, with_weights: bool
+    source: Source,
+    model: ModelSpec,
+    environment: Environment,
+    notify: Callable[[str], None],
+    *,
+    with_weights: bool,
+    inspect: Callable[[Path], None],
 ) -> FetchedModel:
     if source.kind == "package":
         package = embedded.installed(source.id)
@@ -100,6 +120,7 @@ def _bring(
             remote_code=model.trust_remote_code,
             notify=notify,
             with_weights=with_weights,
+            inspect=inspect,
         )
     return FetchedModel(path=path, source=str(source), revision=manifest.revision)
 

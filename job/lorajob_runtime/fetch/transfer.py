@@ -14,11 +14,13 @@ from lorajob_runtime.exits import HubError, StorageError
 from lorajob_runtime.fetch import cache, process
 from lorajob_runtime.fetch.cache import Manifest, Place
 from lorajob_runtime.fetch.lock import Holder, WriterLock
-from lorajob_runtime.fetch.selection import RemoteFile, check_folder, choose
+from lorajob_runtime.fetch.selection import CONFIG, RemoteFile, check_folder, choose
 from lorajob_runtime.fetch.sizes import folder_bytes, human
 from lorajob_runtime.fetch.sources import Source
 
 Notify = Callable[[str], None]
+Inspect = Callable[[Path], None]
+"""Gets the path of a config.json before any weights come, and raises what speaks against them."""
 
 STALL_SECONDS = 600
 _PROGRESS_SECONDS = 15
@@ -26,11 +28,17 @@ _JOURNAL = ".verified.jsonl"
 
 
 def download(
-    source: Source, place: Place, *, remote_code: bool, notify: Notify, with_weights: bool = True
+    source: Source,
+    place: Place,
+    *,
+    remote_code: bool,
+    notify: Notify,
+    with_weights: bool = True,
+    inspect: Inspect = lambda _: None,
 ) -> tuple[Path, Manifest]:
     """The complete copy of a source, or all but its weights, downloaded unless another process did so meanwhile.
 
-    Raises ModelError, CredentialsError, HubError or StorageError.
+    Raises ModelError, CredentialsError, HubError or StorageError, and what `inspect` raises.
     """
     with writer(place, str(source), notify) as lock:
         if (found := cache.find(place, remote_code=remote_code)) is not None:
@@ -40,7 +48,7 @@ def download(
         listed = [RemoteFile(**file) for file in answer["files"]]
         files = choose(listed, remote_code=remote_code, source=str(source), with_weights=with_weights)
         cache.seed(place)
-        hashes = _get(source, answer["revision"], files, place.partial, notify)
+        hashes = _get(source, answer["revision"], files, place.partial, notify, inspect)
         check_folder(place.partial, str(source), with_weights=with_weights)
         lock.check()
         manifest = Manifest(
@@ -69,11 +77,15 @@ def writer(place: Place, what: str, notify: Notify) -> WriterLock:
     return WriterLock(place.lock, on_wait=on_wait)
 
 
-def _get(source: Source, revision: str, files: list[RemoteFile], folder: Path, notify: Notify) -> dict[str, str]:
+def _get(
+    source: Source, revision: str, files: list[RemoteFile], folder: Path, notify: Notify, inspect: Inspect
+) -> dict[str, str]:
     """Fetches what the folder lacks; returns the sha256 of every file. What was checked before is not read again."""
     journal = folder / _JOURNAL
     hashes = _checked_before(journal, files, folder)
     missing = [file for file in files if file.path not in hashes]
+    if CONFIG in hashes:
+        inspect(folder / CONFIG)
     if not missing:
         return hashes
     for leftover in (folder / ".cache" / "huggingface").rglob("*.incomplete"):
@@ -98,6 +110,8 @@ def _get(source: Source, revision: str, files: list[RemoteFile], folder: Path, n
             hashes[answer["path"]] = answer["sha256"]
             log.write(json.dumps(asdict(by_path[answer["path"]]) | {"sha256": answer["sha256"]}) + "\n")
             log.flush()
+            if answer["path"] == CONFIG:
+                inspect(folder / CONFIG)
     return hashes
 
 

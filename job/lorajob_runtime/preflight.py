@@ -1,0 +1,123 @@
+"""What can be told of a run before anything is downloaded: by the catalog, or by a config.json that is at hand.
+
+Standard library only. The command line asks the same questions before it submits, the supervisor before it fetches.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lorajob_runtime import architecture as architectures
+from lorajob_runtime import catalog
+from lorajob_runtime import estimate as estimates
+from lorajob_runtime.architecture import Architecture
+from lorajob_runtime.catalog import ModelEntry
+from lorajob_runtime.estimate import Choice
+from lorajob_runtime.exits import ConfigError, ModelError
+from lorajob_runtime.spec import ModelSpec, RunSpec
+
+_CONFIG = "config.json"
+
+
+def entry_of(model: ModelSpec) -> ModelEntry | None:
+    """The catalog's entry, by the source or by the name; None for a model that the catalog does not know."""
+    return catalog.find(model.source or "") or catalog.find(model.name)
+
+
+def architecture_of(model: ModelSpec) -> Architecture | None:
+    """The model's shapes, as far as they are known here: from its folder, else from the catalog; None where neither is.
+
+    Raises ModelError for a folder whose config.json cannot be read.
+    """
+    place = model.source or model.name
+    if model.is_local:
+        path = Path(place).expanduser() / _CONFIG
+        return architectures.read(read_config(path)) if path.is_file() else None
+    # files from elsewhere may be another model's, whatever the run calls it
+    entry = catalog.find(place)
+    return architectures.read(entry.config) if entry is not None else None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The values of a config.json. Raises ModelError."""
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is no configuration of a model: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} is no configuration of a model: it must hold a mapping")
+    return values
+
+
+def check(spec: RunSpec, architecture: Architecture | None) -> None:
+    """Raises ConfigError for what a run asks of a model that has no such thing, with the field that asks for it.
+
+    Without an architecture only what the catalog and the spec say is looked at.
+    """
+    entry = entry_of(spec.model)
+    _check_combination(spec)
+    if spec.data.thinking and entry is not None and entry.thinking == "none":
+        raise ConfigError(f"data.thinking is true: {entry.name} has no thinking mode, so it must be false or left out")
+    if architecture is None:
+        return
+    name = _name(spec)
+    if spec.model.quantize is not None and architecture.has_experts:
+        raise ConfigError(
+            f"model.quantize is {spec.model.quantize!r}: {name} is a mixture of experts, whose experts are no layers "
+            "that can be quantised; leave it out"
+        )
+    experts = architectures.wants_experts(architecture, spec.lora)
+    architectures.adapted(architecture, spec.lora, experts=experts, model=name)
+
+
+def check_memory(spec: RunSpec, architecture: Architecture, *, gpus: int, nodes: int, gpu_bytes: int | None) -> Choice:
+    """How the run is spread over its GPUs.
+
+    Raises ConfigError when it does not fit whatever way is taken, unless `resources.allowOversize` is set.
+    """
+    choice = estimates.choose(architecture, spec, gpus=gpus, nodes=nodes, gpu_bytes=gpu_bytes)
+    if choice.fits is False and gpu_bytes is not None and not spec.resources.allow_oversize:
+        raise ConfigError(
+            oversize_text(spec, architecture, choice, gpus=gpus * nodes, gpu_bytes=gpu_bytes),
+            hint="`lorajob plan` shows what takes how much; resources.allowOversize: true tries it all the same",
+        )
+    return choice
+
+
+def oversize_text(spec: RunSpec, architecture: Architecture, choice: Choice, *, gpus: int, gpu_bytes: int) -> str:
+    """Why a run does not fit, and what would do."""
+    enough = estimates.smallest(architecture, spec, gpu_bytes=gpu_bytes)
+    better = "larger ones are needed" if enough is None else f"{enough.gpus * enough.nodes} of them would do"
+    on = "the GPU" if gpus == 1 else f"each of {gpus} GPUs"
+    return (
+        f"{_name(spec)} does not fit: training takes {gibibytes(choice.estimate.total)} on {on}, "
+        f"which {'has' if gpus == 1 else 'have'} {gibibytes(gpu_bytes)}; {better}"
+    )
+
+
+def gibibytes(size: int) -> str:
+    """85899345920 -> 80.0 GiB, the unit in which GPUs' memory is given whatever it is called."""
+    return f"{size / estimates.GIBIBYTE:.1f} GiB"
+
+
+def _name(spec: RunSpec) -> str:
+    entry = catalog.find(spec.model.source or spec.model.name)
+    return entry.name if entry is not None else (spec.model.source or spec.model.name)
+
+
+def _check_combination(spec: RunSpec) -> None:
+    quantize, train = spec.model.quantize, spec.train
+    if quantize is None:
+        return
+    if train.sharding == "fsdp":
+        raise ConfigError(
+            f"model.quantize is {quantize!r} and train.sharding 'fsdp': quantised weights are whole on every GPU, "
+            "so one of the two must be left out"
+        )
+    if train.precision == "fp32":
+        raise ConfigError(
+            f"model.quantize is {quantize!r} and train.precision 'fp32': quantised weights are worked with in bf16, "
+            "so one of the two must be left out"
+        )
