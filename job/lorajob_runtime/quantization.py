@@ -5,11 +5,13 @@ FP8 weights are dequantised while they are loaded; what is quantised in another 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lorajob_runtime.exits import ModelError
+from lorajob_runtime.spec import ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,3 +46,12 @@ def fp8_blocks(name: str, config: Mapping[str, Any]) -> Fp8Blocks | None:
     if rows < 1 or columns < 1:
         raise ModelError(f"{name}: config.json has weight_block_size {size!r}: it must be two numbers, like [128, 128]")
     return Fp8Blocks(rows=rows, columns=columns)
+
+
+def leave_out(model: ModelSpec) -> None:
+    """Has `import bitsandbytes` fail in this process unless the model needs it, which must be said before PEFT loads.
+
+    PEFT imports it wherever it is installed, and that takes seconds at every start.
+    """
+    if model.quantize is None:
+        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type] # as the import system documents

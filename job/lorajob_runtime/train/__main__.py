@@ -9,7 +9,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from lorajob_runtime import exits, processes
+from lorajob_runtime import exits, processes, quantization
 from lorajob_runtime.exits import FailureClass, LorajobError
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.train import plan as plan_module
@@ -25,6 +25,7 @@ def main(arguments: list[str]) -> int:
     rank = int(os.environ.get("RANK", "0"))
     plan = plan_module.loads(folder.plan.read_text())
     _redirect(folder.log(plan.attempt, rank))
+    quantization.leave_out(plan.spec.model)
     try:
         from lorajob_runtime.train import loop
 

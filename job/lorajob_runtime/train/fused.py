@@ -113,6 +113,10 @@ def fuse(model: nn.Module, masks: DropoutMasks) -> int:
             module.__class__ = fused
             module.__dict__.update(fused_masks=masks, fused_index=count)
             count += 1
+    if getattr(model, "is_loaded_in_4bit", False):
+        from lorajob_runtime.train import four_bit
+
+        count += four_bit.fuse(model, masks, count)
     return count + experts.factor(model)
 
 

@@ -1,9 +1,11 @@
-"""The one way a base model is loaded, for training and for answers: plain or FP8 weights, whole or sharded."""
+"""The one way a base model is loaded, for training and for answers: plain, FP8 or 4-bit weights, whole or sharded."""
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import torch
@@ -20,20 +22,23 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lorajob_runtime import quantization
-from lorajob_runtime.exits import ModelError, OutOfMemoryError
+from lorajob_runtime.exits import ConfigError, ModelError, OutOfMemoryError
 from lorajob_runtime.spec import ModelSpec
 from lorajob_runtime.train import fp8
 
 
-def load(path: Path, model: ModelSpec, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+def load(path: Path, model: ModelSpec, dtype: torch.dtype, device: torch.device, **options: Any) -> PreTrainedModel:
     """The model in `path`, its weights in `dtype` whatever they are stored in. `options` are `from_pretrained`'s.
 
-    With `distributed_config` every rank reads, and dequantises, its own part of each tensor only. Raises ModelError for
-    what transformers cannot load, and for files that lack some of the weights; OutOfMemoryError.
+    With `distributed_config` every rank reads, and dequantises, its own part of each tensor only. 4-bit weights are on
+    `device`. Raises ModelError for what transformers cannot load, and for files that lack some of the weights;
+    ConfigError where 4-bit weights cannot be; OutOfMemoryError.
     """
     try:
         config, own_code = configuration(path, model)
         options = options | {"config": config, "dtype": dtype, "output_loading_info": True}
+        if model.quantize is not None:
+            options |= _four_bit(model).options(dtype, device)
         blocks = quantization.fp8_blocks(model.name, config.to_dict())
         if blocks is not None:
             loaded, found = _from_fp8(path, model, blocks, options)
@@ -50,6 +55,8 @@ def load(path: Path, model: ModelSpec, dtype: torch.dtype, **options: Any) -> Pr
         raise ModelError(
             f"{model.name}: {len(absent)} weights of {type(loaded).__name__} are not in {path}, the first {absent[0]}"
         )
+    if model.quantize is not None:
+        _four_bit(model).settle(loaded)
     return cast(PreTrainedModel, loaded)
 
 
@@ -75,6 +82,17 @@ def native_type(stored: dict[str, Any]) -> str | None:
     if declared in types or not types:
         return declared if declared in CONFIG_MAPPING else None
     return types[0]
+
+
+def _four_bit(model: ModelSpec) -> ModuleType:
+    try:
+        return importlib.import_module("lorajob_runtime.train.four_bit")
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"model.quantize is {model.quantize!r}: bitsandbytes does not work on this machine: {reason}",
+            hint="leave model.quantize out, or install lorajob[runtime] anew",
+        ) from error
 
 
 def _from_fp8(
