@@ -19,7 +19,7 @@ from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
-from lorajob_runtime.train.targets import FUSED
+from lorajob_runtime.targeting import FUSED
 
 Factors = tuple[Tensor, Tensor, float]
 """A [experts * rank, in], B [out, rank * experts] as PEFT keeps them, and the scale of their product."""

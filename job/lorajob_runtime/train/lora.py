@@ -13,6 +13,7 @@ from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lorajob_runtime import targeting
 from lorajob_runtime.exits import ConfigError, ModelError
 from lorajob_runtime.spec import LoraSpec
 from lorajob_runtime.train import targets
@@ -49,7 +50,7 @@ def attach(model: PreTrainedModel, lora: LoraSpec, *, seed: int, experts: bool) 
     Raises ConfigError for a target that the model does not have, and when PEFT attached something else than chosen.
     """
     candidates = targets.inventory(model)
-    chosen = targets.choose(model, lora, experts=experts)
+    chosen = targeting.select(candidates, lora, experts=experts, model=type(model).__name__)
     modules, parameters = targets.peft_names(chosen, candidates)
     torch.manual_seed(seed)
     config = LoraConfig(

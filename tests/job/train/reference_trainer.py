@@ -26,8 +26,8 @@ from transformers import (
 
 from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.targeting import AUTO_TARGETS
 from lorajob_runtime.train import plan as plan_module
-from lorajob_runtime.train.targets import AUTO_TARGETS
 
 
 class Record(TrainerCallback):
