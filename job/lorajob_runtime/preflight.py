@@ -108,16 +108,9 @@ def _name(spec: RunSpec) -> str:
 
 
 def _check_combination(spec: RunSpec) -> None:
-    quantize, train = spec.model.quantize, spec.train
-    if quantize is None:
-        return
-    if train.sharding == "fsdp":
+    quantize = spec.model.quantize
+    if quantize is not None and spec.train.sharding == "fsdp":
         raise ConfigError(
             f"model.quantize is {quantize!r} and train.sharding 'fsdp': quantised weights are whole on every GPU, "
-            "so one of the two must be left out"
-        )
-    if train.precision == "fp32":
-        raise ConfigError(
-            f"model.quantize is {quantize!r} and train.precision 'fp32': quantised weights are worked with in bf16, "
             "so one of the two must be left out"
         )
