@@ -19,12 +19,17 @@ from lorajob_runtime.store import FullDiskError
 
 def as_error(caught: BaseException, interrupts: Interrupts, *, disk: str) -> LorajobError:
     """Whatever ended a run, as an error that has a class. `disk` is what is full when the system does not say."""
-    if isinstance(caught, LorajobError):
-        return caught
     if isinstance(caught, KeyboardInterrupt):
         if interrupts.aborted:
             return InterruptedByUserError("ended at once; finished checkpoints are kept and uploaded at the next start")
         return StoppedError("stopped before a step of training was made")
+    return classed(caught, disk=disk)
+
+
+def classed(caught: BaseException, *, disk: str) -> LorajobError:
+    """Any error but an interrupt as one that has a class."""
+    if isinstance(caught, LorajobError):
+        return caught
     if isinstance(caught, MemoryError):
         return OutOfMemoryError("the memory of this machine was used up")
     text = f"{type(caught).__name__}: {caught}"
@@ -56,4 +61,4 @@ def words_of(error: LorajobError | None, message: str = "") -> LastWords:
 
 def error_of(words: LastWords) -> LorajobError:
     """The error that last words tell of."""
-    return exits.ERRORS.get(words.failure, LorajobError)(words.message, hint=words.hint)
+    return exits.error_named(words.failure, words.message, hint=words.hint)

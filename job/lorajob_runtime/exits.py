@@ -159,7 +159,7 @@ class InterruptedByUserError(LorajobError):
     failure = INTERRUPTED
 
 
-ERRORS: dict[str, type[LorajobError]] = {
+_ERRORS: dict[str, type[LorajobError]] = {
     error.failure.name: error
     for error in (
         ConfigError,
@@ -176,4 +176,8 @@ ERRORS: dict[str, type[LorajobError]] = {
         InterruptedByUserError,
     )
 }
-"""Class name -> error, to raise again in the supervisor what a training process wrote down as its cause."""
+
+
+def error_named(name: str, message: str, *, hint: str | None) -> LorajobError:
+    """What another process wrote down as its cause, to be raised again here; an unknown name is `unexpected`."""
+    return _ERRORS.get(name, LorajobError)(message, hint=hint)

@@ -185,7 +185,7 @@ def explain(
     if nodes > 1 and len(causes) == workers and all(_is_echo(each) for each in causes):
         return PeerError(f"a process on another node was lost: {causes[0].message}")
     if cause is not None:
-        return _as_error(cause)
+        return exits.error_named(cause.failure.name, cause.message, hint=cause.hint)
     how = f"signal {-exit_status}" if exit_status < 0 else f"exit code {exit_status}"
     return LorajobError(f"training ended with {how} and gave no cause; its last words: {last_words or 'none'}")
 
@@ -200,10 +200,6 @@ def _distance(cause: Cause) -> tuple[int, int]:
 def _is_echo(cause: Cause) -> bool:
     """Whether a cause only tells that another process is gone."""
     return cause.failure is exits.UNEXPECTED and _OF_A_LOST_PEER.search(cause.message) is not None
-
-
-def _as_error(cause: Cause) -> LorajobError:
-    return exits.ERRORS.get(cause.failure.name, LorajobError)(cause.message, hint=cause.hint)
 
 
 def _read_causes(launch: Launch) -> list[Cause]:

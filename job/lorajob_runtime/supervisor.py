@@ -269,12 +269,13 @@ class Attempt:
         return model
 
     def _prepare_data(self, model: FetchedModel) -> None:
-        from lorajob_runtime.data.prepare import prepare
+        from lorajob_runtime.data.process import prepare
 
         data = localize(self.spec.data, self.folder.work, self.environment)
         spec = dataclasses.replace(self.spec, data=data)
-        report = prepare(spec, model_path=model.path, folder=self.folder.data)
-        self.journal.add("report", name="data", **report.to_dict())
+        log = self.folder.supervisor_log(self.start.attempt)
+        report = prepare(spec, model_path=model.path, folder=self.folder.data, log=log)
+        self.journal.add("report", name="data", **report)
 
     def _train(self, model: FetchedModel, follower: Follower, worker: str) -> None:
         plan = TrainPlan(

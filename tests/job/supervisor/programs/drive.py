@@ -26,11 +26,11 @@ def fetch(model: Any, *, environment: Any, notify: Any) -> Any:
     return types.SimpleNamespace(path=Path("/nowhere"), source="folder", revision="1")
 
 
-def prepare(spec: Any, *, model_path: Path, folder: Path) -> Any:
+def prepare(spec: Any, *, model_path: Path, folder: Path, log: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     if spec.data.format == "text":
         raise KeyError("a fault of ours")
-    return types.SimpleNamespace(to_dict=lambda: {"source": spec.data.source})
+    return {"source": spec.data.source}
 
 
 def publish(folder: RunFolder, *, spec: Any, model: Any) -> Path:
@@ -47,7 +47,7 @@ def module(name: str, **members: Any) -> None:
 
 if __name__ == "__main__":
     module("lorajob_runtime.fetch", fetch=fetch)
-    module("lorajob_runtime.data.prepare", prepare=prepare)
+    module("lorajob_runtime.data.process", prepare=prepare)
     module("lorajob_runtime.publish", publish=publish)
     values = json.loads(sys.argv[2])
     limits = Limits(**(values | {"pace": Pace(**values.get("pace", {}))}))

@@ -1,0 +1,59 @@
+"""Prepares a dataset in a process of its own: `python -m lorajob_runtime.data`. One request as a line, one answer.
+
+    {"spec": {…}, "model": folder, "folder": folder}  -> {"report": {…}}
+
+A model repository's tokenizer may be code, and every tokenizer and file reader is a library that keeps hundreds of
+megabytes: here both are gone when the dataset is written, and neither has seen a key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import IO, Any
+
+from lorajob_runtime import processes
+from lorajob_runtime import spec as specs
+from lorajob_runtime.endings import classed
+from lorajob_runtime.exits import UNEXPECTED
+
+
+def main() -> None:
+    """Answers one request."""
+    processes.die_with_parent()
+    processes.be_first_out_of_memory()
+    # what libraries print must not stand among the answers
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    request = json.loads(sys.stdin.readline())
+    answer: dict[str, Any]
+    try:
+        answer = {"report": _prepare(request)}
+    except Exception as caught:  # noqa: BLE001 this is where it gets one of our names
+        error = classed(caught, disk=request["folder"])
+        if error.failure is UNEXPECTED:
+            traceback.print_exc()
+        answer = {"error": error.failure.name, "message": error.message, "hint": error.hint}
+    _say(answers, answer)
+    sys.stderr.flush()
+    # readers leave threads behind that would keep the process
+    os._exit(0)
+
+
+def _prepare(request: dict[str, Any]) -> dict[str, Any]:
+    from lorajob_runtime.data.prepare import prepare
+
+    spec = specs.parse(request["spec"])
+    return prepare(spec, model_path=Path(request["model"]), folder=Path(request["folder"])).to_dict()
+
+
+def _say(answers: IO[str], answer: dict[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()
