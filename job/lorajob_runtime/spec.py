@@ -101,9 +101,10 @@ class SwanLabSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplesSpec:
-    """Answers generated from held-out rows before training and at every epoch's end."""
+    """Answers generated from held-out rows at every epoch's end; before training at most the first `before` of them."""
 
     count: int = 5
+    before: int | None = None
     every: Literal["epoch", "never"] = "epoch"
     max_new_tokens: int = 512
 
@@ -297,6 +298,7 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "at most 100 letters, digits and _ . + -, as SwanLab takes it",
     ),
     ("report.samples.count", lambda v: 0 <= v <= 1000, "from 0 to 1000"),
+    ("report.samples.before", lambda v: v >= 0, "at least 0"),
     ("report.samples.maxNewTokens", lambda v: v >= 1, "at least 1"),
     ("resources.gpus", lambda v: 1 <= v <= 64, "from 1 to 64"),
     ("resources.nodes", lambda v: 1 <= v <= 1024, "from 1 to 1024"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -93,8 +94,10 @@ def _look(run: Session, prompts: SamplePrompts, step: int) -> None:
             perplexity=math.exp(min(mean_loss, 700.0)),
             target_tokens=run.eval_rows.target_tokens,
         )
-    if prompts.prompts and run.plan.spec.report.samples.every == "epoch":
-        samples.sample(run, prompts, step)
+    wanted = run.plan.spec.report.samples
+    asked = prompts if step else dataclasses.replace(prompts, prompts=prompts.prompts[: wanted.before])
+    if asked.prompts and wanted.every == "epoch":
+        samples.sample(run, asked, step)
 
 
 def _save(run: Session, step: int, *, owes_look: bool) -> None:
