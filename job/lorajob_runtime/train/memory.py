@@ -12,16 +12,23 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, UntypedStorage, nn
 
 from lorajob_runtime.train import model as model_module
+from lorajob_runtime.train import sharding
 
 CPU_TOKENS = 640
 """Tokens of a micro-batch on a CPU: more does not fit its caches and was slower, fewer leaves its cores idle."""
 GPU_TOKENS = 16_384
 """Tokens of a micro-batch on a GPU: enough to fill it."""
+CHECKPOINTED_SHARE = 0.1
+"""Most that a layer's input is of what the layer keeps: the attention's and the MLP's inputs alone are ten times it."""
 SHARE = 0.6
 """Share of the free memory that kept activations may take; the rest is for the loss, workspaces and fragmentation."""
+
+
+ADAPTER_BYTES = 12
+"""Bytes a trained parameter takes beside itself: its gradient and two moments in fp32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,13 +42,25 @@ class MemoryDecision:
 
 
 def decide(
-    *, kept_bytes_per_token: int, free_bytes: int, longest_row: int, device_tokens: int, asked: Literal["auto"] | bool
+    *,
+    kept_bytes_per_token: int,
+    layers: int,
+    free_bytes: int,
+    longest_row: int,
+    device_tokens: int,
+    asked: Literal["auto"] | bool,
 ) -> MemoryDecision:
-    """Keeps activations when a micro-batch of the longest row, or of what fills a CPU, fits; `asked` outranks that."""
+    """Keeps activations when a micro-batch of the longest row, or of what fills a CPU, fits; `asked` outranks that.
+
+    With checkpointing what is kept is the activations of one of the `layers`, and each one's input, which is no more
+    than a tenth of what a layer keeps.
+    """
     affordable = int(free_bytes * SHARE / max(1, kept_bytes_per_token))
     enough = max(longest_row, min(device_tokens, CPU_TOKENS))
     checkpointing = affordable < enough if asked == "auto" else asked
-    budget = device_tokens if checkpointing else min(device_tokens, affordable)
+    if checkpointing:
+        affordable = int(affordable / (1 / max(1, layers) + CHECKPOINTED_SHARE))
+    budget = min(device_tokens, affordable)
     return MemoryDecision(
         token_budget=max(budget, longest_row),
         gradient_checkpointing=checkpointing,
@@ -51,21 +70,24 @@ def decide(
 
 
 def kept_bytes_per_token(model: nn.Module, *, tokens: int = 128) -> int:
-    """Bytes that autograd keeps for the backward pass, a token: counted over each storage once, weights left out."""
-    device = next(model.parameters()).device
-    weights = {item.untyped_storage().data_ptr() for item in model.parameters()}
-    seen: dict[int, int] = {}
+    """Bytes that autograd keeps for the backward pass, a token: counted over each storage once, weights left out.
+
+    Sharded weights are whole only while their layer works: their storage is empty when the pass is over. Called by all
+    ranks together.
+    """
+    seen: dict[int, UntypedStorage] = {}
 
     def count(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            seen[storage.data_ptr()] = storage.nbytes()
+        storage = sharding.local(tensor).untyped_storage()
+        seen[storage.data_ptr()] = storage
         return tensor
 
-    ids = torch.ones((1, tokens), dtype=torch.long, device=device)
+    ids = torch.ones((1, tokens), dtype=torch.long, device=next(model.parameters()).device)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         kept = model_module.hidden_states(model, ids, documents=[tokens])
-    total = sum(seen.values())
+    # some weights stay gathered until the backward pass, so it is now that they are known
+    weights = {sharding.local(item).untyped_storage().data_ptr() for item in model.parameters()}
+    total = sum(storage.nbytes() for address, storage in seen.items() if address not in weights)
     del kept
     return total // tokens
 
@@ -75,6 +97,12 @@ def free_bytes(device: torch.device, processes_here: int) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return host_free_bytes() // processes_here
+
+
+def reserved_bytes(model: nn.Module) -> int:
+    """What training takes later whatever the batch: gradients and moments, and sharded weights while gathered."""
+    trained = sum(item.numel() for item in model.parameters() if item.requires_grad)
+    return trained * ADAPTER_BYTES + sharding.gathered_bytes(model)
 
 
 def host_free_bytes() -> int:

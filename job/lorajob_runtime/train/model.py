@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from lorajob_runtime.exits import ConfigError, ModelError
+from lorajob_runtime.exits import ConfigError
 from lorajob_runtime.spec import ModelSpec
-from lorajob_runtime.train import attention
+from lorajob_runtime.train import attention, pretrained
+from lorajob_runtime.train.sharding import REPLICATED, Sharding
 
 Precision = Literal["bf16", "fp32"]
 _EDGE_BYTES = 2**20
@@ -37,23 +39,21 @@ def choose_precision(asked: str, device: torch.device) -> Precision:
     return cast(Precision, asked)
 
 
-def load(path: Path, model: ModelSpec, precision: Precision, device: torch.device) -> PreTrainedModel:
+def load(
+    path: Path, model: ModelSpec, precision: Precision, device: torch.device, sharding: Sharding = REPLICATED
+) -> PreTrainedModel:
     """The frozen model on its device, with document attention where its kind of attention allows that.
 
+    Sharded, every rank reads its own part of each tensor and never holds more of them. Called by all ranks together.
     Raises ModelError when transformers cannot load it.
     """
     attention.register()
-    try:
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            path, dtype=DTYPES[precision], trust_remote_code=model.trust_remote_code, use_safetensors=True
-        )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise ModelError(f"{model.name}: transformers cannot load it from {path}: {error}") from error
+    loaded = pretrained.load(path, model, DTYPES[precision], device, **sharding.options(device))
     if attention.supports(loaded.config):
         loaded.set_attn_implementation(attention.NAME)
     loaded.requires_grad_(False)
     loaded.config.use_cache = False
-    return cast(PreTrainedModel, loaded.to(device))
+    return loaded if sharding.is_sharded else cast(PreTrainedModel, loaded.to(device))
 
 
 def fingerprint(path: Path) -> str:
@@ -84,7 +84,7 @@ class Traits:
 def probe(model: PreTrainedModel) -> Traits:
     """Tries two tiny documents, packed and alone, and compares the head with the model's own logits."""
     device = model.device
-    vocabulary = model.get_input_embeddings().weight.shape[0]
+    vocabulary = model.config.get_text_config().vocab_size
     tokens = torch.arange(3, 15, device=device).remainder(vocabulary).unsqueeze(0)
     was_training = model.training
     model.eval()
@@ -92,20 +92,53 @@ def probe(model: PreTrainedModel) -> Traits:
     alone = torch.cat(
         [hidden_states(model, tokens[:, :5], documents=[5])[0], hidden_states(model, tokens[:, 5:], documents=[7])[0]]
     )
-    head = model.get_output_embeddings()
-    logits = model(input_ids=tokens[:, :5], use_cache=False).logits[0]
-    # the same product of the same numbers: any difference is something that the model does to its logits
-    plain = isinstance(head, nn.Linear) and torch.equal(
-        head(hidden_states(model, tokens[:, :5], documents=[5])[0]).float(), logits.float()
-    )
     model.train(was_training)
-    return Traits(packs=_close(packed, alone), plain_head=plain)
+    return Traits(packs=_close(packed, alone), plain_head=_has_plain_head(model, tokens))
+
+
+def _has_plain_head(model: PreTrainedModel, tokens: Tensor) -> bool:
+    """Whether logits are the head's product and nothing more."""
+    if not isinstance(head(model), nn.Linear):
+        return False
+    products: list[Tensor] = []
+
+    def watched(hidden: Tensor, weight: Tensor) -> Tensor:
+        products.append(F.linear(hidden, weight))
+        return products[0]
+
+    inputs = packed_inputs(tokens, [tokens.shape[1]])
+    # the same numbers: any difference is something that the model, or the head's bias, does to its logits
+    return torch.equal(behind_decoder(model, inputs, watched).float(), products[0].float()) and torch.equal(
+        products[0].float(), model(**inputs).logits.float()
+    )
+
+
+def behind_decoder(model: nn.Module, inputs: dict[str, Any], ends: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """The model's forward pass with `ends(hidden states [1, T, hidden], head's weight)` in place of the head.
+
+    Everything goes through the call of the whole model, since that is what gathers sharded weights, the head's too.
+    """
+    module = head(model)
+    if "forward" in module.__dict__:
+        raise RuntimeError("the head's forward pass is already another")
+    module.forward = lambda hidden: ends(hidden, cast(Tensor, module.weight))
+    try:
+        result: Tensor = model(**inputs).logits
+    finally:
+        del module.forward
+    return result
 
 
 def hidden_states(model: nn.Module, tokens: Tensor, documents: list[int]) -> Tensor:
     """Last hidden states [1, tokens, hidden] of documents (their lengths) laid end to end in `tokens` [1, tokens]."""
-    output: Tensor = decoder(model)(**packed_inputs(tokens, documents)).last_hidden_state
-    return output
+    seen: list[Tensor] = []
+
+    def keep(hidden: Tensor, _: Tensor) -> Tensor:
+        seen.append(hidden)
+        return hidden
+
+    behind_decoder(model, packed_inputs(tokens, documents), keep)
+    return seen[0]
 
 
 def packed_inputs(tokens: Tensor, documents: list[int]) -> dict[str, Any]:
@@ -127,10 +160,9 @@ def packed_inputs(tokens: Tensor, documents: list[int]) -> dict[str, Any]:
     }
 
 
-def decoder(model: nn.Module) -> nn.Module:
-    """The part below the head, of a plain or a PEFT model."""
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    return cast(nn.Module, base.get_decoder())
+def layers(model: nn.Module) -> int:
+    """How many decoder layers there are."""
+    return int(cast(Any, model).config.get_text_config().num_hidden_layers)
 
 
 def head(model: nn.Module) -> nn.Module:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from transformers import AutoTokenizer
+from torch import Tensor
+from transformers import AutoTokenizer, StoppingCriteria
 
 from lorajob_runtime.train import heartbeat
 from lorajob_runtime.train import model as model_module
@@ -52,17 +54,19 @@ def sample(session: Session, prompts: SamplePrompts, step: int) -> None:
 
 @torch.no_grad()
 def _answer(session: Session, prompts: SamplePrompts, chosen: list[dict[str, Any]]) -> list[str]:
-    if not chosen:
+    if not chosen and not session.sharding.is_sharded:
         return []
+    # where weights are gathered all ranks work together: one with nothing to answer answers the first prompt again
+    asked = chosen or prompts.prompts[:1]
     tokenizer = AutoTokenizer.from_pretrained(
         session.plan.model_path, trust_remote_code=session.plan.spec.model.trust_remote_code
     )
     pad = prompts.stop_ids[0]
     wanted = session.plan.spec.report.samples.max_new_tokens
-    width = max(len(item["prompt_ids"]) for item in chosen)
-    ids = torch.full((len(chosen), width), pad, dtype=torch.long)
+    width = max(len(item["prompt_ids"]) for item in asked)
+    ids = torch.full((len(asked), width), pad, dtype=torch.long)
     mask = torch.zeros_like(ids)
-    for row, item in enumerate(chosen):
+    for row, item in enumerate(asked):
         length = len(item["prompt_ids"])
         ids[row, width - length :] = torch.tensor(item["prompt_ids"])
         mask[row, width - length :] = 1
@@ -76,5 +80,22 @@ def _answer(session: Session, prompts: SamplePrompts, chosen: list[dict[str, Any
         use_cache=True,
         eos_token_id=prompts.stop_ids,
         pad_token_id=pad,
+        stopping_criteria=[_SignOfLife(session)],
+        synced_gpus=session.sharding.is_sharded,
     )
-    return [text.strip() for text in tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)]
+    answers = output[: len(chosen), width:]
+    return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
+
+
+class _SignOfLife(StoppingCriteria):
+    """Stops nothing: says that answering goes on, which takes long where every token gathers the weights."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._last = time.monotonic()
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        if time.monotonic() - self._last > heartbeat.EVERY_SECONDS:
+            heartbeat.beat(self._session.folder)
+            self._last = time.monotonic()
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)

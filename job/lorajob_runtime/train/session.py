@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from torch import nn
 
@@ -20,13 +21,15 @@ from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.events import EventLog
 from lorajob_runtime.exits import ConfigError
 from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.train import fused, lora, memory, share
+from lorajob_runtime.train import fused, lora, memory, placement, share
 from lorajob_runtime.train import model as model_module
 from lorajob_runtime.train.batches import StepPlan
 from lorajob_runtime.train.dropout import DropoutMasks
 from lorajob_runtime.train.gradients import FlatGradients
 from lorajob_runtime.train.model import Precision, Traits
-from lorajob_runtime.train.plan import TrainPlan, refuse_unsupported
+from lorajob_runtime.train.placement import Placement
+from lorajob_runtime.train.plan import TrainPlan
+from lorajob_runtime.train.sharding import Sharding
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +43,9 @@ class Decisions:
     gradient_checkpointing: bool
     packs: bool
     plain_head: bool
+    sharded: bool = False
+    replicas: int = 1
+    experts: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,6 +65,7 @@ class Session:
     optimizer: torch.optim.AdamW
     steps: StepPlan
     decided: Decisions
+    sharding: Sharding
     log: EventLog | None
     step: int
     owes_look: bool
@@ -82,7 +89,6 @@ def start(plan: TrainPlan, folder: RunFolder) -> Session:
 
     Raises ConfigError or ModelError for what cannot be trained, StorageError for a checkpoint that cannot be read.
     """
-    refuse_unsupported(plan.spec)
     accelerator = Accelerator(cpu=plan.device == "cpu" or not torch.cuda.is_available())
     plan = share.from_first_node(plan, folder, accelerator)
     train = plan.spec.train
@@ -96,17 +102,19 @@ def start(plan: TrainPlan, folder: RunFolder) -> Session:
     share.check_same_weights(weights, plan, accelerator)
     decided = None if saved is None else Decisions(**saved["decided"])
     precision = decided.precision if decided else model_module.choose_precision(train.precision, accelerator.device)
-    base = model_module.load(Path(plan.model_path), plan.spec.model, precision, accelerator.device)
+    placed = _placement(plan, accelerator, precision, decided)
+    spread = placed.sharding(accelerator.num_processes)
+    base = model_module.load(Path(plan.model_path), plan.spec.model, precision, accelerator.device, spread)
     traits = Traits(packs=decided.packs, plain_head=decided.plain_head) if decided else model_module.probe(base)
-    model = lora.attach(base, plan.spec.lora, seed=train.seed, experts=True)
-    if type(model_module.head(model)) is not nn.Linear:
+    model = lora.attach(base, plan.spec.lora, seed=train.seed, experts=placed.experts)
+    if isinstance(model_module.head(model), BaseTunerLayer):
         # an adapter on the head: its loss must go through it
         traits = dataclasses.replace(traits, plain_head=False)
     masks = DropoutMasks()
     fused.fuse(model, masks)
     model.train()
     if decided is None:
-        decided = _decide(plan, accelerator, model, rows, precision, traits)
+        decided = _decide(plan, accelerator, model, rows, precision, traits, placed)
     if decided.gradient_checkpointing:
         base.gradient_checkpointing_enable({"use_reentrant": False})
     adapter = lora.trained(model)
@@ -132,6 +140,7 @@ def start(plan: TrainPlan, folder: RunFolder) -> Session:
             seed=train.seed,
         ),
         decided=decided,
+        sharding=spread,
         log=EventLog(folder.events) if accelerator.is_main_process else None,
         step=plan.resume_step or 0,
         owes_look=saved is None or saved["owes_look"],
@@ -140,6 +149,20 @@ def start(plan: TrainPlan, folder: RunFolder) -> Session:
         _restore(session, folder.checkpoint(plan.resume_step))
     _report_start(session)
     return session
+
+
+def _placement(plan: TrainPlan, accelerator: Accelerator, precision: Precision, decided: Decisions | None) -> Placement:
+    """As decided at the first start. On another number of GPUs the weights may lie otherwise; the adapter stays."""
+    placed = placement.choose(plan, accelerator, precision)
+    if decided is None:
+        return placed
+    same = decided.world_size == accelerator.num_processes
+    return dataclasses.replace(
+        placed,
+        experts=decided.experts,
+        sharded=decided.sharded if same else placed.sharded,
+        replicas=decided.replicas if same else placed.replicas,
+    )
 
 
 def _refuse_others(saved: dict[str, Any], plan: TrainPlan, *, data: str, weights: str) -> None:
@@ -158,7 +181,13 @@ def _refuse_others(saved: dict[str, Any], plan: TrainPlan, *, data: str, weights
 
 
 def _decide(
-    plan: TrainPlan, accelerator: Accelerator, model: nn.Module, rows: TokenRows, precision: Precision, traits: Traits
+    plan: TrainPlan,
+    accelerator: Accelerator,
+    model: nn.Module,
+    rows: TokenRows,
+    precision: Precision,
+    traits: Traits,
+    placed: Placement,
 ) -> Decisions:
     """Rank 0 decides for all, since they must not differ."""
     train = plan.spec.train
@@ -166,7 +195,8 @@ def _decide(
     here = int(os.environ.get("LOCAL_WORLD_SIZE", world)) if accelerator.device.type == "cpu" else 1
     outcome = memory.decide(
         kept_bytes_per_token=memory.kept_bytes_per_token(model),
-        free_bytes=memory.free_bytes(accelerator.device, here),
+        layers=model_module.layers(model),
+        free_bytes=max(0, memory.free_bytes(accelerator.device, here) - memory.reserved_bytes(model)),
         longest_row=int(rows.lengths.max()),
         device_tokens=memory.CPU_TOKENS if accelerator.device.type == "cpu" else memory.GPU_TOKENS,
         asked=train.gradient_checkpointing,
@@ -179,6 +209,9 @@ def _decide(
         gradient_checkpointing=outcome.gradient_checkpointing,
         packs=traits.packs,
         plain_head=traits.plain_head,
+        sharded=placed.sharded,
+        replicas=placed.replicas,
+        experts=placed.experts,
     )
     box = [mine]
     broadcast_object_list(box)

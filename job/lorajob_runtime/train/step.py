@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -41,8 +40,7 @@ def train_step(session: Session, step: int) -> StepResult:
     session.gradients.zero()
     # float64: it also carries the count of ranks that were asked to stop
     sums = torch.zeros(2, dtype=torch.float64, device=session.accelerator.device)
-    share = batches.spread(rows, session.rows.lengths, session.ranks)[session.rank]
-    for index, micro_batch in enumerate(batches.fold(share, session.rows.lengths, session.decided.token_budget)):
+    for index, micro_batch in enumerate(_micro_batches(session, session.rows, rows)):
         session.masks.start(train.seed, step, session.rank, index)
         summed = summed_loss(session, session.rows, micro_batch)
         (summed / targets).backward()
@@ -75,8 +73,7 @@ def evaluate(session: Session, rows: TokenRows) -> float:
     """Mean loss over the target tokens of `rows`, shared out over the ranks, without dropout."""
     session.model.eval()
     total = torch.zeros(1, dtype=torch.float64, device=session.accelerator.device)
-    share = batches.spread(range(len(rows)), rows.lengths, session.ranks)[session.rank]
-    for micro_batch in batches.fold(share, rows.lengths, session.decided.token_budget):
+    for micro_batch in _micro_batches(session, rows, range(len(rows))):
         heartbeat.beat(session.folder)
         total += summed_loss(session, rows, micro_batch)
     _sum_over_ranks(total)
@@ -84,19 +81,38 @@ def evaluate(session: Session, rows: TokenRows) -> float:
     return float(total) / rows.target_tokens
 
 
+def _micro_batches(session: Session, rows: TokenRows, chosen: Sequence[int]) -> list[list[int]]:
+    """This rank's portions of the chosen rows. Where weights are gathered all ranks have equally many, some empty."""
+    shares = batches.spread(chosen, rows.lengths, session.ranks)
+    budget = session.decided.token_budget
+    mine = batches.fold(shares[session.rank], rows.lengths, budget)
+    if not session.sharding.is_sharded:
+        return mine
+    most = max(len(batches.fold(share, rows.lengths, budget)) for share in shares)
+    return mine + [[]] * (most - len(mine))
+
+
 def summed_loss(session: Session, rows: TokenRows, micro_batch: Sequence[int]) -> Tensor:
-    """Sum of the target tokens' cross entropies (fp32 scalar) of rows laid end to end."""
+    """Sum of the target tokens' cross entropies (fp32 scalar) of rows laid end to end; of no rows 0, after all work."""
+    if not micro_batch:
+        return 0.0 * _token_loss(session, np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.int64), [1])
+    return _token_loss(session, *pack(rows, micro_batch))
+
+
+def _token_loss(session: Session, ids: np.ndarray, positions: np.ndarray, lengths: list[int]) -> Tensor:
+    """The sum over the tokens at `positions`, each foretold by the one before it."""
     device = session.accelerator.device
-    ids, positions, lengths = pack(rows, micro_batch)
     tokens = torch.from_numpy(ids).to(device, torch.long, non_blocking=True).unsqueeze(0)
-    before = torch.from_numpy(positions - 1).to(device, non_blocking=True)
+    before = torch.from_numpy(np.maximum(positions - 1, 0)).to(device, non_blocking=True)
     labels = torch.from_numpy(ids[positions]).to(device, torch.long, non_blocking=True)
+    inputs = model_module.packed_inputs(tokens, lengths)
     if not session.decided.plain_head:
-        inputs = model_module.packed_inputs(tokens, lengths)
         return loss.logits_loss(session.model(**inputs).logits[0].index_select(0, before), labels)
-    hidden = model_module.hidden_states(session.model, tokens, lengths)[0].index_select(0, before)
-    weight = cast(Tensor, model_module.head(session.model).weight)
-    return loss.head_loss(hidden, weight, labels)
+    return model_module.behind_decoder(
+        session.model,
+        inputs,
+        lambda hidden, weight: loss.head_loss(hidden[0].index_select(0, before), weight, labels),
+    )
 
 
 def pack(rows: TokenRows, micro_batch: Sequence[int]) -> tuple[np.ndarray, np.ndarray, list[int]]:

@@ -16,6 +16,7 @@ GIB = 2**30
 def decide(**changes: object) -> memory.MemoryDecision:
     given = {
         "kept_bytes_per_token": 10 * 2**20,
+        "layers": 36,
         "free_bytes": 64 * GIB,
         "longest_row": 1024,
         "device_tokens": memory.GPU_TOKENS,
@@ -33,6 +34,13 @@ def test_with_room_activations_are_kept_and_micro_batches_fill_what_fits() -> No
 
 def test_when_the_longest_row_does_not_fit_activations_are_made_again() -> None:
     assert decide(free_bytes=4 * GIB).gradient_checkpointing
+
+
+def test_made_again_a_micro_batch_is_no_larger_than_what_one_layer_and_all_inputs_leave_room_for() -> None:
+    little, much = decide(free_bytes=4 * GIB), decide(asked=True)
+
+    assert little.token_budget == int(int(4 * GIB * memory.SHARE / (10 * 2**20)) / (1 / 36 + memory.CHECKPOINTED_SHARE))
+    assert much.token_budget == memory.GPU_TOKENS
 
 
 def test_what_is_asked_for_outranks_the_measurement() -> None:

@@ -68,11 +68,23 @@ def write_run(
 def start_training(folder: RunFolder, *, processes: int = 1) -> subprocess.Popen[bytes]:
     """Starts the workers as the supervisor does: one directly, several under torchrun."""
     worker = ["-m", "lorajob_runtime.train", str(folder.root)]
-    if processes > 1:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-        worker = [*torchrun, "--nproc-per-node", str(processes), "--max-restarts", "0", *worker]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([sys.executable, *worker], env=os.environ | {"OMP_NUM_THREADS": "1"}, **quiet)
+    return subprocess.Popen(
+        [sys.executable, *_torchrun(processes), *worker], env=os.environ | {"OMP_NUM_THREADS": "1"}, **quiet
+    )
+
+
+def run_program(program: Path, arguments: list[str], *, processes: int) -> int:
+    """Runs a program of the tests on several processes and returns the exit code."""
+    command = [sys.executable, *_torchrun(processes), str(program), *arguments]
+    return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300, check=False).returncode
+
+
+def _torchrun(processes: int) -> list[str]:
+    if processes == 1:
+        return []
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    return [*torchrun, "--nproc-per-node", str(processes), "--max-restarts", "0"]
 
 
 def run_training(folder: RunFolder, *, processes: int = 1) -> int:

@@ -1,0 +1,84 @@
+"""How the frozen weights lie on the ranks: whole on each, or each layer in parts that are gathered when it works.
+
+FSDP2 as transformers applies it while it loads: a rank reads only its part of every tensor, and buffers stay whole. The
+adapter is attached after that and is never sharded, so gradients, optimizer and checkpoints are those of any other run,
+and saving gathers nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+GATHERED_LAYERS = 2
+"""Layers whose weights are whole on a rank at a time: the one that works and the one being gathered for after it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sharding:
+    """Weights in `shards` parts, with `replicas` such sets of ranks; shards x replicas ranks in all.
+
+    With several replicas, one a node, the weights that a layer needs never come from another node.
+    """
+
+    shards: int = 1
+    replicas: int = 1
+
+    @property
+    def is_sharded(self) -> bool:
+        return self.shards > 1
+
+    def options(self, device: torch.device) -> dict[str, Any]:
+        """What `from_pretrained` needs for it."""
+        if not self.is_sharded:
+            # straight to the GPU: no rank holds the model in host memory
+            return {"device_map": {"": device}} if device.type == "cuda" else {}
+        from transformers.distributed import DistributedConfig
+
+        return {"distributed_config": DistributedConfig(fsdp_size=self.shards, dp_replicate_size=self.replicas)}
+
+
+REPLICATED = Sharding()
+
+
+def over(ranks: int, *, sharded: bool, replicas: int) -> Sharding:
+    """The sharding of `ranks` ranks. Sets of ranks that do not divide them are one set."""
+    if not sharded or ranks == 1:
+        return REPLICATED
+    if replicas < 1 or ranks % replicas or ranks == replicas:
+        replicas = 1
+    return Sharding(shards=ranks // replicas, replicas=replicas)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def local_bytes(model: nn.Module) -> int:
+    """Bytes of the parameters and buffers that this rank holds."""
+    return sum(local(item).nbytes for item in [*model.parameters(), *model.buffers()])
+
+
+def gathered_bytes(model: nn.Module) -> int:
+    """Bytes of weights that are whole for a while in a forward and backward pass, beside this rank's parts.
+
+    The embedding, the final norm and the head stay whole from the first to the last layer's work; of the layers,
+    GATHERED_LAYERS of the largest.
+    """
+    layers: dict[str, int] = {}
+    edges = 0
+    for name, item in model.named_parameters():
+        if isinstance(item, DTensor):
+            size = item.numel() * item.element_size()
+            before, found, after = name.partition(".layers.")
+            if found:
+                layer = f"{before}.{after.partition('.')[0]}"
+                layers[layer] = layers.get(layer, 0) + size
+            else:
+                edges += size
+    return edges + GATHERED_LAYERS * max(layers.values(), default=0)
