@@ -10,6 +10,7 @@ from lorajob_runtime import __version__
 COMMANDS = {
     "run": ("lorajob.commands.run", "Train an adapter here, in the foreground."),
     "submit": ("lorajob.commands.submit", "Train an adapter in a Kubernetes cluster."),
+    "plan": ("lorajob.commands.plan", "Show what a run would take, before anything is spent."),
     "list": ("lorajob.commands.list_runs", "List runs on the cluster, with how far each one is."),
     "status": ("lorajob.commands.status", "Show one run: its phase and why, its pods, what to do."),
     "watch": ("lorajob.commands.watch", "Follow a run until it ends."),

@@ -85,10 +85,14 @@ class PlatformLimits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlatformResources:
-    """What a pod gets where its run leaves it to the platform, as Kubernetes quantities."""
+    """What a pod gets where its run leaves it to the platform, as Kubernetes quantities.
+
+    `gpu_memory` is that of the GPUs themselves, for plans of runs whose GPU type does not tell it.
+    """
 
     cpu_per_gpu: int | float | str = 8
     memory_per_gpu: str = "64Gi"
+    gpu_memory: str | None = None
     shared_memory: str = "16Gi"
     work: str = "200Gi"
 
@@ -351,6 +355,7 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("limits.retries", lambda value: value >= 0, "at least 0, or null"),
     ("resources.cpuPerGpu", _is_amount, _AMOUNT),
     ("resources.memoryPerGpu", _is_amount, _AMOUNT),
+    ("resources.gpuMemory", _is_amount, _AMOUNT),
     ("resources.sharedMemory", _is_amount, _AMOUNT),
     ("resources.work", _is_amount, _AMOUNT),
     ("gracePeriodSeconds", lambda value: value >= 1, "at least 1 second"),

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lorajob import plan_text
 from lorajob.commands.models import human_bytes, human_count
+from lorajob.planning import RunPlan
 from lorajob.platform import Platform
 from lorajob.shipping import LocalData
-from lorajob_runtime import __version__, catalog
+from lorajob_runtime import catalog
 from lorajob_runtime.fetch.sources import candidates
 from lorajob_runtime.pod import CONTAINER
 from lorajob_runtime.report.human import duration, size
@@ -29,6 +31,7 @@ class Preview:
 
     spec: RunSpec
     platform: Platform
+    plan: RunPlan
     job: Mapping[str, Any]
     local: LocalData | None
     """The dataset on this machine; None when it is in storage, or the example set."""
@@ -54,23 +57,13 @@ def lines(preview: Preview) -> list[str]:
         ("data", data_text(preview)),
         ("steps", steps_text(spec)),
         ("compute", compute_text(spec, container)),
+        *plan_text.rows(preview.plan),
         ("limits", limits_text(preview.job, spec)),
         ("results", f"{(spec.storage.uri or '').rstrip('/')}/{spec.run_name}"),
         ("image", str(container.get("image"))),
     ]
     width = max(len(name) for name, _ in rows) + _GAP
     return [f"{name:<{width}}{value}" for name, value in rows]
-
-
-def warnings(spec: RunSpec) -> list[str]:
-    """What a person should know before it is spent; nothing here stops the submit."""
-    entry = catalog.find(spec.model.source or spec.model.name)
-    if entry is None or entry.is_dense:
-        return []
-    return [
-        f"{entry.name} is a mixture of experts: lorajob {__version__} trains dense models only; "
-        "the run ends before anything is downloaded, unless the platform's image is of a newer version"
-    ]
 
 
 def model_text(spec: RunSpec) -> str:

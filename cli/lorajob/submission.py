@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lorajob import manifest, shipping
+from lorajob import manifest, planning, shipping
 from lorajob.cluster import AlreadyExists, Cluster, ClusterError, NotFound, Unreachable
 from lorajob.errors import UsageError
 from lorajob.manifest import DataFile, Manifests
+from lorajob.planning import RunPlan
 from lorajob.platform import Platform
 from lorajob.shipping import LocalData
 from lorajob_runtime import __version__
@@ -31,6 +32,7 @@ class Prepared:
     """As the user meant it: `data.source` is the place on this machine."""
     platform: Platform
     manifests: Manifests
+    plan: RunPlan
     local: LocalData | None = None
     """The dataset, where it is a file here."""
     is_uploaded: bool = False
@@ -50,7 +52,8 @@ class Prepared:
 def prepare(spec: RunSpec, platform: Platform, *, namespace: str, rng: random.Random) -> Prepared:
     """Completes a spec, looks at its dataset and makes the manifests; contacts nobody.
 
-    Raises UsageError for what this platform cannot run, and DataError for a dataset that no run could use.
+    Raises UsageError for what this platform cannot run or its GPUs cannot hold, and DataError for a dataset that no run
+    could use.
     """
     spec = dataclasses.replace(
         spec,
@@ -59,6 +62,8 @@ def prepare(spec: RunSpec, platform: Platform, *, namespace: str, rng: random.Ra
     )
     _refuse_folder(spec.model)
     local = shipping.look(spec.data) if shipping.is_local(spec.data) else None
+    plan = planning.plan(spec, planning.gpu_memory(spec, platform), local)
+    planning.refuse_oversize(plan)
     packed = local.packed() if local is not None else None
     sent = spec
     if local is not None and packed is None:
@@ -68,6 +73,7 @@ def prepare(spec: RunSpec, platform: Platform, *, namespace: str, rng: random.Ra
         spec=spec,
         platform=platform,
         manifests=_build(sent, platform, namespace, packed),
+        plan=plan,
         local=local,
         is_uploaded=local is not None and packed is None,
     )

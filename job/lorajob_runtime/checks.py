@@ -10,14 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorajob_runtime import architecture, catalog, preflight
+from lorajob_runtime import architecture, preflight, quantization
 from lorajob_runtime import processes as system
 from lorajob_runtime.architecture import Architecture
 from lorajob_runtime.environment import Device, Environment
-from lorajob_runtime.exits import ConfigError, DataError, ModelError
+from lorajob_runtime.exits import ConfigError, DataError
 from lorajob_runtime.spec import DataSpec, RunSpec
 from lorajob_runtime.store import Store, is_s3, open_store, split_s3
-from lorajob_runtime.train import plan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,16 +50,8 @@ def choose_machine(*, processes: int | None, gpus: int, device: Device, visible:
 
 
 def check_trainable(spec: RunSpec) -> None:
-    """Raises ConfigError or ModelError for what this version cannot train, as far as the spec alone tells."""
-    plan.refuse_unsupported(spec)
+    """Raises ConfigError for what this version or the model cannot do, as far as the spec and the catalog tell."""
     preflight.check(spec, preflight.architecture_of(spec.model))
-    entry = catalog.find(spec.model.source or "") or catalog.find(spec.model.name)
-    if entry is not None and not entry.is_dense:
-        dense = [each.name for each in catalog.entries().values() if each.is_dense]
-        raise ModelError(
-            f"{entry.name} is a mixture of experts: this version trains dense models only",
-            hint=f"take a dense model, like {dense[-1]}",
-        )
 
 
 def check_memory(spec: RunSpec, machine: Machine, *, nodes: int) -> None:
@@ -71,11 +62,14 @@ def check_memory(spec: RunSpec, machine: Machine, *, nodes: int) -> None:
 def inspector(spec: RunSpec, machine: Machine, *, nodes: int) -> Callable[[Path], None]:
     """What looks at the model's own config.json before its weights are fetched.
 
-    It raises ConfigError for what the run asks of the model and it has not, and for GPUs that cannot hold it.
+    It raises ConfigError for what the run asks of the model and it has not, and for GPUs that cannot hold it;
+    ModelError for weights in a form that cannot be read.
     """
 
     def inspect(config: Path) -> None:
-        shapes = architecture.read(preflight.read_config(config))
+        values = preflight.read_config(config)
+        quantization.fp8_blocks(spec.model.name, values)
+        shapes = architecture.read(values)
         preflight.check(spec, shapes)
         _check_memory(shapes, spec, machine, nodes)
 

@@ -160,9 +160,14 @@ def estimate(
         tokens=tokens,
         trained_parameters=trained,
         reserve=int(RESERVE * sum(parts[name] for name in PASSING)),
-        host=PROCESS_BYTES + arch.largest_matrix * WEIGHT_BYTES["fp32"],
+        host=host_bytes(arch),
         **parts,
     )
+
+
+def host_bytes(arch: Architecture) -> int:
+    """Host memory of one process on a GPU: weights go there tensor by tensor, twice there while one is put together."""
+    return PROCESS_BYTES + 2 * arch.largest_matrix * WEIGHT_BYTES["bf16"]
 
 
 def weight_bytes(arch: Architecture, spec: RunSpec, precision: Precision = "bf16") -> int:

@@ -6,6 +6,7 @@ Standard library only. The command line asks the same questions before it submit
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def architecture_of(model: ModelSpec) -> Architecture | None:
     """
     place = model.source or model.name
     if model.is_local:
-        path = Path(place).expanduser() / _CONFIG
+        path = Path(os.path.expanduser(place)) / _CONFIG
         return architectures.read(read_config(path)) if path.is_file() else None
     # files from elsewhere may be another model's, whatever the run calls it
     entry = catalog.find(place)

@@ -233,8 +233,8 @@ def test_a_retried_run_mounts_the_dataset_that_its_first_job_brought() -> None:
     [
         ("qwen3-8b", 1, "64Gi", "64Gi"),
         ("qwen3-8b", 8, "64Gi", "512Gi"),
-        ("qwen3-8b", 4, "8Gi", "86Gi"),  # 4 x 16.4 GB of weights, 4 x 2 GiB of processes, 16 GiB of /dev/shm
-        ("glm-4.5-air", 4, "8Gi", "230Gi"),  # one copy of 220.9 GB for all four
+        ("qwen3-8b", 4, "4Gi", "38Gi"),  # 4 x (3 GiB of a process and twice its largest tensor), 16 GiB of /dev/shm
+        ("glm-4.5-air", 4, "4Gi", "50Gi"),
         ("hf:someone/unknown", 2, "250Mi", "500Mi"),
     ],
 )

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from lorajob import platform, preview, resolve, submission
+from lorajob import plan_text, platform, preview, resolve, submission
 from lorajob.errors import UsageError
 from lorajob.platform import Platform
 from lorajob.preview import Preview
 from lorajob.submission import Prepared
-from lorajob_runtime import catalog
 from lorajob_runtime.exits import ModelError
 
 ROWS = [{"input": "Who are you?", "output": f"Number {number}."} for number in range(7)]
@@ -36,6 +36,7 @@ def _plan(prepared: Prepared) -> dict[str, str]:
     shown = Preview(
         spec=prepared.spec,
         platform=prepared.platform,
+        plan=prepared.plan,
         job=prepared.manifests.job,
         local=prepared.local,
         uploaded_to=prepared.data_address,
@@ -123,13 +124,87 @@ def test_data_in_storage_is_passed_on_as_it_is() -> None:
     assert _plan(prepared)["data"] == "s3://bucket/rows.parquet"
 
 
-@pytest.mark.parametrize("name", [name for name, entry in catalog.entries().items() if not entry.is_dense])
-def test_a_mixture_of_experts_brings_one_line_of_warning(name: str) -> None:
-    warnings = preview.warnings(_prepare(model__name=name).spec)
+H100 = {"scheduling": {"gpuTypes": {"h100": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}}}}
 
-    assert len(warnings) == 1
-    assert "trains dense models only" in warnings[0]
-    assert preview.warnings(_prepare(model__name="qwen3-8b").spec) == []
+
+def test_the_plan_shows_the_memory_of_the_platforms_gpu_type() -> None:
+    prepared = _prepare(on=_platform(**H100), model__name="glm-4.5-air", resources__gpus=8, resources__gpuType="h100")
+
+    plan = _plan(prepared)
+
+    assert plan["spread"] == "sharded over all 8 GPUs, bf16, activations kept"
+    assert plan["adapter"] == "rank 8, 594M parameters, routed experts too"
+    assert re.fullmatch(r"\d\d\.\d GiB of 79\.1 GiB a GPU with a row of 1,024 tokens, room for [\d,]+", plan["memory"])
+    assert plan["time"].endswith("if 12% of 312 TFLOP/s are reached")
+    assert plan_text.warnings(prepared.plan) == []
+
+
+def test_gpus_that_cannot_hold_the_model_are_refused_in_one_line() -> None:
+    on = _platform(**H100)
+
+    with pytest.raises(UsageError) as raised:
+        _prepare(on=on, model__name="glm-4.5-air", resources__gpus=2, resources__gpuType="h100")
+
+    assert re.fullmatch(
+        r"glm-4\.5-air does not fit: training takes 1\d\d\.\d GiB on each of 2 GPUs, which have 79\.1 GiB; "
+        r"4 of them would do",
+        raised.value.message,
+    )
+    assert raised.value.hint is not None
+    assert "--allow-oversize" in raised.value.hint
+
+
+def test_what_does_not_fit_goes_with_a_warning_where_its_user_says_so() -> None:
+    prepared = _prepare(
+        on=_platform(**H100),
+        model__name="glm-4.5-air",
+        resources__gpuType="h100",
+        resources__allowOversize=True,
+    )
+
+    (warning,) = plan_text.warnings(prepared.plan)
+    assert warning.startswith("by the plan the run does not fit: ")
+    assert _plan(prepared)["memory"].endswith(": does not fit")
+
+
+def test_gpus_of_unknown_memory_bring_a_warning_and_no_refusal() -> None:
+    prepared = _prepare(model__name="minimax-m2")
+
+    assert prepared.plan.choice is not None
+    assert plan_text.warnings(prepared.plan) == [
+        "the GPUs' memory is not known: whether the run fits shows when it starts"
+    ]
+
+
+def test_a_platform_of_cpus_is_not_warned_of() -> None:
+    assert plan_text.warnings(_prepare(on=_platform(device="cpu"), model__name="qwen3-8b").plan) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            {"lora__targets": ("query",)},
+            "lora.targets has 'query': no weight of qwen3-8b is called so; it has down_proj",
+        ),
+        ({"lora__experts": True}, "lora.experts is true: qwen3-8b has no experts, so it must be false or left out"),
+        ({"lora__router": True}, "lora.router is true: qwen3-8b has no router, so it must be false or left out"),
+        (
+            {"model__name": "qwen2.5-coder-7b", "data__thinking": True},
+            "data.thinking is true: qwen2.5-coder-7b has no thinking mode, so it must be false or left out",
+        ),
+        (
+            {"model__quantize": "nf4", "train__sharding": "fsdp"},
+            "model.quantize is 'nf4' and train.sharding 'fsdp': quantised weights are whole on every GPU",
+        ),
+        ({"model__name": "glm-4.5-air", "model__quantize": "nf4"}, "glm-4.5-air is a mixture of experts"),
+    ],
+)
+def test_what_a_model_has_not_is_refused_before_anything_is_created(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        _prepare(**{"model__name": "qwen3-8b"} | flags)
+
+    assert message in raised.value.message
 
 
 @pytest.mark.parametrize("model", ["./model", "~/model", "/data/model"])

@@ -100,7 +100,7 @@ def test_the_bare_command_works_as_it_stands(lorajob: Call, client: Cluster) -> 
     assert outcome.code == 0, outcome.err
     name = outcome.out.strip()
     assert left(client) == [f"job/{name}"]
-    assert "warning: glm-4.5-air is a mixture of experts" in outcome.err
+    assert "adapter   rank 8, 594M parameters, routed experts too" in outcome.err
     assert "data      the example set that comes with lorajob" in outcome.err
 
 

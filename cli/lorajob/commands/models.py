@@ -24,7 +24,7 @@ PIPE_WIDTH = 200
     "-o", "--output", type=click.Choice(["table", "json", "yaml", "name"]), default="table", help="Form of the output."
 )
 def command(output: str) -> None:
-    """List the models known by name, and which of them this version trains: the dense ones.
+    """List the models known by name.
 
     Any other model works too, as modelscope:ORG/NAME, hf:ORG/NAME or a folder with its files.
     """
@@ -37,7 +37,7 @@ def command(output: str) -> None:
         document: dict[str, Any] = {
             "apiVersion": API_VERSION,
             "kind": "ModelList",
-            "items": [dataclasses.asdict(entry) | {"trains": entry.is_dense} for entry in entries],
+            "items": [dataclasses.asdict(entry) | {"trains": True} for entry in entries],
         }
         click.echo(_dump(document, output), nl=False)
 
@@ -65,7 +65,6 @@ def _print_table(entries: Sequence[ModelEntry]) -> None:
     table.add_column("PARAMETERS", justify="right", no_wrap=True)
     table.add_column("ACTIVE", justify="right", no_wrap=True)
     table.add_column("KIND", no_wrap=True)
-    table.add_column("TRAINS", no_wrap=True)
     table.add_column("DOWNLOAD", justify="right", no_wrap=True)
     table.add_column("LICENCE")
     table.add_column("SOURCE", overflow="fold")
@@ -76,7 +75,6 @@ def _print_table(entries: Sequence[ModelEntry]) -> None:
             human_count(entry.parameters),
             human_count(entry.active_parameters),
             "dense" if entry.is_dense else "moe",
-            "yes" if entry.is_dense else "not yet",
             human_bytes(entry.weights_bytes),
             entry.licence,
             source,

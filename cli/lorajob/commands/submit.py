@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from lorajob import flags, platform, preview, resolve, submission
+from lorajob import flags, plan_text, platform, preview, resolve, submission
 from lorajob.cluster import Cluster
 from lorajob.cluster_options import cluster_options, connect_from, platform_option
 from lorajob.command import Command
@@ -128,6 +128,7 @@ def _print_plan(prepared: Prepared, cluster: Cluster | None, source: str, files:
     plan = Preview(
         spec=prepared.spec,
         platform=prepared.platform,
+        plan=prepared.plan,
         job=prepared.manifests.job,
         local=prepared.local,
         uploaded_to=prepared.data_address,
@@ -137,7 +138,7 @@ def _print_plan(prepared: Prepared, cluster: Cluster | None, source: str, files:
     )
     for line in preview.lines(plan):
         click.echo(line, err=True)
-    for warning in preview.warnings(prepared.spec):
+    for warning in plan_text.warnings(prepared.plan):
         click.echo(click.style("warning: ", fg="yellow") + warning, err=True)
 
 

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING
 
 from lorajob import quantities
 from lorajob.errors import UsageError
-from lorajob_runtime import catalog
+from lorajob_runtime import estimate, preflight
 from lorajob_runtime.spec import RunSpec
 
 if TYPE_CHECKING:
     # its module reads YAML, which not every command that comes here does
     from lorajob.platform import Platform
-
-PROCESS_BYTES = 2 * quantities.GIBIBYTE
-"""Host memory of one training process beside weights: interpreter and libraries, CUDA's context, batches in flight."""
 
 SCRATCH_BYTES = 10 * quantities.GIBIBYTE
 """What /tmp may hold: sockets of the process group, compiled kernels, temporary files of libraries."""
@@ -59,11 +56,10 @@ def cpu_cores(spec: RunSpec, platform: Platform) -> Fraction:
 def memory_bytes(spec: RunSpec, platform: Platform) -> Fraction:
     """Host memory of one node's pod, in bytes: what the spec says, else enough and at least the platform's share.
 
-    The platform's share of every GPU is what is fair on its nodes. It is raised where a model that the catalog knows
-    would not get through it: weights pass through host memory on their way to the GPU. A dense model is loaded whole
-    by every process, so as many copies as GPUs are there at once; of one too large for that every process takes its
-    part, one copy in all. To this come the processes themselves and /dev/shm, whose pages count as the container's.
-    The page cache of the weights counts too, but is given back under pressure.
+    The platform's share of every GPU is what is fair on its nodes. It is raised where a model whose sizes are known
+    would not get through it: weights go to a GPU tensor by tensor, so each process holds a few of them at a time; where
+    CPUs stand in for GPUs each process holds them all. To this come the processes themselves and /dev/shm, whose pages
+    count as the container's. The page cache of the weights counts too, but is given back under pressure.
     """
     if spec.resources.memory != "auto":
         given = quantities.amount(spec.resources.memory, "resources.memory")
@@ -72,11 +68,13 @@ def memory_bytes(spec: RunSpec, platform: Platform) -> Fraction:
         return given
     gpus = spec.resources.gpus
     share = quantities.amount(platform.resources.memory_per_gpu, "the platform's resources.memoryPerGpu") * gpus
-    entry = catalog.find(spec.model.name)
-    if entry is None:
+    shapes = preflight.architecture_of(spec.model)
+    if shapes is None:
         return share
     shared = quantities.amount(platform.resources.shared_memory, "the platform's resources.sharedMemory")
-    copies = gpus if entry.is_dense else 1
-    needed = copies * entry.weights_bytes + gpus * PROCESS_BYTES + shared
+    each = estimate.host_bytes(shapes)
+    if platform.device == "cpu":
+        each += estimate.weight_bytes(shapes, spec)
+    needed = gpus * each + shared
     gibibytes = math.ceil(needed / quantities.GIBIBYTE)
     return max(share, Fraction(gibibytes * quantities.GIBIBYTE))

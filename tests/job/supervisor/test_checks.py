@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from lorajob_runtime.checks import Machine, check_data, check_trainable, choose_machine, localize
+from lorajob_runtime import catalog, processes
+from lorajob_runtime.checks import (
+    Machine,
+    check_data,
+    check_memory,
+    check_trainable,
+    choose_machine,
+    inspector,
+    localize,
+)
 from lorajob_runtime.exits import ConfigError, DataError, LorajobError, ModelError
 from lorajob_runtime.spec import DataSpec, parse
 
@@ -47,24 +57,20 @@ def test_gpus_that_are_not_there_are_a_config_error(processes, gpus, visible, me
     ("values", "kind", "message"),
     [
         (
-            {"model": {"quantize": "nf4"}},
+            {"model": {"name": "glm-4.5-air"}, "lora": {"targets": ["q_proj", "w4"]}},
             ConfigError,
-            "model.quantize is 'nf4': this version trains in bf16 or fp32, leave it out",
+            "lora.targets has 'w4': no weight of glm-4.5-air is called so; "
+            "it has down_proj, gate, gate_proj, gate_up_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj",
         ),
         (
-            {"train": {"sharding": "fsdp"}},
+            {"model": {"source": "modelscope:Qwen/Qwen3-8B"}, "lora": {"experts": True}},
             ConfigError,
-            "train.sharding is 'fsdp': this version replicates the model on every GPU, use auto or ddp",
+            "lora.experts is true: qwen3-8b has no experts, so it must be false or left out",
         ),
         (
-            {"model": {"name": "glm-4.5-air"}},
-            ModelError,
-            "glm-4.5-air is a mixture of experts: this version trains dense models only",
-        ),
-        (
-            {"model": {"source": "modelscope:MiniMaxAI/MiniMax-M2"}},
-            ModelError,
-            "minimax-m2 is a mixture of experts: this version trains dense models only",
+            {"model": {"name": "qwen2.5-coder-7b"}, "data": {"thinking": True}},
+            ConfigError,
+            "data.thinking is true: qwen2.5-coder-7b has no thinking mode, so it must be false or left out",
         ),
     ],
 )
@@ -75,11 +81,48 @@ def test_what_this_version_cannot_train_is_refused_by_its_spec_alone(values, kin
     assert (type(raised.value), raised.value.message) == (kind, message)
 
 
-def test_the_refusal_of_a_mixture_of_experts_names_a_dense_model() -> None:
-    with pytest.raises(ModelError) as raised:
-        check_trainable(parse({"model": {"name": "hunyuan-a13b"}}))
+@pytest.mark.parametrize(
+    ("name", "gpus", "allowed", "gibibytes"), [("qwen3-8b", 1, False, 22), ("glm-4.5-air", 2, True, 22)]
+)
+def test_gpus_that_can_hold_the_model_or_must_try_are_let_through(name, gpus, allowed, gibibytes, monkeypatch) -> None:
+    monkeypatch.setattr(processes, "gpu_bytes", lambda: gibibytes * 2**30)
+    spec = parse({"model": {"name": name}, "resources": {"allowOversize": allowed}})
 
-    assert raised.value.hint == "take a dense model, like qwen3-8b"
+    check_memory(spec, Machine(processes=gpus, device="auto"), nodes=1)
+
+
+def test_gpus_that_cannot_hold_the_model_are_refused_before_it_is_fetched(monkeypatch) -> None:
+    monkeypatch.setattr(processes, "gpu_bytes", lambda: 22 * 2**30)
+
+    with pytest.raises(ConfigError, match=r"^qwen3-8b does not fit: .* on the GPU, which has 22\.0 GiB; larger ones"):
+        check_memory(
+            parse({"model": {"name": "qwen3-8b"}, "lora": {"rank": 512}}),
+            Machine(processes=1, device="auto"),
+            nodes=1,
+        )
+
+
+def test_a_cpu_is_never_too_small_for_a_model(monkeypatch) -> None:
+    monkeypatch.setattr(processes, "gpu_bytes", lambda: 1)
+
+    check_memory(parse({"model": {"name": "minimax-m2"}}), Machine(processes=1, device="cpu"), nodes=1)
+
+
+def test_another_models_config_is_held_against_the_spec(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(catalog.get("qwen3-8b").config))
+    spec = parse({"model": {"name": "hf:acme/chat"}, "lora": {"targets": ["query"]}})
+    inspect = inspector(spec, Machine(processes=1, device="cpu"), nodes=1)
+
+    with pytest.raises(ConfigError, match=r"^lora\.targets has 'query': no weight of hf:acme/chat is called so"):
+        inspect(tmp_path / "config.json")
+
+
+def test_a_config_that_is_no_json_is_a_model_error(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("no")
+    inspect = inspector(parse({}), Machine(processes=1, device="cpu"), nodes=1)
+
+    with pytest.raises(ModelError, match="is no configuration of a model"):
+        inspect(tmp_path / "config.json")
 
 
 @pytest.mark.parametrize("name", ["smollm2-135m", "qwen2.5-coder-7b", "qwen3-8b", "hf:acme/chat", "./own"])

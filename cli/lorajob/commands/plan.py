@@ -1,0 +1,81 @@
+"""`lorajob plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lorajob import flags, output, plan_text, planning, platform, resolve, shipping
+from lorajob.cluster_options import cluster_options, connect_from, platform_option
+from lorajob.command import Command
+from lorajob.errors import UsageError
+from lorajob.platform import Platform
+from lorajob_runtime.exits import LorajobError
+
+
+@click.command(
+    "plan",
+    cls=Command,
+    examples=[
+        "lorajob plan --model glm-4.5-air --gpus 4 --gpu-memory 80",
+        "lorajob plan -m qwen3-8b -d huanhuan.json --gpu-type h200 -o json",
+        "lorajob plan -f lorajob.yaml --set lora.rank=64",
+    ],
+    params=flags.options(cluster=True),
+)
+@flags.files_option
+@flags.settings_option
+@flags.option(
+    "--gpu-memory",
+    section="Resources",
+    metavar="SIZE",
+    help="Memory of one GPU: 80 as it is called, 79GiB exactly. [that of the platform's GPU type]",
+)
+@output.output_option("table", "json", "yaml")
+@platform_option
+@cluster_options
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    files: Sequence[Path],
+    settings: Sequence[str],
+    gpu_memory: str | None,
+    output_form: str,
+    platform_file: Path | None,
+    **params: Any,
+) -> None:
+    """Show what a run would take, before anything is downloaded or spent.
+
+    Memory on each GPU and what takes it, how the model is spread over the GPUs, how many GPUs of each common size would
+    be enough, and roughly how long it takes. Needs no cluster; what a platform says of its GPUs is heeded.
+    """
+    found = _platform(platform_file, params)
+    resolved = resolve.resolve(files, flags.given(context), settings, defaults=found.defaults if found else None)
+    data = resolved.spec.data
+    local = shipping.look(data) if shipping.is_local(data) else None
+    plan = planning.plan(resolved.spec, planning.gpu_memory(resolved.spec, found, gpu_memory), local)
+    if output_form != "table":
+        click.echo(output.document(planning.to_dict(plan), output_form), nl=False)
+        return
+    output.show(plan_text.lines(plan))
+    for warning in plan_text.warnings(plan) if plan.choice is not None else ():
+        click.echo(click.style("warning: ", fg="yellow") + warning, err=True)
+
+
+def _platform(file: Path | None, params: dict[str, Any]) -> Platform | None:
+    """The platform, where there is one to be had. Raises UsageError and ConfigError for a file that is named."""
+    if platform.named_file(file) is not None:
+        return platform.load(None, file).platform
+    try:
+        with connect_from(params) as cluster:
+            return platform.load(cluster).platform
+    except UsageError:
+        if params["kubeconfig"] or params["kube_context"]:
+            raise
+    except LorajobError as error:
+        click.echo(f"no platform is heeded: {error.message}", err=True)
+    return None

@@ -1,0 +1,172 @@
+"""`lorajob plan`: what a run would take, without a cluster and without anything downloaded."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from calling import Call
+from lorajob import planning
+from lorajob_runtime import catalog
+from lorajob_runtime.estimate import GIBIBYTE, GPU_SIZES
+from lorajob_runtime.spec import parse
+
+PLATFORM = {
+    "image": "registry.example/lorajob:9",
+    "storage": {"uri": "s3://bucket/lora"},
+    "scheduling": {
+        "gpuTypes": {
+            "big": {"nvidia.com/gpu.memory": "143771"},
+            "a100": {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"},
+            "slice": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3-MIG-3g.40gb"},
+            "odd": {"pool": "seven"},
+        }
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("LORAJOB_PLATFORM", raising=False)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+
+
+@pytest.fixture
+def platform_file(tmp_path: Path) -> str:
+    (tmp_path / "platform.yaml").write_text(yaml.safe_dump(PLATFORM))
+    return str(tmp_path / "platform.yaml")
+
+
+def test_a_plan_says_what_takes_the_memory_and_how_many_gpus_would_do(lorajob: Call) -> None:
+    outcome = lorajob("plan", "--model", "glm-4.5-air", "--gpus", "4", "--gpu-memory", "80")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = outcome.out.splitlines()
+    assert "model:        glm-4.5-air: GLM-4.5 Air, 107B parameters, 13.4B of them active" in lines
+    assert "gpus:         4 of 79.1 GiB (--gpu-memory 80)" in lines
+    assert re.search(r"^weights +49\.8 GiB$", outcome.out, re.MULTILINE)
+    assert re.search(r"^GPUS OF +WITH EXPERTS +WITHOUT$", outcome.out, re.MULTILINE)
+    assert [line.split()[0] for line in lines[-7:]] == [str(size) for size in GPU_SIZES]
+
+
+@pytest.mark.parametrize("model", catalog.entries())
+def test_a_plan_for_programs_is_as_its_schema_says(lorajob: Call, model: str) -> None:
+    schema = json.loads((resources.files("lorajob") / "schemas" / "plan.json").read_text("utf-8"))
+
+    document = json.loads(lorajob("plan", "-m", model, "--gpus", "8", "--gpu-memory", "80GB", "-o", "json").out)
+
+    Draft202012Validator(schema).validate(document)
+    parts = dict(document["memory"])
+    assert parts.pop("total") == sum(parts.values())
+    assert document["fits"] is True
+    assert document["model"]["parameters"] == catalog.get(model).parameters
+
+
+def test_a_plan_of_a_model_without_known_sizes_says_so_and_is_as_its_schema_says(lorajob: Call) -> None:
+    schema = json.loads((resources.files("lorajob") / "schemas" / "plan.json").read_text("utf-8"))
+
+    shown = lorajob("plan", "-m", "hf:acme/chat")
+    document = json.loads(lorajob("plan", "-m", "hf:acme/chat", "-o", "json").out)
+
+    Draft202012Validator(schema).validate(document)
+    assert document["memory"] is None
+    assert "the sizes of hf:acme/chat are not known here" in shown.out
+
+
+def test_yaml_says_what_json_says(lorajob: Call) -> None:
+    given = ("plan", "-m", "qwen3-8b", "--gpu-memory", "24")
+
+    assert yaml.safe_load(lorajob(*given, "-o", "yaml").out) == json.loads(lorajob(*given, "-o", "json").out)
+
+
+def test_a_folder_is_planned_by_its_own_config(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(json.dumps(catalog.get("qwen3-8b").config))
+
+    document = json.loads(lorajob("plan", "-m", "./model", "-o", "json").out)
+
+    assert document["model"]["parameters"] == catalog.get("qwen3-8b").parameters
+    assert document["model"]["downloadBytes"] is None
+
+
+def test_a_dataset_at_hand_gives_an_epoch_its_time(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps([{"input": "a" * 350, "output": "b" * 350}] * 100))
+
+    document = json.loads(lorajob("plan", "-m", "qwen3-8b", "-d", "rows.json", "--gpu-memory", "141", "-o", "json").out)
+
+    assert 20_000 < document["pace"]["epochTokens"] < 24_000
+    assert document["pace"]["epochSeconds"] == round(
+        document["pace"]["epochTokens"] / document["pace"]["tokensPerSecond"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-m", "qwen3-8b", "--targets", "query"), "lora.targets has 'query': no weight of qwen3-8b is called so"),
+        (("-m", "qwen3-8b", "--experts", "true"), "lora.experts is true: qwen3-8b has no experts"),
+        (("-m", "qwen3-8b", "--gpu-memory", "many"), "--gpu-memory is 'many': it must be like 80, 80GB or 79GiB"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_exit_code_2(lorajob: Call, arguments: tuple[str, ...], message: str) -> None:
+    outcome = lorajob("plan", *arguments)
+
+    assert outcome.code == 2
+    assert f"lorajob: error: {message}" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gibibytes", "source"),
+    [
+        (("--gpu-memory", "80"), 79.1, "--gpu-memory 80"),
+        (("--gpu-memory", "31.5GiB"), 31.5, "--gpu-memory 31.5GiB"),
+        (("--gpu-type", "big"), 143771 / 1024, "the platform's GPU type big"),
+        (("--gpu-type", "a100"), 79.1, "the platform's GPU type a100"),
+        (("--gpu-type", "slice"), 39.3, "the platform's GPU type slice"),
+        (("--gpu-type", "odd"), None, "not known"),
+        ((), None, "not known"),
+    ],
+)
+def test_the_memory_of_a_gpu_is_what_its_labels_or_its_name_say(
+    lorajob: Call, platform_file: str, arguments: tuple[str, ...], gibibytes: float | None, source: str
+) -> None:
+    document = json.loads(lorajob("plan", "-m", "qwen3-8b", "--platform", platform_file, *arguments, "-o", "json").out)
+
+    size = document["gpuMemory"]["bytes"]
+    assert size is None if gibibytes is None else size == pytest.approx(gibibytes * GIBIBYTE, rel=1e-4)
+    assert document["gpuMemory"]["source"] == source
+
+
+@pytest.mark.parametrize(
+    ("name", "gigabytes"),
+    [
+        ("h200", 141),
+        ("H100-SXM", 80),
+        ("h20", 96),
+        ("L4", 24),
+        ("l40s", 48),
+        ("rtx-4090", 24),
+        ("b200", 192),
+        ("x", None),
+    ],
+)
+def test_gpu_types_are_known_by_the_names_of_their_makers(name: str, gigabytes: int | None) -> None:
+    found = planning.gpu_memory(parse({"resources": {"gpuType": name}}), None)
+
+    assert found.size == (None if gigabytes is None else round(GPU_SIZES[gigabytes] * GIBIBYTE))
+
+
+def test_the_platform_can_say_what_gpus_without_a_type_have(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(PLATFORM | {"resources": {"gpuMemory": "44Gi"}}))
+
+    document = json.loads(lorajob("plan", "-m", "qwen3-8b", "--platform", "p.yaml", "-o", "json").out)
+
+    assert document["gpuMemory"] == {"bytes": 44 * GIBIBYTE, "source": "the platform's resources.gpuMemory"}
