@@ -31,9 +31,11 @@ def fp8_blocks(name: str, config: Mapping[str, Any]) -> Fp8Blocks | None:
     if not quantized:
         return None
     method = quantized.get("quant_method") if isinstance(quantized, Mapping) else quantized
-    if method != "fp8" or quantized.get("expert_dtype", "fp8") != "fp8":
+    experts = quantized.get("expert_dtype", "fp8") if method == "fp8" else "fp8"
+    if method != "fp8" or experts != "fp8":
+        how = repr(method) if experts == "fp8" else f"{method!r} with {experts} experts"
         raise ModelError(
-            f"{name}: its weights are quantised by {method!r}: only FP8 with scales is dequantised on load",
+            f"{name}: its weights are quantised by {how}: only FP8 with scales is dequantised on load",
             hint="take the repository with the model's bf16 weights; model.quantize makes 4-bit ones of them",
         )
     size = quantized.get("weight_block_size")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from lorajob_runtime import spec as spec_module
 from lorajob_runtime.environment import Device
-from lorajob_runtime.exits import ConfigError
 from lorajob_runtime.spec import RunSpec
 
 
@@ -29,16 +28,6 @@ class TrainPlan:
         """The plan as JSON."""
         values = {name: getattr(self, name) for name in self.__slots__ if name != "spec"}
         return json.dumps({"spec": spec_module.to_dict(self.spec)} | values, ensure_ascii=False, indent=2)
-
-
-def refuse_unsupported(spec: RunSpec) -> None:
-    """Raises ConfigError for what a spec may say and this version does not train."""
-    if spec.model.quantize is not None:
-        raise ConfigError(
-            f"model.quantize is {spec.model.quantize!r}: this version trains in bf16 or fp32, leave it out"
-        )
-    if spec.train.sharding == "fsdp":
-        raise ConfigError("train.sharding is 'fsdp': this version replicates the model on every GPU, use auto or ddp")
 
 
 def loads(text: str) -> TrainPlan:
