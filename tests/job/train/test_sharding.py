@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from training_runs import random_rows, run_program, run_training, steps_of, write_run
@@ -15,101 +17,121 @@ from lorajob_runtime.train import sharding
 
 GLOBAL_BATCH = 8
 PROGRAMS = Path(__file__).parent / "programs"
+ROWS, HELD_OUT = random_rows(30), random_rows(5, seed=2)
 
 
-def settings(processes: int, **train: object) -> dict[str, object]:
+def settings(processes: int, **train: object) -> dict[str, Any]:
     """The same global batch on any number of processes, and rates at which a difference would grow."""
     same = {"batchSize": 1, "gradientAccumulation": GLOBAL_BATCH // processes, "learningRate": 1e-2}
     return {"train": same | {"maxSteps": 6, "saveSteps": 3} | train}
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tiny(request.param, tmp_path_factory.mktemp(request.param) / "model")
-    return folder
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("families")
+    return {family: tiny(family, root / family) for family in FAMILIES}
+
+
+def train_all(models: dict[str, Path], root: Path, processes: int, **train: object) -> dict[str, RunFolder]:
+    """A run of every family, all in the same processes."""
+    folders = {
+        family: write_run(root / family, model, ROWS, settings(processes, **train), eval_rows=HELD_OUT)
+        for family, model in models.items()
+    }
+    roots = [str(folder.root) for folder in folders.values()]
+    assert run_program(PROGRAMS / "train_many.py", roots, processes=processes) == 0
+    return folders
 
 
 @pytest.fixture(scope="module")
-def alone(model: Path) -> RunFolder:
-    """The run of one process that the others are compared with."""
-    folder = write_run(model.parent / "alone", model, random_rows(30), settings(1), eval_rows=random_rows(5, seed=2))
-    assert run_training(folder) == 0
-    return folder
+def alone(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
+    """The runs of one process that the others are compared with."""
+    return train_all(models, tmp_path_factory.mktemp("alone"), 1)
 
 
-def losses(folder: RunFolder) -> list[float]:
-    return [step["loss"] for step in steps_of(folder)]
+@pytest.fixture(scope="module")
+def sharded_over_two(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
+    return train_all(models, tmp_path_factory.mktemp("two"), 2, sharding="fsdp")
 
 
-def decided(folder: RunFolder) -> dict[str, object]:
+def losses(folder: RunFolder, kind: str = "step") -> list[float]:
+    return [event["loss"] for event in events.read(folder.events) if event["event"] == kind]
+
+
+def decided(folder: RunFolder) -> events.Event:
     found = [event for event in events.read(folder.events) if event["event"] == "report"]
     return next(event for event in reversed(found) if event["name"] == "decided")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 4])
-def test_sharded_losses_are_those_of_one_process(model: Path, alone: RunFolder, tmp_path: Path, processes: int) -> None:
-    asked = settings(processes, sharding="fsdp")
-    folder = write_run(tmp_path, model, random_rows(30), asked, eval_rows=random_rows(5, seed=2))
-
-    assert run_training(folder, processes=processes) == 0
-
-    assert decided(folder)["sharded"]
-    assert losses(folder) == pytest.approx(losses(alone), abs=1e-5)
-    assert [event["loss"] for event in events.read(folder.events) if event["event"] == "evaluation"] == pytest.approx(
-        [event["loss"] for event in events.read(alone.events) if event["event"] == "evaluation"], abs=1e-5
-    )
+def assert_same_losses(runs: dict[str, RunFolder], references: dict[str, RunFolder]) -> None:
+    for family, run in runs.items():
+        for kind in ("step", "evaluation"):
+            assert losses(run, kind) == pytest.approx(losses(references[family], kind), abs=1e-5), (family, kind)
+            assert losses(run, kind)
 
 
 @pytest.mark.slow
-def test_whole_weights_on_two_processes_give_the_losses_of_one(model: Path, alone: RunFolder, tmp_path: Path) -> None:
-    folder = write_run(tmp_path, model, random_rows(30), settings(2, sharding="ddp"))
-
-    assert run_training(folder, processes=2) == 0
-
-    assert not decided(folder)["sharded"]
-    assert losses(folder) == pytest.approx(losses(alone), abs=1e-5)
+def test_sharded_over_two_processes_all_families_have_the_losses_of_one(
+    alone: dict[str, RunFolder], sharded_over_two: dict[str, RunFolder]
+) -> None:
+    assert all(decided(run)["sharded"] for run in sharded_over_two.values())
+    assert_same_losses(sharded_over_two, alone)
 
 
 @pytest.mark.slow
-def test_a_sharded_run_goes_on_alone_and_an_unsharded_one_sharded(tmp_path: Path) -> None:
-    model = tiny("glm-4.5", tmp_path / "model")
-    whole = write_run(tmp_path / "whole", model, random_rows(30), settings(2, sharding="fsdp"))
-    assert run_training(whole, processes=2) == 0
+def test_sharded_over_four_processes_all_families_have_the_losses_of_one(
+    models: dict[str, Path], alone: dict[str, RunFolder], tmp_path: Path
+) -> None:
+    runs = train_all(models, tmp_path, 4, sharding="fsdp")
 
-    for processes in (1, 4):
-        folder = write_run(tmp_path / f"on-{processes}", model, random_rows(30), settings(2, sharding="fsdp"))
-        assert run_training(folder, processes=2) == 0
-        events.cut_back(folder.events, 3)
-        again = write_run(folder.root, model, random_rows(30), settings(2, sharding="fsdp"), resume_step=3, attempt=2)
-        assert run_training(again, processes=processes) == 0
-
-        assert [step["tokens"] for step in steps_of(again)] == [step["tokens"] for step in steps_of(whole)]
-        assert losses(again) == pytest.approx(losses(whole), abs=1e-5)
+    assert all(decided(run)["sharded"] for run in runs.values())
+    assert_same_losses(runs, alone)
 
 
 @pytest.mark.slow
-def test_ranks_without_a_row_of_their_own_still_take_part(tmp_path: Path) -> None:
-    model = tiny("minimax-m2", tmp_path / "model")
+def test_whole_on_two_processes_all_families_have_the_losses_of_one(
+    models: dict[str, Path], alone: dict[str, RunFolder], tmp_path: Path
+) -> None:
+    runs = train_all(models, tmp_path, 2, sharding="ddp")
+
+    assert not any(decided(run)["sharded"] for run in runs.values())
+    assert_same_losses(runs, alone)
+
+
+@pytest.mark.slow
+def test_made_again_instead_of_kept_activations_give_the_same_losses_where_weights_are_gathered(
+    models: dict[str, Path], alone: dict[str, RunFolder], tmp_path: Path
+) -> None:
+    runs = train_all(models, tmp_path, 2, sharding="fsdp", gradientCheckpointing=True)
+
+    assert all(decided(run)["gradient_checkpointing"] for run in runs.values())
+    assert_same_losses(runs, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 4])
+def test_a_sharded_run_goes_on_over_another_number_of_processes(
+    models: dict[str, Path], sharded_over_two: dict[str, RunFolder], tmp_path: Path, processes: int
+) -> None:
+    whole = sharded_over_two["glm-4.5"]
+    begun = shutil.copytree(whole.root, tmp_path / "run")
+    events.cut_back(RunFolder(begun).events, 3)
+    again = write_run(begun, models["glm-4.5"], ROWS, settings(2, sharding="fsdp"), resume_step=3, attempt=2)
+
+    assert run_training(again, processes=processes) == 0
+
+    assert [step["tokens"] for step in steps_of(again)] == [step["tokens"] for step in steps_of(whole)]
+    assert losses(again) == pytest.approx(losses(whole), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_ranks_without_a_row_of_their_own_still_take_part(models: dict[str, Path], tmp_path: Path) -> None:
     asked = settings(4, sharding="fsdp", gradientAccumulation=1, maxSteps=3)
-    folder = write_run(tmp_path / "run", model, random_rows(5), asked, eval_rows=random_rows(1, seed=2))
+    folder = write_run(tmp_path, models["minimax-m2"], random_rows(5), asked, eval_rows=random_rows(1, seed=2))
 
     assert run_training(folder, processes=4) == 0
 
     assert [step["step"] for step in steps_of(folder)] == [1, 2, 3]
-
-
-@pytest.mark.slow
-def test_activations_made_again_give_the_same_losses_where_weights_are_gathered(tmp_path: Path) -> None:
-    model = tiny("hunyuan", tmp_path / "model")
-    kept = write_run(tmp_path / "kept", model, random_rows(30), settings(2, sharding="fsdp"))
-    assert run_training(kept, processes=2) == 0
-    made = write_run(
-        tmp_path / "made", model, random_rows(30), settings(2, sharding="fsdp", gradientCheckpointing=True)
-    )
-    assert run_training(made, processes=2) == 0
-
-    assert losses(made) == pytest.approx(losses(kept), abs=1e-5)
 
 
 @pytest.mark.slow

@@ -1,0 +1,24 @@
+"""Trains several run folders one after the other in the same processes: starting these takes longer than training."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch.distributed as dist
+
+from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.train import loop
+from lorajob_runtime.train import plan as plan_module
+
+
+def main(roots: list[str]) -> None:
+    for root in roots:
+        folder = RunFolder(Path(root))
+        loop.train(plan_module.loads(folder.plan.read_text()), folder)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
