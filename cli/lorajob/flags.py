@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 
 from lorajob.command import LAST_SECTION
 from lorajob.errors import UsageError
-from lorajob.fieldtexts import ABSENT, CLUSTER_ABSENT, CLUSTER_ONLY, CLUSTER_TEXTS, LATER, SECTIONS, TEXTS
+from lorajob.fieldtexts import ABSENT, CLUSTER_ABSENT, CLUSTER_ONLY, CLUSTER_TEXTS, SECTIONS, TEXTS
 from lorajob_runtime import fields
 from lorajob_runtime.exits import ConfigError
 
@@ -132,7 +132,7 @@ settings_option = option(
 
 def flag_fields(*prefixes: str, cluster: bool = False) -> Iterator[tuple[str, Any, Any]]:
     """The fields that have a flag, of `submit` where `cluster`: (path, type, default)."""
-    hidden = LATER if cluster else LATER | CLUSTER_ONLY
+    hidden = frozenset() if cluster else CLUSTER_ONLY
     from lorajob_runtime import spec  # most commands have no field's flag, and making its classes takes a while
 
     for path, expected, default in spec.field_paths():

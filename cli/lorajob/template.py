@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from lorajob.fieldtexts import ABSENT, CLUSTER_ABSENT, CLUSTER_ONLY, LATER, TEXTS
+from lorajob.fieldtexts import ABSENT, CLUSTER_ABSENT, CLUSTER_ONLY, TEXTS
 from lorajob_runtime import fields, spec
 
 WIDTH = 110
@@ -44,9 +44,8 @@ def _comment(path: str, expected: Any, indent: str) -> list[str]:
     choices = fields.describe(expected)
     allowed = f" {choices[0].upper()}{choices[1:]}." if choices.startswith("one of ") else ""
     cluster = " Only on a cluster." if path in CLUSTER_ONLY else ""
-    later = " Followed by a later version." if path in LATER else ""
     return textwrap.wrap(
-        TEXTS[path] + allowed + absent + cluster + later,
+        TEXTS[path] + allowed + absent + cluster,
         WIDTH,
         initial_indent=f"{indent}# ",
         subsequent_indent=f"{indent}# ",

@@ -79,13 +79,13 @@ def test_every_field_that_matters_has_one_flag_and_no_two_share_a_name(name: str
 
 
 def test_every_field_has_a_sentence_and_no_sentence_is_left_of_a_field_that_is_gone() -> None:
-    from lorajob.fieldtexts import ABSENT, CLUSTER_ABSENT, CLUSTER_ONLY, CLUSTER_TEXTS, LATER, TEXTS
+    from lorajob.fieldtexts import ABSENT, CLUSTER_ABSENT, CLUSTER_ONLY, CLUSTER_TEXTS, TEXTS
     from lorajob_runtime.spec import field_paths
 
     defaults = {path: default for path, _, default in field_paths()}
 
     assert set(TEXTS) == set(defaults)
-    assert set(defaults) >= CLUSTER_ONLY | LATER | set(CLUSTER_TEXTS) | set(CLUSTER_ABSENT)
+    assert set(defaults) >= CLUSTER_ONLY | set(CLUSTER_TEXTS) | set(CLUSTER_ABSENT)
     assert set(ABSENT) == {path for path, default in defaults.items() if default is None or default == {}}
 
 

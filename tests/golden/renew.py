@@ -17,7 +17,7 @@ import click
 
 from lorajob.__main__ import main
 from lorajob.errors import CLI_FAILURES, USAGE
-from lorajob.fieldtexts import CLUSTER_ONLY, LATER, SECTIONS, TEXTS
+from lorajob.fieldtexts import CLUSTER_ONLY, SECTIONS, TEXTS
 from lorajob.flags import SHORT, default_text, flag_of
 from lorajob.main import cli
 from lorajob_runtime import exits, fields, spec
@@ -123,8 +123,6 @@ def _cells(path: str, expected: object, default: object) -> tuple[str, ...]:
     flag = f"`{flag_of(path)}`"
     if path in CLUSTER_ONLY:
         flag = f"`{flag_of(path)}` of `submit`"
-    elif path in LATER:
-        flag = "only in a file: for a later version"
     if path in SHORT:
         flag += f", `{SHORT[path]}`"
     kinds = fields.describe(expected).replace(" or null", "")
