@@ -11,6 +11,7 @@ before it is copied to its experts, gate and up, and rows of the adapter's rank;
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from transformers.activations import SiLUActivation
 
 from lorajob_runtime.targeting import FUSED
 
+_log = logging.getLogger(__name__)
 Factors = tuple[Tensor, Tensor, float]
 """A [experts * rank, in], B [out, rank * experts] as PEFT keeps them, and the scale of their product."""
 
@@ -131,8 +133,9 @@ def _adapted_backward(
         gradient_rows.add_(F.grouped_mm(gradient_thin, _by_expert_a(a, weight), offs=ends))
     # an expert without rows is a product over nothing, which not every kernel writes as zeros
     empty = (ends.diff(prepend=ends.new_zeros(1)) == 0).view(-1, 1, 1)
-    gradient_a = F.grouped_mm(gradient_thin.t(), rows, offs=ends).masked_fill_(empty, 0)
-    gradient_b = F.grouped_mm(thin.t(), gradient, offs=ends).masked_fill_(empty, 0)
+    rank = a.shape[0] // weight.shape[0]
+    gradient_a = F.grouped_mm(gradient_thin.t(), rows, offs=ends).masked_fill_(empty, 0)[:, :rank]
+    gradient_b = F.grouped_mm(thin.t(), gradient, offs=ends).masked_fill_(empty, 0)[:, :rank]
     return (
         gradient_rows,
         gradient_a.reshape(a.shape).to(a.dtype),
@@ -142,13 +145,19 @@ def _adapted_backward(
 
 def _by_expert_a(a: Tensor, weight: Tensor) -> Tensor:
     """[E, rank, in] in the weight's type."""
-    return a.to(weight.dtype).view(weight.shape[0], -1, a.shape[1])
+    return _aligned(a.to(weight.dtype).view(weight.shape[0], -1, a.shape[1]))
 
 
 def _by_expert_b(b: Tensor, weight: Tensor, scale: float) -> Tensor:
     """[E, rank, out] in the weight's type, scaled."""
-    experts = weight.shape[0]
-    return (b * scale).to(weight.dtype).view(b.shape[0], -1, experts).permute(2, 1, 0).contiguous()
+    by_expert = (b * scale).to(weight.dtype).view(b.shape[0], -1, weight.shape[0]).permute(2, 1, 0)
+    return _aligned(by_expert.contiguous())
+
+
+def _aligned(factor: Tensor) -> Tensor:
+    """With ranks of zeros added until rows of so many numbers begin at multiples of 16 bytes, as kernels want them."""
+    surplus = -factor.shape[1] % (16 // factor.element_size())
+    return F.pad(factor, (0, 0, 0, surplus)) if surplus else factor
 
 
 class FactoredExperts(ParamWrapper):
@@ -181,6 +190,7 @@ def factor(model: nn.Module) -> int:
     """
     count = 0
     inner: set[int] = set()
+    odd: set[str] = set()
     for module in model.modules():
         if type(module) is not ParamWrapper or id(module) in inner:
             continue
@@ -191,6 +201,10 @@ def factor(model: nn.Module) -> int:
         if _is_plain(below):
             module.__class__ = FactoredExperts
             count += 1
+        elif below.get_parameter(module.parameter_name).ndim == 3:
+            odd.add(type(below).__name__)
+    for experts in sorted(odd):
+        _log.warning("LoRA on %s trains in PEFT's own way, which is slow: only silu(gate) * up is known here", experts)
     return count
 
 
