@@ -7,7 +7,8 @@ sinks. Steps are explicit numbers, and a resumed run cuts the log back to its ch
     {"event": "step", "time": …, "step": 1, "epoch": 0.004, "loss": …, "grad_norm": …, "learning_rate": …, "tokens": …,
      "target_tokens": …, "tokens_per_second": …, "memory_bytes": …, "total_steps": …}
     {"event": "evaluation", "time": …, "step": …, "loss": …, "perplexity": …, "target_tokens": …}
-    {"event": "sample", "time": …, "step": …, "index": …, "prompt": …, "output": …, "reference": …}
+    {"event": "sample", "time": …, "step": …, "index": …, "prompt": …, "output": …, "reference": …,
+     "thought": …}      the last only where the model thought first
     {"event": "checkpoint", "time": …, "step": …, "path": "checkpoints/step-000100"}
     {"event": "report", "time": …, "name": "targets", …}      what was decided or counted, once a start
     {"event": "end", "time": …, "exit_code": 0, "class": "succeeded", "message": …}

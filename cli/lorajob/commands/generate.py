@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Literal
 
 import click
 
@@ -43,6 +44,13 @@ from lorajob_runtime.exits import ConfigError
 @option("--top-k", section="How to answer", type=int, help="Draw from so many of the likeliest tokens only.")
 @option("--seed", section="How to answer", type=int, help="Draw the same tokens again.")
 @option(
+    "--thoughts",
+    section="How to answer",
+    type=click.Choice(["auto", "show", "hide"]),
+    default="auto",
+    help="What a model thinks before its answer. [auto: shown at a terminal; JSON lines have it always]",
+)
+@option(
     "-s", "--storage", section="Where it lies", default="runs", metavar="URI", help="Where RUN is looked for. [./runs]"
 )
 @option(
@@ -61,6 +69,7 @@ def command(
     temperature: float,
     top_k: int | None,
     seed: int | None,
+    thoughts: Literal["auto", "show", "hide"],
     storage: str,
     trust_remote_code: bool,
 ) -> None:
@@ -83,6 +92,7 @@ def command(
             temperature=temperature,
             top_k=top_k,
             seed=seed,
+            thoughts=thoughts,
             storage=storage,
             trust_remote_code=trust_remote_code,
         )

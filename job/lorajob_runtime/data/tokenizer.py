@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lorajob_runtime.data.answers import MARKS
 from lorajob_runtime.data.wording import brief
 from lorajob_runtime.exits import ModelError
 
@@ -44,6 +45,18 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """The text of token ids with control tokens shown."""
     text: str = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text
+
+
+def said(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The text of an answer's ids without control tokens, but with the marks of thoughts where those are ones."""
+    special = set(tokenizer.all_special_ids)
+    marks = {index: mark for mark in MARKS if (index := token_id(tokenizer, mark)) in special}
+    text, start = "", 0
+    for end in [*(place for place, token in enumerate(ids) if token in marks), len(ids)]:
+        text += tokenizer.decode(list(ids[start:end]), skip_special_tokens=True)
+        text += marks.get(ids[end], "") if end < len(ids) else ""
+        start = end + 1
     return text
 
 

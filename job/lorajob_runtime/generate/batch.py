@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from lorajob_runtime.data.answers import split
 from lorajob_runtime.data.conversation import Message
 from lorajob_runtime.exits import DataError
 from lorajob_runtime.generate.generator import Conversation, Generator, Sampling
@@ -40,7 +41,10 @@ def parse(lines: Iterable[str], *, system: str | None) -> list[Row]:
 def answers(
     rows: list[Row], generator: Generator, sampling: Sampling, *, compare_base: bool
 ) -> Iterator[dict[str, Any]]:
-    """One object a row, in order, as soon as it can be given: what the row showed, `output`, and `base` if asked."""
+    """One object a row, in order, as soon as it can be given: what the row showed, `output`, and `base` if asked.
+
+    Where the model thought first, `thought` and `base_thought` say what.
+    """
     for start in range(0, len(rows), _WINDOW):
         window = rows[start : start + _WINDOW]
         order = sorted(range(len(window)), key=lambda index: len(generator.prompt(window[index].messages)))
@@ -59,11 +63,28 @@ def _answer(
     sampling: Sampling,
     compare_base: bool,
 ) -> list[dict[str, Any]]:
-    found = [{"output": text} for text in generator.batch(conversations, sampling)]
+    found = _replies("output", "thought", conversations, generator, sampling, base=False)
     if not compare_base:
         return found
-    base = generator.batch(conversations, sampling, base=True)
-    return [item | {"base": text} for item, text in zip(found, base, strict=True)]
+    others = _replies("base", "base_thought", conversations, generator, sampling, base=True)
+    return [item | other for item, other in zip(found, others, strict=True)]
+
+
+def _replies(
+    answer: str,
+    thought: str,
+    conversations: list[Conversation],
+    generator: Generator,
+    sampling: Sampling,
+    *,
+    base: bool,
+) -> list[dict[str, Any]]:
+    """One object a conversation, with its answer and, if there is one, its thought under these names."""
+    texts = generator.batch(conversations, sampling, base=base)
+    replies = (
+        split(text, thinking=generator.opens_thought(asked)) for text, asked in zip(texts, conversations, strict=True)
+    )
+    return [{answer: reply.answer} | ({thought: reply.thought} if reply.thought else {}) for reply in replies]
 
 
 def _row(line: str, number: int, system: str | None) -> Row:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lorajob_runtime.data import answers
 from lorajob_runtime.data.conversation import Message
 from lorajob_runtime.data.render import prompt_ids, stop_ids
-from lorajob_runtime.data.tokenizer import Tokenizer, encode, load_tokenizer, start_ids
+from lorajob_runtime.data.tokenizer import Tokenizer, decode, encode, load_tokenizer, said, start_ids
 from lorajob_runtime.exits import DataError, LorajobError, ModelError, OutOfMemoryError
+from lorajob_runtime.spec import ModelSpec
 
 Conversation = Sequence[Message]
 
@@ -45,39 +47,37 @@ class Generator:
         self._stops = stop_ids(tokenizer)
 
     @classmethod
-    def load(cls, model: Path, adapter: Path, *, thinking: bool, trust_remote_code: bool = False) -> Generator:
-        """Loads base and adapter on the GPUs, or on the CPU where there are none.
+    def load(cls, base: ModelSpec, model: Path, adapter: Path, *, thinking: bool) -> Generator:
+        """Loads the base from the folder `model`, and the adapter, on the GPUs, or on the CPU where there are none.
 
-        Raises ModelError when they cannot be loaded or do not go together, OutOfMemoryError.
+        Raises ModelError when they cannot be loaded or do not go together, ConfigError, OutOfMemoryError.
         """
         import torch
         from peft import PeftModel
-        from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
+        from lorajob_runtime.train import fused, pretrained
+        from lorajob_runtime.train.dropout import DropoutMasks
         from lorajob_runtime.train.model import DTYPES, choose_precision
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         warnings.simplefilter("ignore", FutureWarning)  # among libraries; nothing that who asks could change
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        spread = {"device_map": "auto"} if device.type == "cuda" else {}
+        loaded = pretrained.load(model, base, DTYPES[choose_precision("auto", device)], device, **spread)
         try:
-            base = AutoModelForCausalLM.from_pretrained(
-                model,
-                dtype=DTYPES[choose_precision("auto", device)],
-                device_map="auto" if device.type == "cuda" else None,
-                trust_remote_code=trust_remote_code,
-                use_safetensors=True,
-            )
-            tuned = PeftModel.from_pretrained(base, str(adapter)).eval()
+            tuned = PeftModel.from_pretrained(loaded, str(adapter)).eval()
         except torch.OutOfMemoryError as error:
             raise _out_of_memory(error) from error
         except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
             reason = str(error).strip().split("\n")[0]
             raise ModelError(f"the adapter {adapter} cannot be loaded on {model}: {reason}") from error
+        # PEFT adds an adapter of experts to their whole stack of weights for every token
+        fused.fuse(tuned, DropoutMasks())
         # its own tokenizer is training's; one that needs the repository's code is only beside the base
         own = (adapter / "tokenizer.json").is_file()
-        tokenizer = load_tokenizer(adapter if own else model, trust_remote_code=trust_remote_code)
+        tokenizer = load_tokenizer(adapter if own else model, trust_remote_code=base.trust_remote_code)
         return cls(tuned, tokenizer, thinking=thinking)
 
     def prompt(self, conversation: Conversation) -> list[int]:
@@ -91,6 +91,10 @@ class Generator:
         if len(ids) >= self._window:
             raise DataError(f"the conversation has {len(ids)} tokens, and the model takes {self._window}", hint="")
         return ids
+
+    def opens_thought(self, conversation: Conversation) -> bool:
+        """Whether the prompt ends in an open thought, so that the answer begins inside it."""
+        return answers.opens_thought(decode(self._tokenizer, self.prompt(conversation)[-answers.MARK_TOKENS :]))
 
     def stream(self, conversation: Conversation, sampling: Sampling, *, base: bool = False) -> Iterator[str]:
         """The answer in pieces as it is made. Closing the iterator ends it."""
@@ -175,8 +179,7 @@ class Generator:
     def _text(self, ids: Sequence[int]) -> str:
         """Text of answer ids up to the token that ended it."""
         ends = (index for index, token in enumerate(ids) if token in self._stops)
-        text: str = self._tokenizer.decode(list(ids[: next(ends, len(ids))]), skip_special_tokens=True)
-        return text
+        return said(self._tokenizer, ids[: next(ends, len(ids))])
 
     @property
     def _pad(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TextIO
 
 from lorajob_runtime.exits import ConfigError
 
@@ -22,6 +23,8 @@ class Request:
     seed: int | None = None
     storage: str = "runs"
     trust_remote_code: bool = False
+    thoughts: Literal["auto", "show", "hide"] = "auto"
+    """Whether what a model thinks before its answer is shown; auto: at a terminal. JSON lines have it always."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError for a value out of range or two ways to ask at once."""
@@ -35,3 +38,7 @@ class Request:
             raise ConfigError(f"--top-k is {self.top_k}: it must be at least 1")
         if self.temperature == 0 and (self.top_k or 1) > 1:
             raise ConfigError("--top-k needs --temperature: without it the likeliest token is taken each time")
+
+    def shows_thoughts(self, stdout: TextIO) -> bool:
+        """The same with `auto` decided."""
+        return self.thoughts == "show" or (self.thoughts == "auto" and stdout.isatty())

@@ -55,9 +55,7 @@ def _answer(
     say: Callable[[str], None],
 ) -> None:
     model = fetch.fetch(found.base, environment=environment, notify=say)
-    generator = Generator.load(
-        model.path, found.adapter, thinking=found.thinking, trust_remote_code=request.trust_remote_code
-    )
+    generator = Generator.load(found.base, model.path, found.adapter, thinking=found.thinking)
     sampling = Sampling(
         max_new_tokens=request.max_new_tokens,
         temperature=request.temperature,
@@ -70,13 +68,15 @@ def _answer(
             stdout.flush()
     elif request.prompt is not None:
         show = talk.show_both if request.compare_base else talk.show
-        show(generator, sampling, batch.conversation(request.prompt, system), stdout)
+        asked = batch.conversation(request.prompt, system)
+        show(generator, sampling, asked, stdout, thoughts=request.shows_thoughts(stdout))
     else:
         talk.talk(
             generator,
             sampling,
             system=system,
             compare_base=request.compare_base,
+            thoughts=request.shows_thoughts(stdout),
             stdin=stdin,
             stdout=stdout,
             notify=say,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TextIO
 
+from lorajob_runtime.data.answers import Kind, Splitter
 from lorajob_runtime.data.conversation import Message
 from lorajob_runtime.exits import DataError
 from lorajob_runtime.generate.generator import Generator, Sampling
@@ -22,6 +23,7 @@ def talk(
     *,
     system: str | None,
     compare_base: bool,
+    thoughts: bool,
     stdin: TextIO,
     stdout: TextIO,
     notify: Say,
@@ -40,37 +42,75 @@ def talk(
             notify(f"no command {text.split()[0]}: {_HELP}")
         elif text:
             asked: list[Message] = [*history, {"role": "user", "content": text}]
-            if (answer := _reply(generator, sampling, asked, compare_base, stdout, notify)) is not None:
+            if (answer := _reply(generator, sampling, asked, compare_base, thoughts, stdout, notify)) is not None:
                 history = [*asked, {"role": "assistant", "content": answer}]
 
 
 def show(
-    generator: Generator, sampling: Sampling, messages: list[Message], stdout: TextIO, *, base: bool = False
+    generator: Generator,
+    sampling: Sampling,
+    messages: list[Message],
+    stdout: TextIO,
+    *,
+    thoughts: bool = False,
+    base: bool = False,
 ) -> str:
-    """Streams one answer to `stdout` and returns it. Ctrl-C ends it where it is and is raised on."""
-    pieces: list[str] = []
+    """Streams one answer to `stdout` and returns it. Ctrl-C ends it where it is and is raised on.
+
+    With `thoughts` what the model thinks first is shown, too, at a terminal dimmed.
+    """
+    splitter = Splitter(thinking=generator.opens_thought(messages))
     stream = generator.stream(messages, sampling, base=base)
+    shown = _Shown(stdout, thoughts=thoughts)
     try:
         for piece in stream:
-            # models begin an answer with blanks or line ends; at the terminal they are in the way
-            shown = piece if pieces else piece.lstrip()
-            if shown:
-                pieces.append(shown)
-                stdout.write(shown)
-                stdout.flush()
+            shown.add(splitter.feed(piece))
+        shown.add(splitter.end())
     finally:
         stream.close()  # type: ignore[attr-defined]
-        stdout.write("\n")
-        stdout.flush()
-    return "".join(pieces).rstrip()
+        shown.close()
+    return shown.answer.rstrip()
 
 
-def show_both(generator: Generator, sampling: Sampling, messages: list[Message], stdout: TextIO) -> str:
+def show_both(
+    generator: Generator, sampling: Sampling, messages: list[Message], stdout: TextIO, *, thoughts: bool = False
+) -> str:
     """The base model's answer, then the tuned one's, each under its name; returns the latter."""
     stdout.write("base:\n")
-    show(generator, sampling, messages, stdout, base=True)
+    show(generator, sampling, messages, stdout, thoughts=thoughts, base=True)
     stdout.write("\ntuned:\n")
-    return show(generator, sampling, messages, stdout)
+    return show(generator, sampling, messages, stdout, thoughts=thoughts)
+
+
+class _Shown:
+    """What of an answer stands on the screen already."""
+
+    def __init__(self, stdout: TextIO, *, thoughts: bool) -> None:
+        self.answer = ""
+        self._stdout, self._thoughts = stdout, thoughts
+        self._dim, self._plain = ("\033[2m", "\033[0m") if stdout.isatty() else ("", "")
+        self._thought = ""
+
+    def add(self, parts: Iterable[tuple[Kind, str]]) -> None:
+        """Writes the next parts. Models begin with blanks or line ends, which are in the way at a terminal."""
+        for kind, piece in parts:
+            if kind == "thought":
+                said = piece if self._thought else piece.lstrip()
+                self._thought += said
+                if self._thoughts and said:
+                    self._stdout.write(f"{self._dim}{said}{self._plain}")
+            else:
+                said = piece if self.answer else piece.lstrip()
+                if said and not self.answer and self._thoughts and self._thought:
+                    self._stdout.write("\n" if self._thought.endswith("\n") else "\n\n")
+                self.answer += said
+                self._stdout.write(said)
+        self._stdout.flush()
+
+    def close(self) -> None:
+        """Ends the line."""
+        self._stdout.write("\n")
+        self._stdout.flush()
 
 
 def _reply(
@@ -78,13 +118,14 @@ def _reply(
     sampling: Sampling,
     messages: list[Message],
     compare_base: bool,
+    thoughts: bool,
     stdout: TextIO,
     notify: Say,
 ) -> str | None:
     """The answer, or None when it was stopped or the conversation has grown too long."""
     answer = show_both if compare_base else show
     try:
-        return answer(generator, sampling, messages, stdout)
+        return answer(generator, sampling, messages, stdout, thoughts=thoughts)
     except KeyboardInterrupt:
         notify("stopped; the question is forgotten")
     except DataError as error:

@@ -96,6 +96,7 @@ def _by_spec(adapter: Path, path: Path, trust_remote_code: bool) -> Target:
         source=run.model.source,
         revision=run.model.revision,
         trust_remote_code=trust_remote_code,
+        quantize=run.model.quantize,
     )
     return Target(adapter=adapter, base=base, system=run.data.system, thinking=run.data.thinking)
 

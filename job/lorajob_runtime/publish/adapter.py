@@ -69,6 +69,7 @@ def _describe(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel, mo
         revision=model.revision,
         system=spec.data.system,
         thinking=spec.data.thinking,
+        quantize=spec.model.quantize,
     ).write(draft)
     facts = _facts(draft, folder, spec, base)
     if facts.losses:

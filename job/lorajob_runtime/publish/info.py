@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 from lorajob_runtime.spec import ModelSpec
 
@@ -24,6 +25,7 @@ class AdapterInfo:
     revision: str
     system: str | None
     thinking: bool
+    quantize: Literal["nf4"] | None = None
 
     def base(self, *, trust_remote_code: bool) -> ModelSpec:
         """The base model to fetch. Whether its code may run is the caller's word, never the adapter's."""
@@ -33,6 +35,7 @@ class AdapterInfo:
             source=self.source,
             revision=self.revision if pinned else None,
             trust_remote_code=trust_remote_code,
+            quantize=self.quantize,
         )
 
     def write(self, folder: Path) -> None:
@@ -44,6 +47,7 @@ def read(folder: Path) -> AdapterInfo | None:
     """What lies in an adapter's folder; None where there is none, or none that can be read."""
     try:
         values = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return AdapterInfo(**{name: values[name] for name in AdapterInfo.__slots__})
+        known = {field.name: values[field.name] for field in fields(AdapterInfo) if field.name in values}
+        return AdapterInfo(**known)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
-from transformers import AutoTokenizer, StoppingCriteria
+from transformers import StoppingCriteria
 
+from lorajob_runtime.data.answers import MARK_TOKENS, Reply, opens_thought, split
+from lorajob_runtime.data.tokenizer import decode, load_tokenizer, said
 from lorajob_runtime.train import heartbeat
 from lorajob_runtime.train import model as model_module
 from lorajob_runtime.train.session import Session
@@ -39,28 +42,28 @@ def sample(session: Session, prompts: SamplePrompts, step: int) -> None:
     with model_module.generating(session.model):
         answers = _answer(session, prompts, mine)
     numbered = [(session.rank + session.ranks * index, answer) for index, answer in enumerate(answers)]
-    everyone: list[tuple[int, str]] = gather_object(numbered)
-    for index, answer in sorted(everyone):
+    everyone: list[tuple[int, Reply]] = gather_object(numbered)
+    for index, reply in sorted(everyone, key=lambda each: each[0]):
         prompt = prompts.prompts[index]
         session.report(
             "sample",
             step=step,
             index=index,
             prompt=prompt["prompt"],
-            output=answer,
+            output=reply.answer,
             reference=prompt["reference"],
+            **({"thought": reply.thought} if reply.thought else {}),
         )
 
 
 @torch.no_grad()
-def _answer(session: Session, prompts: SamplePrompts, chosen: list[dict[str, Any]]) -> list[str]:
+def _answer(session: Session, prompts: SamplePrompts, chosen: list[dict[str, Any]]) -> list[Reply]:
     if not chosen and not session.sharding.is_sharded:
         return []
     # where weights are gathered all ranks work together: one with nothing to answer answers the first prompt again
     asked = chosen or prompts.prompts[:1]
-    tokenizer = AutoTokenizer.from_pretrained(
-        session.plan.model_path, trust_remote_code=session.plan.spec.model.trust_remote_code
-    )
+    trusted = session.plan.spec.model.trust_remote_code
+    tokenizer = load_tokenizer(Path(session.plan.model_path), trust_remote_code=trusted)
     pad = prompts.stop_ids[0]
     wanted = session.plan.spec.report.samples.max_new_tokens
     width = max(len(item["prompt_ids"]) for item in asked)
@@ -83,8 +86,13 @@ def _answer(session: Session, prompts: SamplePrompts, chosen: list[dict[str, Any
         stopping_criteria=[_SignOfLife(session)],
         synced_gpus=session.sharding.is_sharded,
     )
-    answers = output[: len(chosen), width:]
-    return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
+    stops = set(prompts.stop_ids)
+    replies = []
+    for item, row in zip(chosen, output[:, width:].tolist(), strict=False):
+        answer = itertools.takewhile(lambda token: token not in stops, row)
+        thinking = opens_thought(decode(tokenizer, item["prompt_ids"][-MARK_TOKENS:]))
+        replies.append(split(said(tokenizer, list(answer)), thinking=thinking))
+    return replies
 
 
 class _SignOfLife(StoppingCriteria):

@@ -15,6 +15,7 @@ from lorajob_runtime.environment import Environment
 from lorajob_runtime.exits import DataError, LorajobError, ModelError
 from lorajob_runtime.generate import batch, talk
 from lorajob_runtime.generate.generator import Generator, Sampling
+from lorajob_runtime.spec import ModelSpec
 from small_models import smollm2
 
 pytestmark = pytest.mark.slow
@@ -27,13 +28,13 @@ SHORT = Sampling(max_new_tokens=24)
 @pytest.fixture(scope="module")
 def keeper(storage: Path) -> Generator:
     """SmolLM2 with an adapter."""
-    return Generator.load(smollm2()[0].path, storage / "keeper/adapter", thinking=False)
+    return Generator.load(ModelSpec(), smollm2()[0].path, storage / "keeper/adapter", thinking=False)
 
 
 @pytest.fixture(scope="module")
 def tiny(storage: Path) -> Generator:
     """The random model, which never ends an answer by itself."""
-    return Generator.load(storage / "tiny-llama", storage / "tiny/adapter", thinking=False)
+    return Generator.load(ModelSpec(), storage / "tiny-llama", storage / "tiny/adapter", thinking=False)
 
 
 def reference(keeper: Generator, ids: list[int], *, base: bool) -> str:
@@ -120,7 +121,7 @@ def test_a_conversation_that_is_too_long_is_refused_and_the_answer_is_cut_at_the
 
 def test_an_adapter_of_another_model_is_refused_in_one_line(storage: Path) -> None:
     with pytest.raises(ModelError, match="cannot be loaded on") as caught:
-        Generator.load(storage / "tiny-llama", storage / "keeper/adapter", thinking=False)
+        Generator.load(ModelSpec(), storage / "tiny-llama", storage / "keeper/adapter", thinking=False)
     assert "\n" not in caught.value.message
 
 
@@ -212,6 +213,9 @@ class Recorder:
         self.asked: list[list[dict[str, Any]]] = []
         self._answers = iter(answers)
 
+    def opens_thought(self, messages: list[dict[str, Any]]) -> bool:
+        return messages[-1]["content"].startswith("think")
+
     def stream(self, messages: list[dict[str, Any]], sampling: Sampling, *, base: bool = False) -> Any:
         self.asked.append(list(messages))
         answer = next(self._answers)
@@ -220,13 +224,14 @@ class Recorder:
             raise answer
 
 
-def converse(recorder: Recorder, typed: str) -> tuple[str, list[str]]:
+def converse(recorder: Recorder, typed: str, *, thoughts: bool = False) -> tuple[str, list[str]]:
     out, notes = io.StringIO(), list[str]()
     talk.talk(
         recorder,  # type: ignore[arg-type]
         SHORT,
         system="S",
         compare_base=False,
+        thoughts=thoughts,
         stdin=io.StringIO(typed),
         stdout=out,
         notify=notes.append,
@@ -246,6 +251,51 @@ def test_a_conversation_remembers_until_it_is_reset() -> None:
     assert [contents(asked) for asked in recorder.asked] == [["S", "a"], ["S", "a", "one", "b"], ["S", "c"]]
     assert out == "one\ntwo\nthree\n"
     assert notes[1:] == ["a new conversation"]
+
+
+THOUGHTS = ["<think>\nhm\n</think>\n\n<answer>one</answer>", "so\n</think>\n\ntwo"]
+
+
+@pytest.mark.parametrize(
+    ("thoughts", "shown"), [(True, "hm\n\none\nso\n\ntwo\n"), (False, "one\ntwo\n")], ids=["shown", "hidden"]
+)
+def test_what_the_model_thinks_is_shown_if_wanted_and_never_remembered(thoughts: bool, shown: str) -> None:
+    recorder = Recorder([*THOUGHTS, "three"])
+
+    out, _ = converse(recorder, "a\nthink of b\nc\n", thoughts=thoughts)
+
+    assert out == shown + "three\n"
+    assert contents(recorder.asked[-1]) == ["S", "a", "one", "think of b", "two", "c"]
+
+
+def test_at_a_terminal_a_thought_is_dimmed() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    out = Terminal()
+
+    talk.show(Recorder(THOUGHTS), SHORT, [{"role": "user", "content": "a"}], out, thoughts=True)  # type: ignore[arg-type]
+
+    assert out.getvalue().replace("\033[0m\033[2m", "") == "\033[2mhm\n\033[0m\none\n"
+
+
+def test_in_json_lines_answer_and_thought_are_apart() -> None:
+    class Batch(Recorder):
+        def prompt(self, messages: list[dict[str, Any]]) -> list[int]:
+            return [0]
+
+        def batch(self, asked: list[list[dict[str, Any]]], sampling: Sampling, *, base: bool = False) -> list[str]:
+            return ["plain"] * len(asked) if base else THOUGHTS
+
+    rows = batch.parse(["a", "think of b"], system=None)
+
+    found = list(batch.answers(rows, Batch([]), SHORT, compare_base=True))  # type: ignore[arg-type]
+
+    assert found == [
+        {"prompt": "a", "output": "one", "thought": "hm", "base": "plain"},
+        {"prompt": "think of b", "output": "two", "thought": "so", "base": "", "base_thought": "plain"},
+    ]
 
 
 def test_a_stopped_answer_and_one_that_fails_leave_the_conversation_as_it_was() -> None:
