@@ -7,6 +7,7 @@ down, and every process is bound to die with the one that started it.
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import re
@@ -16,12 +17,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lorajob_runtime import exits, processes
+from lorajob_runtime import environment, exits, processes
+from lorajob_runtime.base import describe
 from lorajob_runtime.exits import FailureClass, LorajobError, OutOfMemoryError, PeerError
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.pod import RENDEZVOUS_PORT
+from lorajob_runtime.spec import RunSpec
 from lorajob_runtime.store import FullDiskError
+from lorajob_runtime.train.plan import TrainPlan
+
+if TYPE_CHECKING:
+    from lorajob_runtime.checks import Machine
+    from lorajob_runtime.fetch import FetchedModel
 
 WORKER = "lorajob_runtime.train"
 
@@ -64,6 +73,48 @@ class Cause:
     hint: str | None
 
 
+def begin(
+    spec: RunSpec,
+    model: FetchedModel,
+    machine: Machine,
+    folder: RunFolder,
+    *,
+    attempt: int,
+    resume_step: int | None = None,
+    worker: str = WORKER,
+    nodes: int = 1,
+    node: int = 0,
+    leader: str = "127.0.0.1",
+) -> Training:
+    """Writes down what an attempt is to train, and starts its processes on this machine, without keys to anything.
+
+    `resume_step` is for rank 0 to know; the other parameters are those of a Launch.
+    """
+    plan = TrainPlan(
+        spec=spec,
+        model_path=str(model.path),
+        model_source=model.source,
+        model_revision=model.revision,
+        base_name=describe(model.source, model.revision).load_name,
+        device=machine.device,
+        resume_step=resume_step,
+        attempt=attempt,
+    )
+    folder.plan.parent.mkdir(parents=True, exist_ok=True)
+    folder.plan.write_text(plan.dumps())
+    launch = Launch(
+        folder=folder,
+        attempt=attempt,
+        processes=machine.processes,
+        variables=environment.without_secrets(),
+        worker=worker,
+        nodes=nodes,
+        node=node,
+        leader=leader,
+    )
+    return Training(launch)
+
+
 class Training:
     """The training processes of one attempt, from their start to an explanation of their end."""
 
@@ -101,8 +152,9 @@ class Training:
             processes.kill_tree(self._process.pid)
             self._process.wait()
 
+    @functools.cached_property
     def error(self) -> LorajobError | None:
-        """Why training ended, None when it did its work. Asked after the end."""
+        """Why training ended, None when it did its work. Asked after the end, and found out once."""
         return explain(
             exit_status=self._process.returncode,
             causes=_read_causes(self._launch),
@@ -116,10 +168,12 @@ class Training:
 
 def command(launch: Launch) -> list[str]:
     """The command that starts the workers: one alone directly, several by torchrun, which takes seconds to start."""
-    worker = [sys.executable, "-m", launch.worker, str(launch.folder.root)]
+    # -P: a file in the working directory cannot stand in for a package
+    python = [sys.executable, "-P", "-m"]
+    worker = [*python, launch.worker, str(launch.folder.root)]
     if launch.processes == 1 and launch.nodes == 1:
         return worker
-    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    torchrun = [*python, "torch.distributed.run"]
     torchrun += ["--standalone", "--local-addr", "127.0.0.1"] if launch.nodes == 1 else _rendezvous(launch)
     torchrun += ["--nproc-per-node", str(launch.processes), "--max-restarts", "0", "--no-python"]
     return [*torchrun, *processes.bound_to_parent(worker, parent=None)]

@@ -13,15 +13,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lorajob_runtime import environment as environments
-from lorajob_runtime import exits, link, lock, restore
-from lorajob_runtime.base import describe
+from lorajob_runtime import exits, launch, link, lock, restore
 from lorajob_runtime.checks import Machine, check_trainable, choose_machine
 from lorajob_runtime.endings import as_error, words_of
 from lorajob_runtime.environment import Environment, Pod
 from lorajob_runtime.exits import LorajobError, PeerError, StoppedError
 from lorajob_runtime.interrupts import Interrupts
-from lorajob_runtime.launch import WORKER, Launch, Training
+from lorajob_runtime.launch import WORKER, Training
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.link import Follower
 from lorajob_runtime.mirror import Mirror
@@ -29,7 +27,6 @@ from lorajob_runtime.pod import LINK_PORT, LastWords, service_host
 from lorajob_runtime.spec import RunSpec
 from lorajob_runtime.store import Store, open_store
 from lorajob_runtime.supervisor import Limits, folder_of
-from lorajob_runtime.train.plan import TrainPlan
 
 if TYPE_CHECKING:
     from lorajob_runtime.fetch import FetchedModel
@@ -170,29 +167,17 @@ class Member:
         return isinstance(error, PeerError) or (isinstance(error, StoppedError) and not self.interrupts.requested)
 
     def _train(self, follower: Follower, model: FetchedModel, attempt: int) -> LorajobError | None:
-        plan = TrainPlan(
-            spec=self.spec,
-            model_path=str(model.path),
-            model_source=model.source,
-            model_revision=model.revision,
-            base_name=describe(model.source, model.revision).load_name,
-            device=self.machine.device,
-            resume_step=None,
+        training = launch.begin(
+            self.spec,
+            model,
+            self.machine,
+            self.folder,
             attempt=attempt,
-        )
-        self.folder.plan.parent.mkdir(parents=True, exist_ok=True)
-        self.folder.plan.write_text(plan.dumps())
-        launch = Launch(
-            folder=self.folder,
-            attempt=attempt,
-            processes=self.machine.processes,
-            variables=environments.without_secrets(),
             worker=self.worker,
             nodes=self.spec.resources.nodes,
             node=self.node,
             leader=self.leader,
         )
-        training = Training(launch)
         try:
             return self._watch(training, follower, attempt)
         finally:
@@ -211,7 +196,7 @@ class Member:
                 if training.ended(within_seconds=_LAST_MOMENT_SECONDS):
                     break
                 return PeerError("node 0 went away, or gave this attempt up")
-        return training.error()
+        return training.error
 
 
 class _Logs:

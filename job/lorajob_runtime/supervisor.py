@@ -14,9 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lorajob_runtime import __version__, lock, restore
-from lorajob_runtime import environment as environments
-from lorajob_runtime.base import describe
+from lorajob_runtime import __version__, launch, lock, restore
 from lorajob_runtime.checks import (
     Machine,
     check_data,
@@ -43,7 +41,7 @@ from lorajob_runtime.exits import (
 )
 from lorajob_runtime.interrupts import Interrupts
 from lorajob_runtime.journal import Follower, Journal
-from lorajob_runtime.launch import WORKER, Launch, Training
+from lorajob_runtime.launch import WORKER, Training
 from lorajob_runtime.layout import ADAPTER, RunFolder
 from lorajob_runtime.link import Leader
 from lorajob_runtime.report import Sink
@@ -52,7 +50,6 @@ from lorajob_runtime.report.swanlab import SwanLab
 from lorajob_runtime.restore import Start
 from lorajob_runtime.spec import RunSpec
 from lorajob_runtime.store import Store, is_s3, open_store, run_folder
-from lorajob_runtime.train.plan import TrainPlan
 from lorajob_runtime.upload import Pace, Uploader
 
 if TYPE_CHECKING:
@@ -278,38 +275,28 @@ class Attempt:
         self.journal.add("report", name="data", **report)
 
     def _train(self, model: FetchedModel, follower: Follower, worker: str) -> None:
-        plan = TrainPlan(
-            spec=self.spec,
-            model_path=str(model.path),
-            model_source=model.source,
-            model_revision=model.revision,
-            base_name=describe(model.source, model.revision).load_name,
-            device=self.machine.device,
-            resume_step=self.start.step,
-            attempt=self.start.attempt,
-        )
-        self.folder.plan.write_text(plan.dumps())
-        launch = Launch(
-            folder=self.folder,
-            attempt=self.start.attempt,
-            processes=self.machine.processes,
-            variables=environments.without_secrets(),
-            worker=worker,
-            nodes=1 if self.link is None else self.spec.resources.nodes,
-        )
         if self.link is not None:
             with self.interrupts.raising():
                 self.link.gather(patience_seconds=self.limits.stall)
             self.link.begin(self.start.attempt)
-        training = Training(launch)
+        training = launch.begin(
+            self.spec,
+            model,
+            self.machine,
+            self.folder,
+            attempt=self.start.attempt,
+            resume_step=self.start.step,
+            worker=worker,
+            nodes=1 if self.link is None else self.spec.resources.nodes,
+        )
         try:
             self._watch(training, follower)
         finally:
             training.kill()
-            if self.link is not None and training.error() is not None:
+            if self.link is not None and training.error is not None:
                 self.link.give_up()
-        if (error := training.error()) is not None:
-            raise self._root_cause(error)
+        if training.error is not None:
+            raise self._root_cause(training.error)
 
     def _root_cause(self, error: LorajobError) -> LorajobError:
         """What ended training here, or on another node where that is what ended it here."""
@@ -329,7 +316,7 @@ class Attempt:
                 self.journal.notice("stopping after this step with a checkpoint; Ctrl-C again ends at once")
                 is_asked = True
             if self.link is not None and (lost := self.link.lost()) is not None:
-                if training.ended(within_seconds=_HURRY_SECONDS) and (error := training.error()) is not None:
+                if training.ended(within_seconds=_HURRY_SECONDS) and (error := training.error) is not None:
                     raise self._root_cause(error)
                 raise lost
             if min(follower.silent_seconds(), self._seconds_since_heartbeat()) > self.limits.stall:

@@ -95,7 +95,7 @@ def launched(tmp_path: Path, count: int, **variables: str) -> Launch:
 def test_one_process_needs_no_launcher_and_has_no_place_of_another_one(tmp_path: Path) -> None:
     one = launched(tmp_path, 1, LOCAL_RANK="3", RANK="3", MASTER_ADDR="elsewhere", PATH="/bin")
 
-    assert launch.command(one) == [sys.executable, "-m", "lorajob_runtime.train", str(tmp_path)]
+    assert launch.command(one) == [sys.executable, "-P", "-m", "lorajob_runtime.train", str(tmp_path)]
     variables = launch.variables(one, cores=6)
     assert variables.items() >= {"PATH": "/bin", "RANK": "0", "WORLD_SIZE": "1", "OMP_NUM_THREADS": "6"}.items()
     assert not variables.keys() & {"LOCAL_RANK", "MASTER_ADDR"}

@@ -20,7 +20,7 @@ from lorajob_runtime.supervisor import Limits
 from lorajob_runtime.upload import Pace
 
 
-def fetch(model: Any, *, environment: Any, notify: Any) -> Any:
+def fetch(model: Any, *, environment: Any, notify: Any, inspect: Any) -> Any:
     if model.name == "endless":
         time.sleep(60)
     return types.SimpleNamespace(path=Path("/nowhere"), source="folder", revision="1")
