@@ -17,7 +17,7 @@ TITLES = {
     "gathered_ends": "embedding and head gathered",
     "adapter": "adapter, gradients, optimizer",
     "activations": "activations",
-    "loss": "loss",
+    "passing": "logits and gradients in passing",
     "workspace": "CUDA and its libraries",
     "reserve": "reserve",
 }

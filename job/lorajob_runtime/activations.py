@@ -19,13 +19,30 @@ LOSS_CHUNK_ELEMENTS = 2**25
 """Logits that are there at a time (rows x vocabulary)."""
 
 
+INDEX = 8
+"""Bytes of a row's or an expert's number."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bytes:
+    """A number of bytes for every token, and one whatever the tokens."""
+
+    token: int = 0
+    constant: int = 0
+
+    def __add__(self, other: Bytes) -> Bytes:
+        return Bytes(token=self.token + other.token, constant=self.constant + other.constant)
+
+    def at(self, tokens: int) -> int:
+        return self.token * tokens + self.constant
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerMemory:
-    """Of one layer: bytes kept for a token, bytes kept whatever the tokens, and bytes a token that come and go."""
+    """Of one layer: what is kept for its backward pass, and what comes and goes beside that."""
 
-    kept: int
-    constant: int
-    passing: int
+    kept: Bytes
+    passing: Bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,16 +53,26 @@ class Activations:
     stream: int
     tail: int
 
-    def total(self, tokens: int, *, checkpointing: bool) -> int:
-        """Most bytes at any time for a micro-batch of so many tokens.
+    def kept(self, tokens: int, *, checkpointing: bool) -> int:
+        """Bytes that autograd keeps of a micro-batch of so many tokens, at the most.
 
-        With checkpointing every layer keeps its input, and one layer at a time all that its backward pass needs.
+        With checkpointing every layer keeps its input, and one at a time all that its backward pass needs.
         """
-        passing = max(layer.passing for layer in self.layers) * tokens
-        everything = [layer.kept * tokens + layer.constant for layer in self.layers]
+        layers = [layer.kept.at(tokens) for layer in self.layers]
         if checkpointing:
-            return len(self.layers) * self.stream * tokens + max(everything) + passing + self.tail * tokens
-        return sum(everything) + passing + self.tail * tokens
+            return len(layers) * self.stream * tokens + max(layers) + self.tail * tokens
+        return sum(layers) + self.tail * tokens
+
+    def passing(self, tokens: int, *, loss: int, checkpointing: bool) -> int:
+        """Most bytes that come and go beside `kept`: in the backward pass of a layer, or for the loss.
+
+        With checkpointing no layer is there while the loss is worked out, and another one than that which keeps most
+        may hold most in all.
+        """
+        if not checkpointing:
+            return max(loss, *(layer.passing.at(tokens) for layer in self.layers))
+        most = max((layer.kept + layer.passing).at(tokens) for layer in self.layers)
+        return max(most, loss) - max(layer.kept.at(tokens) for layer in self.layers)
 
 
 @functools.lru_cache(maxsize=16)
@@ -58,61 +85,58 @@ def of(architecture: Architecture, lora: LoraSpec, *, experts: bool, element_byt
         _layer(architecture, layer, frozenset(chosen.get(number, ())), lora, element_bytes)
         for number, layer in enumerate(architecture.layers)
     )
-    hidden = architecture.hidden
-    return Activations(layers=layers, stream=hidden * element_bytes, tail=hidden * (FLOAT + element_bytes) + FLOAT)
+    # the first norm keeps nothing, since nothing before it is trained: the last one's input stands in for that
+    hidden = architecture.hidden * element_bytes
+    return Activations(layers=layers, stream=hidden, tail=hidden)
 
 
 def loss_bytes(architecture: Architecture, tokens: int, *, element_bytes: int) -> int:
-    """Most bytes of the loss: a chunk of logits as the head makes them, in fp32, and the hidden states' gradient."""
+    """Most bytes of the loss, all tokens having one: logits, the hidden states and their gradient.
+
+    A chunk of logits is there twice in fp32, once inside torch's logsumexp.
+    """
     rows = min(tokens, max(1, LOSS_CHUNK_ELEMENTS // architecture.vocabulary))
-    logits = rows * architecture.vocabulary * (element_bytes + FLOAT)
-    return logits + 2 * tokens * architecture.hidden * element_bytes
+    return 2 * rows * architecture.vocabulary * FLOAT + 2 * tokens * architecture.hidden * element_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Readers:
-    """Matrices that read the same input of `width` numbers, `times` of them for every token."""
+    """Linear layers that read the same input of `width` numbers."""
 
     width: int
-    times: int
     matrices: tuple[Matrix, ...]
 
 
 def _layer(
     architecture: Architecture, layer: Layer, chosen: frozenset[str], lora: LoraSpec, element: int
 ) -> LayerMemory:
-    kept, constant = _norms(architecture) + _attention(architecture, element) + _mlps(layer, element), 0
+    kept = Bytes(token=_norms(architecture) + _attention(architecture, element) + _mlps(layer, element))
     for readers in _readers(layer):
         adapters = [matrix for matrix in readers.matrices if matrix.path in chosen]
-        if not adapters:
-            continue
-        is_masked = lora.dropout > 0 and adapters[0].group != "experts"
-        kept += readers.times * element * (readers.width * (2 if is_masked else 1) + len(adapters) * lora.rank)
-        constant += sum(_thin_copies(matrix, lora.rank, element) for matrix in adapters)
-    return LayerMemory(kept=kept, constant=constant, passing=_passing(architecture, layer, element))
+        if adapters:
+            inputs = readers.width * (2 if lora.dropout > 0 else 1)
+            kept += Bytes(
+                token=element * (inputs + len(adapters) * lora.rank),
+                constant=sum(_thin_copies(matrix, lora.rank, element) for matrix in adapters),
+            )
+    if layer.chosen:
+        kept += _routing(layer, element) + _routed(layer, chosen, lora.rank, element)
+    return LayerMemory(kept=kept, passing=_passing(architecture, layer, chosen, lora.rank, element))
 
 
 def _readers(layer: Layer) -> list[_Readers]:
-    found: dict[tuple[str, int], list[Matrix]] = {}
+    found: dict[tuple[str, bool], list[Matrix]] = {}
     for matrix in layer.matrices:
-        if matrix.group != "router":
+        if matrix.group not in ("router", "experts"):
             reads_inside = matrix.name in ("o_proj", "down_proj")
-            found.setdefault((matrix.path.rsplit(".", 1)[0], int(reads_inside)), []).append(matrix)
-    return [
-        _Readers(width=those[0].inputs, times=_times(layer, those[0]), matrices=tuple(those))
-        for those in found.values()
-    ]
-
-
-def _times(layer: Layer, matrix: Matrix) -> int:
-    """How many copies of a matrix a token goes through."""
-    return layer.chosen if matrix.group == "experts" else 1
+            found.setdefault((matrix.path.rsplit(".", 1)[0], reads_inside), []).append(matrix)
+    return [_Readers(width=those[0].inputs, matrices=tuple(those)) for those in found.values()]
 
 
 def _thin_copies(matrix: Matrix, rank: int, element: int) -> int:
-    """Bytes of B scaled, and of A where it is cast, as they are kept for the backward pass."""
+    """Bytes of B scaled, and of A where it is cast, as a linear layer keeps them for the backward pass."""
     cast = 0 if element == FLOAT else matrix.inputs
-    return matrix.copies * rank * element * (matrix.outputs + cast)
+    return rank * element * (matrix.outputs + cast)
 
 
 def _norms(architecture: Architecture) -> int:
@@ -130,18 +154,47 @@ def _attention(architecture: Architecture, element: int) -> int:
 
 
 def _mlps(layer: Layer, element: int) -> int:
-    """Gate, up and act(gate) of every MLP that a token goes through; of a routed one its output and weight too."""
-    kept = 0
-    for matrix in layer.matrices:
-        if matrix.name == "down_proj":
-            times = _times(layer, matrix)
-            kept += 3 * times * matrix.inputs * element
-            if matrix.group == "experts":
-                kept += times * (matrix.outputs * element + FLOAT)
-    return kept
+    """Gate, up and act(gate) of every MLP that all tokens go through."""
+    return sum(
+        3 * matrix.inputs * element
+        for matrix in layer.matrices
+        if matrix.name == "down_proj" and matrix.group != "experts"
+    )
 
 
-def _passing(architecture: Architecture, layer: Layer, element: int) -> int:
-    """Gradients inside the widest MLP, and of the stream."""
-    widest = max(_times(layer, matrix) * max(matrix.inputs, matrix.outputs) for matrix in layer.matrices)
-    return 3 * widest * element + 2 * architecture.hidden * element
+def _routing(layer: Layer, element: int) -> Bytes:
+    """Every expert's score and whether it may be chosen; the chosen ones' numbers, places and weights."""
+    (router,) = layer.of("router")
+    cast = 0 if element == FLOAT else router.parameters * FLOAT
+    return Bytes(token=router.outputs * (FLOAT + 1) + layer.chosen * (3 * INDEX + 2 * FLOAT), constant=cast)
+
+
+def _routed(layer: Layer, chosen: frozenset[str], rank: int, element: int) -> Bytes:
+    """Of every row of the routed experts: gate and up, and what the adapters' A made of it.
+
+    Without an adapter it is transformers' own code, which keeps act(gate) and the outputs beside gate and up.
+    """
+    inputs, down = layer.of("experts")
+    adapters = sum(matrix.path in chosen for matrix in (inputs, down))
+    row = inputs.outputs + adapters * rank
+    if not adapters:
+        row += down.inputs + down.outputs
+    return Bytes(token=layer.chosen * row * element)
+
+
+def _passing(architecture: Architecture, layer: Layer, chosen: frozenset[str], rank: int, element: int) -> Bytes:
+    """What the backward pass of the widest MLP holds at a time.
+
+    Of a linear layer the gradient of its input, what comes to that through the adapter, and the stream's; or of a norm
+    five times its input in fp32. Of routed experts the rows, their gradients before and after they are put into the
+    tokens' order, those of gate and up, and the gradients of the adapters.
+    """
+    widest = max((matrix.inputs for matrix in layer.matrices if matrix.group in ("dense", "shared")), default=0)
+    linear = (2 * max(widest, architecture.hidden) + architecture.hidden) * element
+    passing = Bytes(token=max(linear, 5 * architecture.hidden * FLOAT))
+    if not layer.chosen:
+        return passing
+    inputs, down = layer.of("experts")
+    rows = layer.chosen * (3 * inputs.inputs + inputs.outputs) * element
+    adapters = sum(m.adapter_parameters(rank) for m in (inputs, down) if m.path in chosen)
+    return Bytes(token=max(passing.token, rows), constant=adapters * FLOAT)

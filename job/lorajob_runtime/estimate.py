@@ -71,8 +71,9 @@ class Estimate:
     adapter: int
     """The adapter with its gradients and the optimizer's state."""
     activations: int
-    """What autograd keeps for the backward pass, and the largest of what comes and goes beside it."""
-    loss: int
+    """What autograd keeps for the backward pass."""
+    passing: int
+    """The most that comes and goes beside it: logits for the loss, or gradients inside a layer."""
     workspace: int
     reserve: int
     host: int
@@ -95,13 +96,13 @@ PARTS = (
     "gathered_ends",
     "adapter",
     "activations",
-    "loss",
+    "passing",
     "workspace",
     "reserve",
 )
 
 
-PASSING = ("gathered_layers", "gathered_ends", "activations", "loss")
+MOVING = ("gathered_layers", "gathered_ends", "activations", "passing")
 """Parts that come and go within a step."""
 
 
@@ -142,13 +143,14 @@ def estimate(
     size = WEIGHT_BYTES[precision]
     trained = adapter_parameters(arch, spec.lora, experts=experts)
     kept = activations.of(arch, spec.lora, experts=experts, element_bytes=size)
+    loss = activations.loss_bytes(arch, tokens, element_bytes=size)
     parts = {
         "weights": weight_bytes(arch, spec, precision) // shards,
         "gathered_layers": GATHERED_LAYERS * arch.largest_layer * size if shards > 1 else 0,
         "gathered_ends": arch.ends * size if shards > 1 else 0,
         "adapter": trained * (ADAPTER_BYTES + GRADIENT_BYTES + OPTIMIZER_BYTES),
-        "activations": kept.total(tokens, checkpointing=gradient_checkpointing),
-        "loss": activations.loss_bytes(arch, tokens, element_bytes=size),
+        "activations": kept.kept(tokens, checkpointing=gradient_checkpointing),
+        "passing": kept.passing(tokens, loss=loss, checkpointing=gradient_checkpointing),
         "workspace": WORKSPACE_BYTES + (COMMUNICATION_BYTES if gpus * nodes > 1 else 0),
     }
     return Estimate(
@@ -159,7 +161,7 @@ def estimate(
         precision=precision,
         tokens=tokens,
         trained_parameters=trained,
-        reserve=int(RESERVE * sum(parts[name] for name in PASSING)),
+        reserve=int(RESERVE * sum(parts[name] for name in MOVING)),
         host=host_bytes(arch),
         **parts,
     )

@@ -90,8 +90,8 @@ def test_activations_are_kept_where_there_is_room_and_made_again_where_not() -> 
     assert not kept.gradient_checkpointing
     assert made_again.gradient_checkpointing
     assert made_again.activations < kept.activations / 5
-    assert dataclasses.replace(made_again, activations=0, reserve=0, gradient_checkpointing=False) == (
-        dataclasses.replace(kept, activations=0, reserve=0)
+    assert dataclasses.replace(made_again, activations=0, passing=0, reserve=0, gradient_checkpointing=False) == (
+        dataclasses.replace(kept, activations=0, passing=0, reserve=0)
     )
 
 
