@@ -93,7 +93,12 @@ def test_a_finished_run_is_not_trained_again_and_says_so_as_json(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["run", "--data", "nowhere.json"], 11, "'nowhere.json': there is no such file"),
+        (["run", "--data", "nowhere.json"], 11, "there is no dataset at nowhere.json"),
+        (
+            ["run", "--model", "qwen3-8b", "--data", "odd.json"],
+            11,
+            "no row has a known form: the first row has the keys a",
+        ),
         (["run", "--model", "qwen3-8", "--data", "rows.json"], 12, "did you mean qwen3-8b?"),
         (["data", "check", "nowhere.json"], 11, "nowhere.json"),
         (["generate", "nothing"], 10, "no run 'nothing' in runs"),
@@ -105,6 +110,7 @@ def test_what_goes_wrong_once_something_was_started_has_the_runtimes_code(
     lorajob: Call, tmp_path: Path, arguments: list[str], code: int, said: str
 ) -> None:
     (tmp_path / "rows.json").write_text('[{"instruction": "a", "input": "", "output": "b"}]')
+    (tmp_path / "odd.json").write_text('[{"a": "b"}]')
 
     outcome = lorajob(*arguments)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from lorajob import flags, resolve, specfile
+from lorajob import flags, resolve, shipping, specfile
 from lorajob.command import Command
 from lorajob.installed import require_runtime
 from lorajob.summary import Summary, location
@@ -69,11 +69,15 @@ def command(
     flag says comes from ./lorajob.yaml, then from the model's recipe, then from the defaults shown here.
     """
     resolved = resolve.resolve(files, flags.given(context), settings)
+    planning.check(resolved.spec)
     spec = complete(resolved.spec)
     if dry_run:
         click.echo(specfile.dumps(specs.to_dict(spec, defaults=True)), nl=False)
         return SUCCEEDED.code
     require_runtime("training")
+    if shipping.is_local(spec.data) and not str(spec.data.source).endswith(".gz"):
+        # of rows in no form that can be trained on it is said before a model is fetched for them
+        shipping.look(spec.data)
     for path in resolved.files:
         click.echo(f"spec: {path}", err=True)
     click.echo(f"run: {spec.run_name}, results in {spec.storage.uri}", err=True)
