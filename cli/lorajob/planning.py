@@ -122,17 +122,11 @@ def plan(spec: RunSpec, gpu: GpuMemory, local: LocalData | None = None) -> RunPl
     Raises UsageError for what its model has not, and ModelError for a name that is no model's.
     """
     candidates(spec.model, ("modelscope", "hf"))
-    try:
-        shapes = preflight.architecture_of(spec.model)
-        preflight.check(spec, shapes)
-        resources = spec.resources
-        choice = (
-            estimates.choose(shapes, spec, gpus=resources.gpus, nodes=resources.nodes, gpu_bytes=gpu.size)
-            if shapes is not None
-            else None
-        )
-    except (ConfigError, ModelError) as error:
-        raise UsageError(error.message, hint=error.hint) from error
+    shapes = check(spec)
+    resources = spec.resources
+    choice = None
+    if shapes is not None:
+        choice = estimates.choose(shapes, spec, gpus=resources.gpus, nodes=resources.nodes, gpu_bytes=gpu.size)
     most = None
     if shapes is not None and choice is not None and gpu.size is not None and choice.fits:
         most = estimates.most_tokens(
@@ -147,6 +141,16 @@ def plan(spec: RunSpec, gpu: GpuMemory, local: LocalData | None = None) -> RunPl
         most_tokens=most,
         pace=_pace(shapes, spec, choice, gpu, most, local) if shapes is not None and choice is not None else None,
     )
+
+
+def check(spec: RunSpec) -> Architecture | None:
+    """The model's shapes, where they are known here. Raises UsageError for what a run asks of it and it has not."""
+    try:
+        shapes = preflight.architecture_of(spec.model)
+        preflight.check(spec, shapes)
+    except (ConfigError, ModelError) as error:
+        raise UsageError(error.message, hint=error.hint) from error
+    return shapes
 
 
 def refuse_oversize(plan: RunPlan) -> None:

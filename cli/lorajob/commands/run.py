@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from lorajob import flags, resolve, shipping, specfile
+from lorajob import flags, planning, resolve, shipping, specfile
 from lorajob.command import Command
 from lorajob.installed import require_runtime
 from lorajob.summary import Summary, location
