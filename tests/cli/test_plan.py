@@ -170,3 +170,10 @@ def test_the_platform_can_say_what_gpus_without_a_type_have(lorajob: Call, tmp_p
     document = json.loads(lorajob("plan", "-m", "qwen3-8b", "--platform", "p.yaml", "-o", "json").out)
 
     assert document["gpuMemory"] == {"bytes": 44 * GIBIBYTE, "source": "the platform's resources.gpuMemory"}
+
+
+def test_a_run_here_is_refused_what_its_model_has_not_before_anything_starts(lorajob: Call) -> None:
+    outcome = lorajob("run", "-m", "qwen3-8b", "--targets", "query", "--dry-run")
+
+    assert outcome.code == 2
+    assert "lorajob: error: lora.targets has 'query': no weight of qwen3-8b is called so" in outcome.err

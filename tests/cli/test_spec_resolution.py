@@ -93,7 +93,7 @@ def test_columns_in_a_flag_replace_those_of_the_file_whole(lorajob: Call, tmp_pa
         (["--set", "lora.targets=[q_proj]"], "lora.targets", ["q_proj"]),
         (["--experts", "false"], "lora.experts", False),
         (["--gradient-checkpointing", "true"], "train.gradientCheckpointing", True),
-        (["--thinking"], "data.thinking", True),
+        (["-m", "qwen3-8b", "--thinking"], "data.thinking", True),
         (["--no-thinking"], "data.thinking", False),
         (["--max-steps", "8"], "train.maxSteps", 8),
         (["--max-steps", "null"], "train.maxSteps", None),

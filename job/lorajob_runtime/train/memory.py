@@ -19,8 +19,6 @@ from lorajob_runtime.train import sharding
 
 CPU_TOKENS = 640
 """Tokens of a micro-batch on a CPU: more does not fit its caches and was slower, fewer leaves its cores idle."""
-GPU_TOKENS = 16_384
-"""Tokens of a micro-batch on a GPU: enough to fill it."""
 CHECKPOINTED_SHARE = 0.1
 """Most that a layer's input is of what the layer keeps: the attention's and the MLP's inputs alone are ten times it."""
 SHARE = 0.6

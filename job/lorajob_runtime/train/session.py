@@ -16,7 +16,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from torch import nn
 
-from lorajob_runtime import checkpoint, layout
+from lorajob_runtime import checkpoint, estimate, layout
 from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.events import EventLog
 from lorajob_runtime.exits import ConfigError
@@ -198,7 +198,7 @@ def _decide(
         layers=model_module.layers(model),
         free_bytes=max(0, memory.free_bytes(accelerator.device, here) - memory.reserved_bytes(model)),
         longest_row=int(rows.lengths.max()),
-        device_tokens=memory.CPU_TOKENS if accelerator.device.type == "cpu" else memory.GPU_TOKENS,
+        device_tokens=memory.CPU_TOKENS if accelerator.device.type == "cpu" else estimate.GPU_TOKENS,
         asked=train.gradient_checkpointing,
     )
     mine = Decisions(

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
+from lorajob_runtime.estimate import GPU_TOKENS
 from lorajob_runtime.spec import LoraSpec
 from lorajob_runtime.train import lora, memory
 
@@ -19,7 +20,7 @@ def decide(**changes: object) -> memory.MemoryDecision:
         "layers": 36,
         "free_bytes": 64 * GIB,
         "longest_row": 1024,
-        "device_tokens": memory.GPU_TOKENS,
+        "device_tokens": GPU_TOKENS,
         "asked": "auto",
     }
     return memory.decide(**(given | changes))  # type: ignore[arg-type]
@@ -40,7 +41,7 @@ def test_made_again_a_micro_batch_is_no_larger_than_what_one_layer_and_all_input
     little, much = decide(free_bytes=4 * GIB), decide(asked=True)
 
     assert little.token_budget == int(int(4 * GIB * memory.SHARE / (10 * 2**20)) / (1 / 36 + memory.CHECKPOINTED_SHARE))
-    assert much.token_budget == memory.GPU_TOKENS
+    assert much.token_budget == GPU_TOKENS
 
 
 def test_what_is_asked_for_outranks_the_measurement() -> None:
