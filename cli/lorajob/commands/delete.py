@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lorajob import flags, live, removal, run_names
-from lorajob.cluster_options import cluster_options, connect_from
+from lorajob.cluster_options import cluster_options, connect_from, platform_option
 from lorajob.command import Command
 from lorajob.errors import USAGE, UsageError
 from lorajob.removal import Removal
@@ -32,13 +32,7 @@ from lorajob_runtime.report.human import size
 )
 @flags.option("-y", "--yes", section="Run", is_flag=True, help="Ask nothing.")
 @flags.option("--no-wait", section="Run", is_flag=True, help="Don't wait until the pods have ended.")
-@flags.option(
-    "--platform",
-    "platform_file",
-    section="Cluster",
-    type=click.Path(path_type=Path),
-    help="Platform file, for storage.",
-)
+@platform_option
 @cluster_options
 def command(
     names: Sequence[str], artifacts: bool, yes: bool, no_wait: bool, platform_file: Path | None, **params: Any

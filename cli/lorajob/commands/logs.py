@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lorajob import flags, live, logsources, quantities
-from lorajob.cluster_options import cluster_options, connect_from
+from lorajob.cluster_options import cluster_options, connect_from, platform_option
 from lorajob.command import Command
 from lorajob.errors import UsageError
 from lorajob.logsources import Query
@@ -48,13 +48,7 @@ from lorajob_runtime.exits import SUCCEEDED
 @flags.option("--since", section="Log", metavar="TIME", help="Only what is younger than that, like 10m. Of pods only.")
 @flags.option("--tail", section="Log", type=click.IntRange(min=0), metavar="N", help="Only the last N lines. [all]")
 @flags.option("--timestamps", section="Log", is_flag=True, help="The time before each line. Of pods only.")
-@flags.option(
-    "--platform",
-    "platform_file",
-    section="Cluster",
-    type=click.Path(path_type=Path),
-    help="Platform file, for storage.",
-)
+@platform_option
 @cluster_options
 def command(
     name: str,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from lorajob import flags, live, manifest, platform, retrying
-from lorajob.cluster_options import cluster_options, connect_from
+from lorajob.cluster_options import cluster_options, connect_from, platform_option
 from lorajob.command import Command
 from lorajob.run_names import run_name
 from lorajob_runtime import __version__
@@ -29,14 +30,12 @@ from lorajob_runtime.exits import SUCCEEDED
     metavar="FIELD=VALUE",
     help="Another value for a field that may change when a run goes on, e.g. resources.gpus=8.",
 )
-@flags.option(
-    "--platform", "platform_file", section="Run", type=click.Path(), help="Platform file. [the namespace's own]"
-)
+@platform_option
 @flags.option("--dry-run", section="Run", is_flag=True, help="Let the cluster check it and change nothing.")
 @flags.option("--watch", section="Run", is_flag=True, help="Follow the run until it ends.")
 @cluster_options
 def command(
-    name: str, settings: Sequence[str], platform_file: str | None, dry_run: bool, watch: bool, **params: Any
+    name: str, settings: Sequence[str], platform_file: Path | None, dry_run: bool, watch: bool, **params: Any
 ) -> int:
     """Start a failed or cancelled run again, from its last checkpoint.
 
