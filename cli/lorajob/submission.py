@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +18,17 @@ from lorajob.platform import Platform
 from lorajob.shipping import LocalData
 from lorajob_runtime import __version__
 from lorajob_runtime import spec as specs
+from lorajob_runtime.exits import InterruptedByUserError
 from lorajob_runtime.layout import DATA_PREFIX
 from lorajob_runtime.pod import CACHE_FOLDER
 from lorajob_runtime.spec import ModelSpec, RunSpec, StorageSpec
 
 FIELD_MANAGER = "lorajob"
+MARK_ANNOTATION = "lorajob.dev/submission"
+"""On the Job of a submit: a number of its own, by which it is found when the answer to its creation was lost."""
+
+_UNDO_SECONDS = 10.0
+"""So long may each request take that undoes a submit: somebody waits who has pressed Ctrl-C."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,43 +124,76 @@ def taken(name: str, namespace: str) -> AlreadyExists:
 
 
 def create(cluster: Cluster, manifests: Manifests, *, dry_run: bool = False) -> list[dict[str, Any]]:
-    """Creates the Job, then what it owns; when one of these fails the Job is deleted again.
+    """Creates the Job, then what it owns; when one of these fails, or is interrupted, the Job is deleted again.
 
     With `dry_run` the server checks everything and keeps nothing. Returns the objects as the server has them, the Job
-    first. Raises ClusterError.
+    first. Raises ClusterError, and InterruptedByUserError for a Ctrl-C, which say what may be left.
     """
     query: dict[str, Any] = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
     if dry_run:
         query["dryRun"] = "All"
-    name = manifests.job["metadata"]["name"]
+    mark = os.urandom(8).hex()
+    created: list[dict[str, Any]] = []
     try:
-        job = cluster.post(cluster.jobs(), manifests.job, **query)
-    except Unreachable as error:
-        # the answer may have been lost on its way
-        error.hint = f"{error.hint}; should the request have arrived, `lorajob status {name}` shows the run"
-        raise
-    created = [job]
-    try:
+        created.append(
+            cluster.post(cluster.jobs(), manifests.job if dry_run else _marked(manifests.job, mark), **query)
+        )
         for owned in manifests.owned:
-            created.append(cluster.post(_path(cluster, owned), manifest.owned_by(owned, job), **query))
+            created.append(cluster.post(_path(cluster, owned), manifest.owned_by(owned, created[0]), **query))
     except BaseException as error:
-        if not dry_run:
-            _take_back(cluster, job, error)
+        # one that the server has refused is not there; one that it did not answer may be
+        if dry_run or not (created or isinstance(error, Unreachable | KeyboardInterrupt)):
+            raise
+        name = manifests.job["metadata"]["name"]
+        _tell(error, _undo(cluster, name, mark, created[0] if created else None), name)
         raise
     return created
 
 
-def _take_back(cluster: Cluster, job: Mapping[str, Any], error: BaseException) -> None:
-    """Deletes a Job that cannot run; what cannot be undone is told with the error that made it so."""
-    name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+def _marked(job: Mapping[str, Any], mark: str) -> dict[str, Any]:
+    """The Job with what tells it from another of its name, where no answer did."""
+    metadata = job["metadata"]
+    return {**job, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), MARK_ANNOTATION: mark}}}
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What is left of a submit that came to nothing, as an addition to its error."""
+
+    words: str = ""
+    hint: str = ""
+
+
+def _undo(cluster: Cluster, name: str, mark: str, job: Mapping[str, Any] | None) -> _Left:
+    """Deletes the Job of a submit; `job` is None where the server did not say that it made one."""
+    cluster.hurry(_UNDO_SECONDS)
     try:
-        cluster.delete(cluster.jobs(name), uid=uid, propagation="Background")
-    except NotFound:
-        return
-    except ClusterError as refused:
-        if isinstance(error, ClusterError):
-            error.message += f"; and its Job could not be removed again: {refused.message}"
-            error.hint = f"remove it by hand: kubectl delete job {name} -n {cluster.namespace}"
+        found = job if job is not None else cluster.get(cluster.jobs(name))
+        if found["metadata"].get("annotations", {}).get(MARK_ANNOTATION) != mark:
+            return _Left()
+        cluster.delete(cluster.jobs(name), uid=found["metadata"]["uid"], propagation="Background")
+    except (ClusterError, KeyboardInterrupt) as trouble:
+        if job is None:
+            # also where it is not there: the server may still be at it
+            return _Left(hint=f"should the request have arrived, `lorajob status {name}` shows the run")
+        if isinstance(trouble, NotFound):
+            return _Left()
+        why = trouble.message if isinstance(trouble, ClusterError) else "that was interrupted too"
+        return _Left(
+            f"and its Job could not be removed again: {why}",
+            f"remove it by hand: kubectl delete job {name} -n {cluster.namespace}",
+        )
+    return _Left("its Job was removed again" if job is None else "")
+
+
+def _tell(error: BaseException, left: _Left, name: str) -> None:
+    """Adds what is left to an error. Raises InterruptedByUserError in place of an interrupt."""
+    if isinstance(error, KeyboardInterrupt):
+        message = f"interrupted while run {name} was created"
+        raise InterruptedByUserError("; ".join(filter(None, (message, left.words))), hint=left.hint) from error
+    if isinstance(error, ClusterError):
+        error.message = "; ".join(filter(None, (error.message, left.words)))
+        error.hint = "; ".join(filter(None, (error.hint, left.hint)))
 
 
 def _build(spec: RunSpec, platform: Platform, namespace: str, data: DataFile | None) -> Manifests:

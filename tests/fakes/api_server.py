@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,7 +53,8 @@ class ApiServer:
     """Answers the requests in their order with `answers`; `requests` has what was asked."""
 
     def __init__(self) -> None:
-        self.answers: list[Reply | str] = []
+        self.answers: list[Reply | str | Callable[[], Reply | str]] = []
+        """A function says what to answer when it is asked, and may do something then."""
         self.requests: list[Request] = []
         self._closing = threading.Event()
         self._server = _Server(("127.0.0.1", 0), self._handler())
@@ -84,6 +85,8 @@ class ApiServer:
                 )
                 server.requests.append(asked)
                 reply = server.answers.pop(0) if server.answers else Reply(500, {"message": "no answer is left"})
+                if not isinstance(reply, Reply | str):
+                    reply = reply()
                 if reply == HANG:
                     server._closing.wait(60)
                 if isinstance(reply, str):

@@ -134,6 +134,11 @@ class Cluster:
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         return Watch(list_=self._list, lines=self._lines, path=path, query=query, deadline=deadline).events()
 
+    def hurry(self, timeout_seconds: float) -> None:
+        """From now on no request takes longer than that."""
+        limit = self._transport.timeout_seconds
+        self._transport.timeout_seconds = timeout_seconds if limit is None else min(limit, timeout_seconds)
+
     def close(self) -> None:
         """Ends the connections that were kept."""
         self._transport.close()
