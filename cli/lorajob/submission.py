@@ -24,8 +24,6 @@ from lorajob_runtime.pod import CACHE_FOLDER
 from lorajob_runtime.spec import ModelSpec, RunSpec, StorageSpec
 
 FIELD_MANAGER = "lorajob"
-MARK_ANNOTATION = "lorajob.dev/submission"
-"""On the Job of a submit: a number of its own, by which it is found when the answer to its creation was lost."""
 
 _UNDO_SECONDS = 10.0
 """So long may each request take that undoes a submit: somebody waits who has pressed Ctrl-C."""
@@ -132,12 +130,11 @@ def create(cluster: Cluster, manifests: Manifests, *, dry_run: bool = False) -> 
     query: dict[str, Any] = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
     if dry_run:
         query["dryRun"] = "All"
-    mark = os.urandom(8).hex()
+    # what tells this Job from another of its name when no answer comes, and changes nothing in it
+    maker = f"{FIELD_MANAGER}-submit-{os.urandom(8).hex()}"
     created: list[dict[str, Any]] = []
     try:
-        created.append(
-            cluster.post(cluster.jobs(), manifests.job if dry_run else _marked(manifests.job, mark), **query)
-        )
+        created.append(cluster.post(cluster.jobs(), manifests.job, **{**query, "fieldManager": maker}))
         for owned in manifests.owned:
             created.append(cluster.post(_path(cluster, owned), manifest.owned_by(owned, created[0]), **query))
     except BaseException as error:
@@ -145,15 +142,9 @@ def create(cluster: Cluster, manifests: Manifests, *, dry_run: bool = False) -> 
         if dry_run or not (created or isinstance(error, Unreachable | KeyboardInterrupt)):
             raise
         name = manifests.job["metadata"]["name"]
-        _tell(error, _undo(cluster, name, mark, created[0] if created else None), name)
+        _tell(error, _undo(cluster, name, maker, created[0] if created else None), name)
         raise
     return created
-
-
-def _marked(job: Mapping[str, Any], mark: str) -> dict[str, Any]:
-    """The Job with what tells it from another of its name, where no answer did."""
-    metadata = job["metadata"]
-    return {**job, "metadata": {**metadata, "annotations": {**metadata.get("annotations", {}), MARK_ANNOTATION: mark}}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +155,12 @@ class _Left:
     hint: str = ""
 
 
-def _undo(cluster: Cluster, name: str, mark: str, job: Mapping[str, Any] | None) -> _Left:
-    """Deletes the Job of a submit; `job` is None where the server did not say that it made one."""
+def _undo(cluster: Cluster, name: str, maker: str, job: Mapping[str, Any] | None) -> _Left:
+    """Deletes the Job of a submit, which is the one that `maker` made; `job` is what the server answered, if it did."""
     cluster.hurry(_UNDO_SECONDS)
     try:
         found = job if job is not None else cluster.get(cluster.jobs(name))
-        if found["metadata"].get("annotations", {}).get(MARK_ANNOTATION) != mark:
+        if job is None and maker not in [entry.get("manager") for entry in found["metadata"].get("managedFields", [])]:
             return _Left()
         cluster.delete(cluster.jobs(name), uid=found["metadata"]["uid"], propagation="Background")
     except (ClusterError, KeyboardInterrupt) as trouble:

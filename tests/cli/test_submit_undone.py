@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -17,7 +18,7 @@ from lorajob.cluster.access import Access
 from lorajob.manifest import Manifests
 from lorajob_runtime.exits import InterruptedByUserError
 
-JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "first", "annotations": {"a": "b"}}}
+JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "first"}}
 DATA = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "first-data"}}
 GONE = Reply(200, {"kind": "Status", "status": "Success"})
 MISSING = Reply(404, {"kind": "Status", "reason": "NotFound", "message": 'jobs.batch "first" not found', "code": 404})
@@ -43,8 +44,9 @@ def job(server: ApiServer) -> Callable[[], Reply]:
     """The answer with the Job of the first request, as the server has it then."""
 
     def answer() -> Reply:
-        sent = json.loads(server.requests[0].body)
-        return Reply(200, {**sent, "metadata": {**sent["metadata"], "uid": "1-2-3"}})
+        manager = parse_qs(server.requests[0].path.partition("?")[2])["fieldManager"][0]
+        metadata = {**JOB["metadata"], "uid": "1-2-3", "managedFields": [{"manager": manager, "operation": "Update"}]}
+        return Reply(200, {**JOB, "metadata": metadata})
 
     return answer
 
@@ -80,7 +82,10 @@ def test_a_job_that_may_still_come_is_told(server: ApiServer, create: Any) -> No
 
 
 def test_a_job_of_that_name_by_somebody_else_is_left_alone(server: ApiServer, create: Any) -> None:
-    server.answers += [DROP, Reply(200, {"metadata": {"name": "first", "uid": "4-5-6"}})]
+    server.answers += [
+        DROP,
+        Reply(200, {"metadata": {"name": "first", "uid": "4-5-6", "managedFields": [{"manager": "lorajob"}]}}),
+    ]
 
     with pytest.raises(Unreachable) as caught:
         create()
@@ -119,12 +124,9 @@ def test_a_second_ctrl_c_ends_at_once_and_tells_how_to_remove_the_job(server: Ap
     assert caught.value.hint == "remove it by hand: kubectl delete job first -n team"
 
 
-def test_a_job_is_marked_without_a_change_to_what_was_printed(server: ApiServer, create: Any, job: Any) -> None:
+def test_what_is_sent_is_what_a_dry_run_prints(server: ApiServer, create: Any, job: Any) -> None:
     server.answers += [job, Reply(201, DATA)]
 
     create()
 
-    annotations = json.loads(server.requests[0].body)["metadata"]["annotations"]
-    assert annotations["a"] == "b"
-    assert len(annotations[submission.MARK_ANNOTATION]) == 16
-    assert JOB["metadata"] == {"name": "first", "annotations": {"a": "b"}}
+    assert json.loads(server.requests[0].body) == JOB
