@@ -2,7 +2,8 @@
 
     python reference_trainer.py RUN_FOLDER OUTPUT.json        (or under torchrun)
 
-Starts from the very adapter that the run starts from: PEFT's initial weights under the same seed.
+Starts from the very adapter that the run starts from: PEFT's initial weights under the same seed. In a mixture of
+experts, PEFT adds the adapter to the experts' weights in every pass.
 """
 
 from __future__ import annotations
@@ -28,6 +29,20 @@ from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.targeting import AUTO_TARGETS
 from lorajob_runtime.train import plan as plan_module
+
+ATTENTION = list(AUTO_TARGETS[:4])
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+
+
+def weights_of(mlp: str) -> list[str]:
+    return [f"{mlp}.{name}.weight" for name in AUTO_TARGETS[4:]]
+
+
+TARGETS = {
+    "hunyuan_v1_moe": (ATTENTION, [*EXPERTS, *weights_of("mlp.shared_mlp")]),
+    "glm4_moe": (ATTENTION, [*EXPERTS, *weights_of("mlp"), *weights_of("mlp.shared_experts")]),
+    "minimax_m2": (ATTENTION, EXPERTS),
+}
 
 
 class Record(TrainerCallback):
@@ -62,11 +77,13 @@ def main(root: str, output: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(plan.model_path, dtype=torch.float32)
     model.requires_grad_(False)
     torch.manual_seed(train.seed)
+    modules, parameters = TARGETS.get(model.config.model_type, (list(AUTO_TARGETS), None))
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=list(AUTO_TARGETS),
+        target_modules=modules,
+        target_parameters=parameters,
         task_type="CAUSAL_LM",
     )
     record = Record()
