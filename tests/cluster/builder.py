@@ -104,6 +104,8 @@ class _Builder:
             digest.update((context / path).read_bytes())
         record = self._folder / "locked"
         if not record.exists() or record.read_text() != digest.hexdigest():
+            # a build that was killed leaves its container, which holds on to an image
+            self.run("rm", "--all")
             self.forget(state, self.images())
             self.run("rmi", "--prune")
             shutil.rmtree(self.layout, ignore_errors=True)
