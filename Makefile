@@ -21,7 +21,7 @@ demo: $(INSTALLED) ## Train SmolLM2 on the example data with a real S3 server, a
 
 .PHONY: test
 test: $(INSTALLED) ## Run every test (ARGS="-k name" for some)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python tests/side_by_side.py $(ARGS)
 
 .PHONY: check
 check: $(INSTALLED) ## Lint, format, types and import contracts, in seconds

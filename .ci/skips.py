@@ -1,9 +1,10 @@
-"""Fails when a test was skipped for a reason that docs/testing.md does not allow: `skips.py JUNIT.xml TESTING.md`."""
+"""Fails when a test was skipped for a reason that docs/testing.md does not allow: `skips.py TESTING.md JUNIT.xml…`."""
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -27,10 +28,11 @@ def skipped(report: Path) -> list[tuple[str, str]]:
     return found
 
 
-def main(report: Path, page: Path) -> int:
+def main(page: Path, reports: Sequence[Path]) -> int:
     """Prints what must not be skipped. Returns the exit code."""
     reasons = allowed(page.read_text("utf-8"))
-    wrong = [(test, reason) for test, reason in skipped(report) if not reason.startswith(reasons)]
+    every = [found for report in reports for found in skipped(report)]
+    wrong = [(test, reason) for test, reason in every if not reason.startswith(reasons)]
     for test, reason in wrong:
         print(f"skipped: {test}: {reason}")
     if wrong:
@@ -39,4 +41,4 @@ def main(report: Path, page: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), [Path(each) for each in sys.argv[2:]]))
