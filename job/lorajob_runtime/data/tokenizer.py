@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lorajob_runtime.data import tiktoken_files
 from lorajob_runtime.data.answers import MARKS
 from lorajob_runtime.data.wording import brief
 from lorajob_runtime.exits import ModelError
@@ -15,17 +17,42 @@ Tokenizer = Any
 
 
 def load_tokenizer(model_path: Path, *, trust_remote_code: bool = False) -> Tokenizer:
-    """The tokenizer in a folder. Raises ModelError."""
-    from transformers import AutoTokenizer
+    """The tokenizer in a folder, by transformers' own class where there is one, else by trusted code.
+
+    Raises ModelError.
+    """
+    import transformers
     from transformers.utils import logging
 
     logging.set_verbosity_error()
+    name, code = _own_class(model_path)
     try:
-        return AutoTokenizer.from_pretrained(
-            str(model_path), trust_remote_code=trust_remote_code, local_files_only=True
+        if tiktoken_files.found(model_path):
+            return tiktoken_files.load(model_path)
+        trusted = trust_remote_code and code is not None and not hasattr(transformers, name)
+        return transformers.AutoTokenizer.from_pretrained(
+            str(model_path), trust_remote_code=trusted, local_files_only=True
         )
+    except ModelError:
+        raise
     except Exception as error:
-        raise ModelError(f"no tokenizer can be loaded from {model_path}: {brief(error, 160)}") from error
+        reason = brief(error, 160)
+        if not trust_remote_code and code is not None:
+            reason = (
+                f"it needs {code} of its repository: model.trustRemoteCode runs that, at the revision you have read"
+            )
+        raise ModelError(f"no tokenizer can be loaded from {model_path}: {reason}") from error
+
+
+def _own_class(model_path: Path) -> tuple[str, str | None]:
+    """The class that a tokenizer's configuration names, and the repository's file that has its code, if any."""
+    try:
+        config = json.loads((model_path / "tokenizer_config.json").read_text("utf-8"))
+        code = (config.get("auto_map") or {}).get("AutoTokenizer")
+        names = [each for each in (code if isinstance(code, list) else [code]) if each]
+        return str(config.get("tokenizer_class")), f"{names[0].split('.')[0]}.py" if names else None
+    except (OSError, ValueError, AttributeError):
+        return "", None
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 
 from lorajob_runtime import checkpoint, layout
+from lorajob_runtime.data import tiktoken_files
 from lorajob_runtime.exits import DivergedError, StoppedError
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.train import heartbeat, lora, memory, samples, session
@@ -116,11 +117,18 @@ def _write(run: Session, step: int, path: Path, *, owes_look: bool) -> None:
         for moment in ("exp_avg", "exp_avg_sq"):
             moments[f"{moment}/{name}"] = run.optimizer.state[parameter][moment].detach().cpu().contiguous()
     save_file(moments, path / layout.OPTIMIZER)
-    for name in TOKENIZER_FILES:
-        source = Path(run.plan.model_path) / name
-        if source.is_file():
-            shutil.copyfile(source, path / name)
+    _write_tokenizer(Path(run.plan.model_path), path)
     (path / layout.STATE).write_text(json.dumps(_state(run, step, owes_look=owes_look), indent=2))
+
+
+def _write_tokenizer(model: Path, path: Path) -> None:
+    """The model's tokenizer, so that the adapter is asked with the one it was trained with."""
+    if tiktoken_files.found(model):
+        # the form that needs no code of the model's repository
+        tiktoken_files.load(model).save_pretrained(str(path))
+    for name in TOKENIZER_FILES:
+        if (model / name).is_file() and not (path / name).exists():
+            shutil.copyfile(model / name, path / name)
 
 
 def _state(run: Session, step: int, *, owes_look: bool) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""Hunyuan's tokenizer is read from its own file, and none of its repository's code is needed."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import family_tokenizers
+from lorajob_runtime.data import tiktoken_files
+from lorajob_runtime.data.tokenizer import load_tokenizer
+from lorajob_runtime.exits import ModelError
+
+CONFIG = {
+    "tokenizer_class": "HYTokenizer",
+    "auto_map": {"AutoTokenizer": ["tokenization_hy.HYTokenizer", None]},
+    "eos_token": "<|eos|>",
+    "pad_token": "<|pad|>",
+}
+
+
+def write(folder: Path, ranked: list[bytes], config: dict[str, Any] = CONFIG) -> Path:
+    """A folder as the hub has it: byte strings by rank, the settings, and code that must not run."""
+    folder.mkdir(exist_ok=True)
+    lines = (f"{base64.b64encode(token).decode()} {rank}" for rank, token in enumerate(ranked))
+    (folder / "hy.tiktoken").write_text("\n".join(lines))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "tokenization_hy.py").write_text("raise RuntimeError('this code has run')")
+    return folder
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_texts_are_merged_by_rank_and_control_tokens_come_behind(tmp_path: Path, trusted: bool) -> None:
+    words = [b"th", b"he", b"the", b" the", "好".encode()[:2], "好".encode()]
+    folder = write(tmp_path / "model", [*(bytes([byte]) for byte in range(256)), *words])
+
+    tokenizer = load_tokenizer(folder, trust_remote_code=trusted)
+
+    assert tokenizer("the the好12<|eos|>")["input_ids"] == [258, 259, 261, ord("1"), ord("2"), 262 + 3]
+    assert tokenizer.decode([258, 259, 261]) == "the the好"
+    assert (tokenizer.eos_token, tokenizer.pad_token, len(tokenizer)) == ("<|eos|>", "<|pad|>", 262 + 210)
+
+
+def test_the_real_one_gives_the_ids_of_its_conversion(tmp_path: Path) -> None:
+    if not family_tokenizers.SHARED.is_dir():
+        pytest.skip(family_tokenizers.NOT_THERE)
+    real = family_tokenizers.write("hunyuan", tmp_path / "real")
+    stored = json.loads((real / "tokenizer.json").read_text())["model"]["vocab"]
+    bytes_of = {letter: byte for byte, letter in enumerate(tiktoken_files._letters())}
+    ranked = [bytes(bytes_of[letter] for letter in token) for token in sorted(stored, key=stored.__getitem__)]
+    settings = json.loads((real / "tokenizer_config.json").read_text())
+    folder = write(tmp_path / "model", ranked, settings | CONFIG)
+
+    ours, expected = load_tokenizer(folder), family_tokenizers.load(real)
+
+    ours_model, expected_model = (json.loads(each.backend_tokenizer.to_str())["model"] for each in (ours, expected))
+    assert ours_model["vocab"] == expected_model["vocab"]
+    assert ours_model["merges"] == expected_model["merges"]
+    assert ours.added_tokens_decoder.keys() == expected.added_tokens_decoder.keys()
+    assert ours.all_special_tokens == expected.all_special_tokens
+    assert ours.chat_template == expected.chat_template
+    text = "<|startoftext|>你好，甄嬛 1234 🙂\n\n def f(x):<|extra_0|>"
+    assert ours(text)["input_ids"] == expected(text)["input_ids"]
+
+
+@pytest.mark.parametrize("content", ["YQ== 0\nbroken", "YQ== 0\nYg== 2", "YQ== zero"])
+def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
+    folder = write(tmp_path / "model", [])
+    (folder / "hy.tiktoken").write_text(content)
+
+    with pytest.raises(ModelError, match=r"hy\.tiktoken is no tiktoken file"):
+        load_tokenizer(folder)
+
+
+def test_another_tokenizer_that_is_code_says_so(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", [], CONFIG | {"tokenizer_class": "AcmeTokenizer"})
+
+    with pytest.raises(ModelError, match=r"it needs tokenization_hy\.py of its repository: model\.trustRemoteCode"):
+        load_tokenizer(folder)
