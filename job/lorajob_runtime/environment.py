@@ -38,6 +38,11 @@ class Environment:
     """Run folders of runs whose storage is remote (LORAJOB_WORK)."""
     hubs: tuple[str, ...]
     """Model hubs in the order they are asked (LORAJOB_HUBS=modelscope,hf)."""
+    remote_code: bool
+    """Whether code of model repositories may run if a run asks for it too (LORAJOB_TRUST_REMOTE_CODE).
+
+    Left out, it may on a machine of one's own, and not in a pod, where the platform says so.
+    """
     device: Device
     """cpu: a machine without GPUs stands in for one with as many as asked (LORAJOB_DEVICE)."""
     s3_endpoint: str | None
@@ -60,6 +65,7 @@ def read(variables: Mapping[str, str] = os.environ) -> Environment:
         cache=_folder(variables, "LORAJOB_CACHE", "models"),
         work=_folder(variables, "LORAJOB_WORK", "runs"),
         hubs=hubs,
+        remote_code=_consent(variables),
         device=cast(Device, _choice(variables, "LORAJOB_DEVICE", ("auto", "cpu"))),
         s3_endpoint=variables.get("AWS_ENDPOINT_URL_S3") or variables.get("AWS_ENDPOINT_URL") or None,
         s3_addressing=cast(Addressing, _choice(variables, "LORAJOB_S3_ADDRESSING", ("auto", "path", "virtual"))),
@@ -111,6 +117,11 @@ _SECRETS = frozenset(
 def without_secrets(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What training processes inherit: they talk to no storage, hub or report, and may run a repository's code."""
     return {name: value for name, value in variables.items() if name not in _SECRETS}
+
+
+def _consent(variables: Mapping[str, str]) -> bool:
+    said = _choice(variables, pod_names.REMOTE_CODE_VARIABLE, ("auto", "true", "false"))
+    return not is_in_pod(variables) if said == "auto" else said == "true"
 
 
 def _folder(variables: Mapping[str, str], name: str, below: str) -> Path:

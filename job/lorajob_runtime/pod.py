@@ -59,6 +59,9 @@ POD_VARIABLE = "LORAJOB_POD"
 NODE_VARIABLE = "JOB_COMPLETION_INDEX"
 """Which of the run's nodes this is, from 0; set by the Job controller."""
 
+REMOTE_CODE_VARIABLE = "LORAJOB_TRUST_REMOTE_CODE"
+"""true: the platform lets runs execute code of model repositories, if they ask for it too."""
+
 PHASES = {"fetch": "Downloading", "data": "Preparing", "train": "Training", "publish": "Publishing"}
 """Phase of the event log -> phase that a user sees."""
 

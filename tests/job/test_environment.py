@@ -44,3 +44,21 @@ def test_no_home_folder_is_a_config_error_that_names_the_variables(variables: di
         environment.read(variables)
 
     assert raised.value.message == "no home folder: set LORAJOB_CACHE and LORAJOB_WORK"
+
+
+IN_A_POD = {"LORAJOB_JOB": "zhenhuan"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "allowed"),
+    [
+        ({}, True),
+        ({"LORAJOB_TRUST_REMOTE_CODE": "false"}, False),
+        (IN_A_POD, False),
+        (IN_A_POD | {"LORAJOB_TRUST_REMOTE_CODE": "true"}, True),
+    ],
+)
+def test_code_of_repositories_may_run_on_ones_own_machine_and_where_the_platform_says_so(
+    variables: dict[str, str], allowed: bool
+) -> None:
+    assert environment.read({"LORAJOB_CACHE": "/c", "LORAJOB_WORK": "/w"} | variables).remote_code is allowed

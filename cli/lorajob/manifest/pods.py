@@ -97,6 +97,7 @@ def _variables(spec: RunSpec, platform: Platform) -> list[dict[str, Any]]:
         "LORAJOB_WORK": pod.WORK_FOLDER,
         "LORAJOB_HUBS": ",".join(platform.hubs),
         "LORAJOB_DEVICE": platform.device,
+        pod.REMOTE_CODE_VARIABLE: "true" if platform.limits.trust_remote_code else None,
         "LORAJOB_S3_ADDRESSING": platform.storage.addressing,
         "AWS_ENDPOINT_URL_S3": platform.storage.endpoint,
         "AWS_REGION": platform.storage.region,

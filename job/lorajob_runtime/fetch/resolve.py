@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorajob_runtime.environment import Environment
-from lorajob_runtime.exits import CredentialsError, HubError, LorajobError, ModelError
+from lorajob_runtime.exits import ConfigError, CredentialsError, HubError, LorajobError, ModelError
 from lorajob_runtime.fetch import cache, embedded, transfer
 from lorajob_runtime.fetch.selection import CONFIG, check_folder
 from lorajob_runtime.fetch.sources import Source, candidates
@@ -38,8 +38,8 @@ def fetch(
     """The model's files, from the cache or from the first place that has them. `notify` gets one line a fact.
 
     `inspect` gets the path of the model's config.json before its weights are fetched, and raises what speaks against
-    fetching them. Raises ModelError (12: unknown or unusable), CredentialsError (13), HubError (20) or StorageError
-    (21).
+    fetching them. Raises ConfigError (10: its code may not run), ModelError (12: unknown or unusable),
+    CredentialsError (13), HubError (20) or StorageError (21).
     """
     return _fetch(model, environment, notify, with_weights=True, inspect=inspect)
 
@@ -66,6 +66,7 @@ def _fetch(
     inspect: Callable[[Path], None] = lambda _: None,
 ) -> FetchedModel:
     sources = candidates(model, environment.hubs)
+    _check_consent(model, sources, environment)
     for source in sources:
         for weights in (True,) if with_weights else (False, True):
             if (found := _at_hand(source, model, environment, with_weights=weights)) is not None:
@@ -80,6 +81,19 @@ def _fetch(
             if after is not None:
                 notify(f"{error.message}; trying {after}")
     raise _summary(failures)
+
+
+def _check_consent(model: ModelSpec, sources: list[Source], environment: Environment) -> None:
+    """Raises ConfigError for code that may not run here, or that may be another one tomorrow."""
+    if not model.trust_remote_code:
+        return
+    if not environment.remote_code:
+        raise ConfigError(
+            "model.trustRemoteCode is true: this platform does not run code of model repositories",
+            hint="take a model that transformers knows, or have LORAJOB_TRUST_REMOTE_CODE set to true",
+        )
+    if model.revision is None and any(source.kind in ("modelscope", "hf", "s3") for source in sources):
+        raise ConfigError("model.trustRemoteCode is true: it needs model.revision, the commit whose code you have read")
 
 
 def _at_hand(source: Source, model: ModelSpec, environment: Environment, *, with_weights: bool) -> FetchedModel | None:

@@ -18,7 +18,7 @@ import pytest
 from fakes.hub_server import COMMIT, HubServer
 from lorajob_runtime import fetch
 from lorajob_runtime.environment import Environment
-from lorajob_runtime.exits import CredentialsError, HubError, ModelError, StorageError
+from lorajob_runtime.exits import ConfigError, CredentialsError, HubError, ModelError, StorageError
 from lorajob_runtime.fetch import cache
 from lorajob_runtime.spec import ModelSpec
 from waiting import wait_until
@@ -172,10 +172,37 @@ def test_python_files_come_only_when_they_may_run_and_weights_do_not_come_twice(
     plain = fetch.fetch(spec("modelscope"), environment=environment, notify=lines.append)
     assert not (plain.path / "modeling_tiny.py").exists()
 
-    trusted = fetch.fetch(spec("modelscope", trust_remote_code=True), environment=environment, notify=lines.append)
+    pinned = spec("modelscope", trust_remote_code=True, revision="master")
+    trusted = fetch.fetch(pinned, environment=environment, notify=lines.append)
 
     assert (trusted.path / "modeling_tiny.py").exists()
     assert hub.starts_of(WEIGHTS) == [0]
+
+
+@pytest.mark.parametrize(
+    ("consent", "revision", "message"),
+    [
+        (False, "abc", "model.trustRemoteCode is true: this platform does not run code of model repositories"),
+        (True, None, "model.trustRemoteCode is true: it needs model.revision, the commit whose code you have read"),
+    ],
+)
+def test_code_comes_only_with_the_platforms_consent_and_at_a_revision(
+    hub: HubServer,
+    environment: Environment,
+    lines: list[str],
+    consent: bool,
+    revision: str | None,
+    message: str,
+) -> None:
+    settings = dataclasses.replace(environment, remote_code=consent)
+
+    with pytest.raises(ConfigError) as caught:
+        fetch.fetch(
+            spec("modelscope", trust_remote_code=True, revision=revision), environment=settings, notify=lines.append
+        )
+
+    assert caught.value.message == message
+    assert not hub.asked
 
 
 def test_pickled_weights_are_refused_before_anything_is_downloaded(
