@@ -245,11 +245,26 @@ def validate(spec: RunSpec) -> None:
     for role in spec.data.columns:
         if role not in COLUMN_ROLES:
             raise ConfigError(f"data.columns has {role!r}: the roles are {', '.join(COLUMN_ROLES)}")
-    if spec.model.trust_remote_code and spec.model.revision is None and not spec.model.is_local:
-        raise ConfigError("model.trustRemoteCode is true: it needs model.revision, the commit whose code you have read")
+    if not spec.model.is_local:
+        check_pinned(spec.model)
     if spec.data.eval_rows is not None and spec.data.rows is None and spec.data.eval_rows == ":":
         raise ConfigError("data.evalRows is ':': it must leave rows to train on")
 
+
+def check_pinned(model: ModelSpec) -> None:
+    """Raises ConfigError where a repository's code is trusted that may be another one tomorrow."""
+    if not model.trust_remote_code:
+        return
+    if model.revision is None:
+        raise ConfigError("model.trustRemoteCode is true: it needs model.revision, the commit whose code you have read")
+    if model.revision in _MOVING:
+        raise ConfigError(
+            f"model.trustRemoteCode is true and model.revision {model.revision!r}, which moves: it must be the commit "
+            "whose code you have read, or on ModelScope the tag"
+        )
+
+
+_MOVING = ("main", "master", "latest", "HEAD")
 
 COLUMN_ROLES = ("system", "instruction", "input", "output", "history", "messages", "text")
 

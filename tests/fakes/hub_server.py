@@ -16,6 +16,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TAG = "v1"
+"""A tag of every model, beside its branches."""
 _LFS_FROM = 1000
 """Files of at least so many bytes are stored as LFS objects, whose sha256 the hub lists."""
 
@@ -132,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _modelscope(self, parts: list[str], query: dict[str, str]) -> None:
         model, rest = "/".join(parts[:2]), parts[2:]
         gone = "modelscope" in self.server_hub.faults.missing or not (self.server_hub.root / model).is_dir()
-        if gone or query.get("Revision", "master") != "master":
+        if gone or query.get("Revision", "master") not in ("master", TAG):
             self._json({"Code": 10010205001, "Message": "no such model", "Success": False}, 404)
         elif rest == ["repo", "files"]:
             files = [
@@ -149,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
         model, rest = "/".join(parts[:2]), parts[2:]
         if "hf" in self.server_hub.faults.missing or not (self.server_hub.root / model).is_dir():
             self._json({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
-        elif rest and rest[-1] not in ("main", COMMIT):
+        elif rest and rest[-1] not in ("main", TAG, COMMIT):
             self._json({"error": "Invalid rev id"}, 404, {"X-Error-Code": "RevisionNotFound"})
         elif rest[:1] == ["tree"]:
             self._json([_tree_entry(name, data) for name, data in self._files(model)])

@@ -12,7 +12,7 @@ from lorajob_runtime.exits import ConfigError, CredentialsError, HubError, Loraj
 from lorajob_runtime.fetch import cache, embedded, transfer
 from lorajob_runtime.fetch.selection import CONFIG, check_folder
 from lorajob_runtime.fetch.sources import Source, candidates
-from lorajob_runtime.spec import ModelSpec
+from lorajob_runtime.spec import ModelSpec, check_pinned
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,8 +92,8 @@ def _check_consent(model: ModelSpec, sources: list[Source], environment: Environ
             "model.trustRemoteCode is true: this platform does not run code of model repositories",
             hint="take a model that transformers knows, or have LORAJOB_TRUST_REMOTE_CODE set to true",
         )
-    if model.revision is None and any(source.kind in ("modelscope", "hf", "s3") for source in sources):
-        raise ConfigError("model.trustRemoteCode is true: it needs model.revision, the commit whose code you have read")
+    if any(source.kind in ("modelscope", "hf", "s3") for source in sources):
+        check_pinned(model)
 
 
 def _at_hand(source: Source, model: ModelSpec, environment: Environment, *, with_weights: bool) -> FetchedModel | None:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime.exits import HubError, StorageError
+from lorajob_runtime.exits import ConfigError, HubError, StorageError
 from lorajob_runtime.fetch import cache, process
 from lorajob_runtime.fetch.cache import Manifest, Place
 from lorajob_runtime.fetch.lock import Holder, WriterLock
@@ -38,13 +38,16 @@ def download(
 ) -> tuple[Path, Manifest]:
     """The complete copy of a source, or all but its weights, downloaded unless another process did so meanwhile.
 
-    Raises ModelError, CredentialsError, HubError or StorageError, and what `inspect` raises.
+    Raises ModelError, CredentialsError, HubError or StorageError, ConfigError for code at a revision that moves, and
+    what `inspect` raises.
     """
     with writer(place, str(source), notify) as lock:
         if (found := cache.find(place, remote_code=remote_code)) is not None:
             return found
         with process.answers({"action": "list", "source": asdict(source)}) as listing:
             answer = next(listing)
+        if remote_code:
+            _check_commit(source, answer["revision"])
         listed = [RemoteFile(**file) for file in answer["files"]]
         files = choose(listed, remote_code=remote_code, source=str(source), with_weights=with_weights)
         cache.seed(place)
@@ -59,6 +62,16 @@ def download(
         )
         cache.finish(place, manifest)
         return place.final, manifest
+
+
+def _check_commit(source: Source, commit: str) -> None:
+    """Raises ConfigError for a branch or a tag where the hub tells its commit. ModelScope tells none."""
+    if source.kind == "hf" and not commit.startswith(source.revision):
+        raise ConfigError(
+            f"model.trustRemoteCode is true and model.revision {source.revision!r}, which may move: "
+            f"today it is the commit {commit} of {source}",
+            hint="read the code of that commit, and give it as model.revision",
+        )
 
 
 def writer(place: Place, what: str, notify: Notify) -> WriterLock:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fakes.hub_server import COMMIT, HubServer
+from fakes.hub_server import COMMIT, TAG, HubServer
 from lorajob_runtime import fetch
 from lorajob_runtime.environment import Environment
 from lorajob_runtime.exits import ConfigError, CredentialsError, HubError, ModelError, StorageError
@@ -169,11 +169,12 @@ def test_when_no_hub_has_it_the_error_names_them_all(
 def test_python_files_come_only_when_they_may_run_and_weights_do_not_come_twice(
     hub: HubServer, environment: Environment, lines: list[str]
 ) -> None:
-    plain = fetch.fetch(spec("modelscope"), environment=environment, notify=lines.append)
+    pinned = spec("modelscope", revision=TAG)
+    plain = fetch.fetch(pinned, environment=environment, notify=lines.append)
     assert not (plain.path / "modeling_tiny.py").exists()
 
-    pinned = spec("modelscope", trust_remote_code=True, revision="master")
-    trusted = fetch.fetch(pinned, environment=environment, notify=lines.append)
+    trusting = dataclasses.replace(pinned, trust_remote_code=True)
+    trusted = fetch.fetch(trusting, environment=environment, notify=lines.append)
 
     assert (trusted.path / "modeling_tiny.py").exists()
     assert hub.starts_of(WEIGHTS) == [0]
@@ -184,6 +185,12 @@ def test_python_files_come_only_when_they_may_run_and_weights_do_not_come_twice(
     [
         (False, "abc", "model.trustRemoteCode is true: this platform does not run code of model repositories"),
         (True, None, "model.trustRemoteCode is true: it needs model.revision, the commit whose code you have read"),
+        (
+            True,
+            "master",
+            "model.trustRemoteCode is true and model.revision 'master', which moves: it must be the commit whose code "
+            "you have read, or on ModelScope the tag",
+        ),
     ],
 )
 def test_code_comes_only_with_the_platforms_consent_and_at_a_revision(
@@ -203,6 +210,19 @@ def test_code_comes_only_with_the_platforms_consent_and_at_a_revision(
 
     assert caught.value.message == message
     assert not hub.asked
+
+
+def test_code_from_hugging_face_comes_only_at_a_commit(
+    hub: HubServer, environment: Environment, lines: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        fetch.fetch(spec("hf", trust_remote_code=True, revision=TAG), environment=environment, notify=lines.append)
+    assert COMMIT in caught.value.message
+    assert not hub.asked
+
+    found = fetch.fetch(spec("hf", trust_remote_code=True, revision=COMMIT), environment=environment, notify=print)
+
+    assert (found.path / "modeling_tiny.py").exists()
 
 
 def test_pickled_weights_are_refused_before_anything_is_downloaded(
