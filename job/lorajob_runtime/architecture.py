@@ -169,6 +169,9 @@ def read(config: Mapping[str, Any]) -> Architecture | None:
     Raises ModelError when a field that the shapes need is missing or not a number.
     """
     config = config.get("text_config") or config
+    # with classes of its own a repository calls its type as it likes, but the class is transformers' by name
+    own = _TYPES.get((config.get("architectures") or [""])[0])
+    config = config if own is None else {**config, "model_type": own}
     maker = _MAKERS.get(str(config.get("model_type")))
     if maker is None:
         return None
@@ -345,3 +348,6 @@ _MAKERS: dict[str, Callable[[_Fields, int], Layer]] = {
     "glm4_moe": _glm4_moe_layer,
     "minimax_m2": _minimax_layer,
 }
+
+_TYPES = {"HunYuanMoEV1ForCausalLM": "hunyuan_v1_moe", "HunYuanDenseV1ForCausalLM": "hunyuan_v1_dense"}
+"""Classes whose repositories bring code and have used more than one name for the type."""

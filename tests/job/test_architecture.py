@@ -152,6 +152,14 @@ def test_a_target_that_only_routed_experts_have_is_refused_without_them() -> Non
         architecture.adapted(of("minimax-m2"), LoraSpec(targets=("down_proj",), experts=False), experts=False)
 
 
+def test_a_repository_that_calls_its_type_otherwise_has_the_shapes_of_its_class() -> None:
+    config = catalog.get("hunyuan-a13b").config
+
+    renamed = {**config, "model_type": "hunyuan", "architectures": ["HunYuanMoEV1ForCausalLM"]}
+
+    assert architecture.read(renamed) == architecture.read(config)
+
+
 def test_a_model_of_an_unknown_type_has_no_shapes() -> None:
     assert architecture.read({"model_type": "gpt_oss", "hidden_size": 32}) is None
 

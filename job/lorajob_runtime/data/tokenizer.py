@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lorajob_runtime import repository_code
 from lorajob_runtime.data import tiktoken_files
 from lorajob_runtime.data.answers import MARKS
 from lorajob_runtime.data.wording import brief
@@ -25,34 +26,32 @@ def load_tokenizer(model_path: Path, *, trust_remote_code: bool = False) -> Toke
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    name, code = _own_class(model_path)
+    config = _configuration(model_path)
+    code = repository_code.reference(config, "AutoTokenizer")
     try:
         if tiktoken_files.found(model_path):
             return tiktoken_files.load(model_path)
-        trusted = trust_remote_code and code is not None and not hasattr(transformers, name)
+        own = code is not None and not hasattr(transformers, str(config.get("tokenizer_class")))
         return transformers.AutoTokenizer.from_pretrained(
-            str(model_path), trust_remote_code=trusted, local_files_only=True
+            str(model_path), trust_remote_code=trust_remote_code and own, local_files_only=True
         )
     except ModelError:
         raise
     except Exception as error:
-        reason = brief(error, 160)
-        if not trust_remote_code and code is not None:
-            reason = (
-                f"it needs {code} of its repository: model.trustRemoteCode runs that, at the revision you have read"
-            )
-        raise ModelError(f"no tokenizer can be loaded from {model_path}: {reason}") from error
+        reason, hint = brief(error, 160), ""
+        if code is not None and not trust_remote_code:
+            reason = f"it needs {repository_code.file_of(code)} of its repository, which may not run"
+            hint = "model.trustRemoteCode runs that code, at the revision that you have read"
+        raise ModelError(f"no tokenizer can be loaded from {model_path}: {reason}", hint=hint) from error
 
 
-def _own_class(model_path: Path) -> tuple[str, str | None]:
-    """The class that a tokenizer's configuration names, and the repository's file that has its code, if any."""
+def _configuration(model_path: Path) -> dict[str, Any]:
+    """The tokenizer's own settings; nothing where there are none, or none that can be read."""
     try:
         config = json.loads((model_path / "tokenizer_config.json").read_text("utf-8"))
-        code = (config.get("auto_map") or {}).get("AutoTokenizer")
-        names = [each for each in (code if isinstance(code, list) else [code]) if each]
-        return str(config.get("tokenizer_class")), f"{names[0].split('.')[0]}.py" if names else None
-    except (OSError, ValueError, AttributeError):
-        return "", None
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import json
 from pathlib import Path
@@ -18,10 +19,11 @@ from transformers import (
     GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    dynamic_module_utils,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from lorajob_runtime import quantization
+from lorajob_runtime import quantization, repository_code
 from lorajob_runtime.exits import ConfigError, ModelError, OutOfMemoryError
 from lorajob_runtime.spec import ModelSpec
 from lorajob_runtime.train import fp8
@@ -63,12 +65,34 @@ def load(path: Path, model: ModelSpec, dtype: torch.dtype, device: torch.device,
 def configuration(path: Path, model: ModelSpec) -> tuple[PreTrainedConfig, bool]:
     """The model's configuration, and whether its classes come from the repository's code.
 
-    They do only where transformers has none of its own, and where that code is trusted.
+    They do only where transformers has none of its own, and where that code is trusted: else ModelError.
     """
     stored = json.loads((path / "config.json").read_text())
     if (model_type := native_type(stored)) is not None:
-        return CONFIG_MAPPING[model_type].from_pretrained(path), False
+        # its repository's name for it would keep transformers from what it knows of the weights
+        return CONFIG_MAPPING[model_type].from_pretrained(path, model_type=model_type), False
+    code = [repository_code.reference(stored, each) for each in ("AutoConfig", "AutoModelForCausalLM")]
+    if any(code) and not model.trust_remote_code:
+        raise ModelError(
+            f"{model.name}: transformers has no class for {stored.get('model_type')!r}, and its repository's code may "
+            "not run",
+            hint="model.trustRemoteCode runs that code, at the revision that you have read",
+        )
+    _import(path, [each for each in code if each])
     return AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code), model.trust_remote_code
+
+
+def _import(path: Path, code: list[str]) -> None:
+    """Lets transformers copy a repository's code to where it runs, and run it, one process at a time.
+
+    It copies onto the file that another process of this run may just be reading, unless the copy is there and right.
+    """
+    place = Path(dynamic_module_utils.HF_MODULES_CACHE)
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / ".lorajob.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for reference in code:
+            dynamic_module_utils.get_class_from_dynamic_module(reference, str(path), local_files_only=True)
 
 
 def native_type(stored: dict[str, Any]) -> str | None:

@@ -78,5 +78,13 @@ def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
 def test_another_tokenizer_that_is_code_says_so(tmp_path: Path) -> None:
     folder = write(tmp_path / "model", [], CONFIG | {"tokenizer_class": "AcmeTokenizer"})
 
-    with pytest.raises(ModelError, match=r"it needs tokenization_hy\.py of its repository: model\.trustRemoteCode"):
+    with pytest.raises(ModelError, match=r"it needs tokenization_hy\.py of its repository, which may not run$"):
         load_tokenizer(folder)
+
+
+def test_a_tokenizer_whose_code_is_in_another_repository_is_refused(tmp_path: Path) -> None:
+    elsewhere = {"tokenizer_class": "AcmeTokenizer", "auto_map": {"AutoTokenizer": ["acme/moving--own.Own", None]}}
+    folder = write(tmp_path / "model", [], CONFIG | elsewhere)
+
+    with pytest.raises(ModelError, match=r"the code for AutoTokenizer is acme/moving--own\.Own, in another repository"):
+        load_tokenizer(folder, trust_remote_code=True)
