@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from family_models import FamilyModels
 from lorajob_runtime import environment as environment_module
 from lorajob_runtime.environment import Environment
 from proxies import Proxy
@@ -35,6 +36,12 @@ def signals_as_in_a_terminal() -> Iterator[None]:
 def wait_until() -> Callable[..., Any]:
     """`wait_until(condition, seconds=20, what="the condition")`: its first true value, in place of sleeping."""
     return _wait_until
+
+
+@pytest.fixture(scope="session")
+def family_models(tmp_path_factory: pytest.TempPathFactory) -> FamilyModels:
+    """Tiny models of the five families, each made when it is first asked for."""
+    return FamilyModels(tmp_path_factory.mktemp("families"))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Tiny models with random weights."""
+"""A tiny model with random weights."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 from training_runs import VOCABULARY
-
-from family_models import FamilyModels
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +29,3 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     Qwen3ForCausalLM(config).save_pretrained(path)
     return path
-
-
-@pytest.fixture(scope="session")
-def family_models(tmp_path_factory: pytest.TempPathFactory) -> FamilyModels:
-    """Tiny models of the five families."""
-    return FamilyModels(tmp_path_factory.mktemp("families"))
