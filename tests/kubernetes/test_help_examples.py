@@ -300,6 +300,7 @@ def printing(made: StoredRuns, name: str, example: Example, image: str) -> None:
 
 STATES: dict[str, Callable[..., None]] = {
     "submit": nothing,
+    "plan": nothing,
     "list": training,
     "status": ended,
     "watch": going_on,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import warnings
@@ -52,16 +53,18 @@ class Generator:
 
         Raises ModelError when they cannot be loaded or do not go together, ConfigError, OutOfMemoryError.
         """
+        # PEFT imports bitsandbytes, which warns of a package that would make it faster on some CPUs
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         import torch
         from peft import PeftModel
-        from transformers.utils import logging
+        from transformers.utils import logging as transformers_logging
 
         from lorajob_runtime.train import fused, pretrained
         from lorajob_runtime.train.dropout import DropoutMasks
         from lorajob_runtime.train.model import DTYPES, choose_precision
 
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
         warnings.simplefilter("ignore", FutureWarning)  # among libraries; nothing that who asks could change
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         spread = {"device_map": "auto"} if device.type == "cuda" else {}
