@@ -44,10 +44,22 @@ def main() -> None:
 
 
 def _prepare(request: dict[str, Any]) -> dict[str, Any]:
+    spec = specs.parse(request["spec"])
+    if not spec.model.trust_remote_code:
+        _leave_out_torch()
     from lorajob_runtime.data.prepare import prepare
 
-    spec = specs.parse(request["spec"])
     return prepare(spec, model_path=Path(request["model"]), folder=Path(request["folder"])).to_dict()
+
+
+def _leave_out_torch() -> None:
+    """Has `import torch` fail in this process: transformers and datasets import it wherever it is installed.
+
+    A tokenizer needs none of it, and it takes most of the time and memory of a start. A repository's code may need it.
+    """
+    sys.modules["torch"] = None  # type: ignore[assignment] # as the import system documents
+    # that models are not available then
+    os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
 
 
 def _say(answers: IO[str], answer: dict[str, Any]) -> None:

@@ -85,6 +85,23 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
     assert not {"torch", "transformers", "tokenizers", "datasets", "pyarrow", "numpy"} & set(json.loads(done.stdout))
 
 
+def test_preparing_loads_no_torch_unless_a_tokenizers_own_code_may_want_it(
+    smollm2: Any, with_code: Callable[[str], Path], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Python then lists every module that it imports in the log
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    plain, trusting = tmp_path / "plain.log", tmp_path / "trusting.log"
+
+    process.prepare(_spec(source), model_path=smollm2.path, folder=tmp_path / "plain", log=plain)
+    model = with_code("import torch")
+    process.prepare(_spec(source, trusted=True), model_path=model, folder=tmp_path / "trusting", log=trusting)
+
+    assert "tokenizers" in _imported(plain)
+    assert "torch._C" not in _imported(plain)
+    assert "torch._C" in _imported(trusting)
+    assert "PyTorch" not in plain.read_text()
+
+
 def test_a_tokenizers_own_code_sees_no_key(
     with_code: Callable[[str], Path], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +163,11 @@ process.prepare(spec.loads(sys.argv[1]), model_path=model, folder=folder, log=lo
     supervisor.wait()
 
     wait_until(lambda: not _is_running(child), what="the end of the child")
+
+
+def _imported(log: Path) -> set[str]:
+    lines = [line for line in log.read_text().splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
 
 
 def _is_running(process_id: int) -> bool:
