@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from lorajob_runtime import targeting
 from lorajob_runtime.exits import ConfigError, ModelError
 from lorajob_runtime.spec import LoraSpec
-from lorajob_runtime.train import targets
+from lorajob_runtime.train import sharding, targets
 from lorajob_runtime.train.targets import Target
 
 
@@ -61,7 +61,8 @@ def attach(model: PreTrainedModel, lora: LoraSpec, *, seed: int, experts: bool) 
         target_parameters=parameters or None,
         task_type="CAUSAL_LM",
     )
-    peft_model: nn.Module = get_peft_model(model, config)
+    with sharding.whole_shapes():
+        peft_model: nn.Module = get_peft_model(model, config)
     _check(chosen, peft_model)
     if parameters and lora.dropout:
         for target, layer in _adapted(peft_model):

@@ -7,10 +7,13 @@ and saving gathers nothing.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft.tuners import tuners_utils
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -52,6 +55,20 @@ def over(ranks: int, *, sharded: bool, replicas: int) -> Sharding:
     if replicas < 1 or ranks % replicas or ranks == replicas:
         replicas = 1
     return Sharding(shards=ranks // replicas, replicas=replicas)
+
+
+@contextlib.contextmanager
+def whole_shapes() -> Iterator[None]:
+    """Has PEFT size an adapter that is attached meanwhile by the whole weights.
+
+    It takes parts on a mesh that has replicas for those of tensor parallelism, where a layer works on its part alone.
+    """
+    before = tuners_utils._torch_supports_distributed
+    tuners_utils._torch_supports_distributed = False
+    try:
+        yield
+    finally:
+        tuners_utils._torch_supports_distributed = before
 
 
 def local(tensor: Tensor) -> Tensor:

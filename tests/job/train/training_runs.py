@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.train.plan import TrainPlan
 
 VOCABULARY = 320
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+QUIET: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
 def random_rows(count: int, *, seed: int = 0, longest: int = 60) -> TokenRows:
@@ -68,16 +71,7 @@ def write_run(
 def start_training(folder: RunFolder, *, processes: int = 1) -> subprocess.Popen[bytes]:
     """Starts the workers as the supervisor does: one directly, several under torchrun."""
     worker = ["-m", "lorajob_runtime.train", str(folder.root)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(
-        [sys.executable, *_torchrun(processes), *worker], env=os.environ | {"OMP_NUM_THREADS": "1"}, **quiet
-    )
-
-
-def run_program(program: Path, arguments: list[str], *, processes: int) -> int:
-    """Runs a program of the tests on several processes and returns the exit code."""
-    command = [sys.executable, *_torchrun(processes), str(program), *arguments]
-    return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300, check=False).returncode
+    return subprocess.Popen([sys.executable, *_torchrun(processes), *worker], env=os.environ | ONE_THREAD, **QUIET)
 
 
 def _torchrun(processes: int) -> list[str]:
@@ -90,6 +84,20 @@ def _torchrun(processes: int) -> list[str]:
 def run_training(folder: RunFolder, *, processes: int = 1) -> int:
     """Trains to the end and returns the exit code."""
     return start_training(folder, processes=processes).wait(timeout=300)
+
+
+def run_nodes(folders: list[RunFolder]) -> list[int]:
+    """Trains one run on nodes of one process each, every one with a folder of its own; returns their exit codes."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    nodes = []
+    for node, folder in enumerate(folders):
+        torchrun = ["-m", "torch.distributed.run", "--nnodes", str(len(folders)), "--node-rank", str(node)]
+        torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(port), "--nproc-per-node", "1"]
+        worker = ["--max-restarts", "0", "-m", "lorajob_runtime.train", str(folder.root)]
+        nodes.append(subprocess.Popen([sys.executable, *torchrun, *worker], env=os.environ | ONE_THREAD, **QUIET))
+    return [node.wait(timeout=300) for node in nodes]
 
 
 def steps_of(folder: RunFolder) -> list[events.Event]:

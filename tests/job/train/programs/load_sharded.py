@@ -1,10 +1,9 @@
-"""Loads a model sharded over all processes and writes what this rank held: `load_sharded.py MODEL OUTPUT_FOLDER`."""
+"""Loads a model sharded over all processes and writes what this rank held; arguments: MODEL, OUTPUT_FOLDER."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import threading
 from pathlib import Path
 
@@ -42,7 +41,8 @@ class PeakOfOwnMemory:
         return max(self._peak, self._now()) - self._start
 
 
-def main(path: Path, output: Path) -> None:
+def main(arguments: list[str]) -> None:
+    path, output = map(Path, arguments)
     dist.init_process_group("gloo")
     rank, ranks = dist.get_rank(), dist.get_world_size()
     spread = sharding.over(ranks, sharded=True, replicas=1)
@@ -77,7 +77,3 @@ def _stored(path: Path) -> str:
                 if name.endswith("e_score_correction_bias"):
                     found[name.replace("block_sparse_moe", "mlp")] = content.get_tensor(name).numpy().tobytes()
     return hashlib.sha256(b"".join(found[name] for name in sorted(found))).hexdigest()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))

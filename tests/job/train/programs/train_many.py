@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch.distributed as dist
@@ -18,7 +17,3 @@ def main(roots: list[str]) -> None:
         loop.train(plan_module.loads(folder.plan.read_text()), folder)
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

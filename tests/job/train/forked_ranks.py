@@ -1,0 +1,47 @@
+"""Runs programs of the tests on several processes that share one start: `programs/forked.py` and what talks to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+
+_PROGRAM = Path(__file__).parent / "programs" / "forked.py"
+
+
+class ForkedRanks:
+    """A process that has imported everything and forks ranks on demand. Ends with the `with` statement."""
+
+    def __init__(self, folder: Path) -> None:
+        self._log = folder / "ranks.log"
+
+    def __enter__(self) -> ForkedRanks:
+        self._process = subprocess.Popen(
+            [sys.executable, str(_PROGRAM)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # its ranks die with it, also where a test ran out of time
+        self._process.kill()
+        self._process.communicate()
+
+    def run(self, program: str, *arguments: list[str], processes: int) -> None:
+        """Runs a program to its end; `arguments` are those of each node, on which there are so many processes."""
+        asked = {"program": program, "arguments": arguments, "processes": processes, "log": str(self._log)}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        codes = json.loads(self._process.stdout.readline())
+        assert not any(codes), f"{program} ended with {codes}:\n{self._log.read_text()[-4000:]}"
