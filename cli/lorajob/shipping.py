@@ -7,13 +7,14 @@ import gzip
 import hashlib
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorajob.manifest import DATA_MAX_BYTES, DataFile
-from lorajob_runtime.data.forms import LOOKED_AT, detect
+from lorajob_runtime.data.faults import refuse_unusable
+from lorajob_runtime.data.forms import detect
 from lorajob_runtime.data.read import csv_lines, read
 from lorajob_runtime.data.select import select
 from lorajob_runtime.exits import DataError
@@ -105,9 +106,10 @@ def look(data: DataSpec) -> LocalData:
             rows, sha256 = source.rows, source.sha256
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    select(len(rows), data.rows, data.eval_rows)
-    verdict = detect(rows, data).verdict
-    return LocalData(path=path, size_bytes=size, sha256=sha256, rows=len(rows), verdict=verdict)
+    selection = select(len(rows), data.rows, data.eval_rows)
+    form = detect(rows, data)
+    refuse_unusable(rows, form, selection, path)
+    return LocalData(path=path, size_bytes=size, sha256=sha256, rows=len(rows), verdict=form.verdict)
 
 
 def _sha256(path: Path) -> str:
@@ -127,7 +129,7 @@ def _refuse_what_is_no_parquet(path: Path) -> None:
 
 
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows as text. Those past the ones that the form is detected from are only counted: they stay empty."""
+    """The rows as text; a line that ends early has nothing in its last columns."""
     content = path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
@@ -135,7 +137,7 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
             raise DataError(f"{path} is empty")
         lines = csv_lines(text)
         header = next(lines)
-        rows = list(_as_mappings(header, lines))
+        rows = [dict(zip_longest(header, line[: len(header)], fillvalue="")) for line in lines]
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path} line {line} is not UTF-8: save the file as UTF-8") from error
@@ -147,8 +149,3 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
     if not rows:
         raise DataError(f"{path} has no rows")
     return rows
-
-
-def _as_mappings(header: list[str], lines: Iterable[list[str]]) -> Iterable[dict[str, Any]]:
-    for number, line in enumerate(lines):
-        yield dict(zip(header, line, strict=False)) if number < LOOKED_AT else {}

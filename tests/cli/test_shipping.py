@@ -67,6 +67,44 @@ def test_a_file_that_no_run_could_use_is_refused_here(
     assert name in refused.value.message or "known form" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            "rows.json",
+            '[[{"from": "human", "value": "Q"}, {"from": "robot", "value": "A"}]]',
+            "row 1 (counted from 1) turn 2 is from 'robot': it must be one of system, human",
+        ),
+        (
+            "rows.jsonl",
+            '{"input": "a", "output": "b"}\n{"input": ["a"], "output": "b"}\n{"question": "a"}\n',
+            "row 2 (counted from 1) input is a list: it must be text (at fault as well: 1 row)",
+        ),
+        (
+            "rows.json",
+            '[{"input": "a", "output": ""}, {"input": "", "output": "b"}]',
+            "nothing to train on in data.rows: 1 row with empty output, 1 row with empty input",
+        ),
+        ("rows.csv", "input,output\na,\nb\n", "nothing to train on in data.rows: 2 rows with empty output"),
+    ],
+)
+def test_rows_that_no_model_could_be_trained_on_are_refused_here(
+    tmp_path: Path, name: str, content: str, said: str
+) -> None:
+    with pytest.raises(DataError) as refused:
+        look(_data(_file(tmp_path, name, content)))
+
+    assert said in refused.value.message
+
+
+def test_only_the_rows_that_are_meant_are_looked_at(tmp_path: Path) -> None:
+    rows = [{"instruction": 1, "output": ["x"]}, *ROWS]
+
+    found = look(_data(_file(tmp_path, "rows.json", json.dumps(rows)), rows="1:", eval_rows="1:3"))
+
+    assert found.rows == 21
+
+
 def test_a_file_that_is_not_there_or_a_folder_is_refused(tmp_path: Path) -> None:
     for path, said in ((tmp_path / "none.json", "no dataset at"), (tmp_path, "is a folder")):
         with pytest.raises(DataError, match=said):

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from lorajob_runtime.data.collect import Collected, Fault, collect, refuse_errors
+from lorajob_runtime.data.collect import Collected, collect
 from lorajob_runtime.data.encode import Encoder
+from lorajob_runtime.data.faults import Fault, refuse_errors
 from lorajob_runtime.data.prepare import load, notes, refuse_empty
 from lorajob_runtime.data.tokenizer import Tokenizer, decode, load_tokenizer
 from lorajob_runtime.data.tokens import Ids, Mask

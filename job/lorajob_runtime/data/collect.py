@@ -6,30 +6,18 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from lorajob_runtime.data.conversation import Conversation, RowError, Text
 from lorajob_runtime.data.encode import Encoded, Encoder, Sample, cut
+from lorajob_runtime.data.faults import Fault
 from lorajob_runtime.data.forms import Form
 from lorajob_runtime.data.tokenizer import control_tokens
 from lorajob_runtime.data.tokens import Ids, Mask
-from lorajob_runtime.data.wording import counted
-from lorajob_runtime.exits import DataError
 from lorajob_runtime.spec import DataSpec
-
-Severity = Literal["error", "dropped", "truncated", "warning"]
 
 TOO_LONG = "more tokens than data.maxLength"
 NO_ANSWER_LEFT = "no answer left within data.maxLength"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fault:
-    """What is wrong with one row; `number` counts from 1. An error ends `prepare`, the others are counted."""
-
-    number: int
-    reason: str
-    severity: Severity
 
 
 @dataclass(kw_only=True, slots=True)
@@ -66,8 +54,7 @@ def collect(
     for index, encoded in zip(chosen, encoder.rows(watched), strict=True):
         number = index + 1
         if isinstance(encoded, RowError):
-            severity: Severity = "dropped" if encoded.droppable else "error"
-            found.faults.append(Fault(number=number, reason=encoded.reason, severity=severity))
+            found.faults.append(Fault.of(index, encoded))
         elif _fits(encoded, number, data, found) and len(found.samples) < samples and _is_short(encoded.sample, data):
             found.samples.append(encoded.sample)
     return found
@@ -76,15 +63,6 @@ def collect(
 def _is_short(sample: Sample, data: DataSpec) -> bool:
     """Whether a prompt is no longer than what is trained on: memory is planned for that."""
     return len(sample.prompt_ids) <= data.max_length
-
-
-def refuse_errors(faults: Iterable[Fault], source: object) -> None:
-    """Raises DataError for the first row that is wrong, and says how many more there are."""
-    errors = [fault for fault in faults if fault.severity == "error"]
-    if errors:
-        first = errors[0]
-        more = f" (at fault as well: {counted(len(errors) - 1, 'row')})" if len(errors) > 1 else ""
-        raise DataError(f"{source}: row {first.number} (counted from 1) {first.reason}{more}")
 
 
 def _converted(form: Form, row: object) -> Conversation | Text | RowError:

@@ -12,8 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime.data.collect import NO_ANSWER_LEFT, TOO_LONG, Collected, collect, refuse_errors
+from lorajob_runtime.data.collect import NO_ANSWER_LEFT, TOO_LONG, Collected, collect
 from lorajob_runtime.data.encode import Encoder, Sample
+from lorajob_runtime.data.faults import nothing_left, refuse_errors
 from lorajob_runtime.data.forms import Form, detect
 from lorajob_runtime.data.read import Source, read
 from lorajob_runtime.data.render import stop_ids
@@ -145,8 +146,7 @@ def refuse_empty(found: Collected, field: str, data: DataSpec, path: Path) -> No
             f"at least {found.shortest_fit} tokens are needed, and {longest} to cut nothing",
             hint=f"set data.maxLength to {longest}",
         )
-    listed = ", ".join(f"{counted(count, 'row')} with {reason}" for reason, count in reasons.items()) or "no rows"
-    raise DataError(f"{path} has nothing to train on in {field}: {listed}")
+    raise nothing_left(reasons, field, path)
 
 
 def notes(selection: Selection, found: Collected) -> tuple[str, ...]:
