@@ -51,7 +51,8 @@ def choose_machine(*, processes: int | None, gpus: int, device: Device, visible:
 
 def check_trainable(spec: RunSpec) -> None:
     """Raises ConfigError for what this version or the model cannot do, as far as the spec and the catalog tell."""
-    preflight.check(spec, preflight.architecture_of(spec.model))
+    template = preflight.template_in(preflight.folder_of(spec.model))
+    preflight.check(spec, preflight.architecture_of(spec.model), template=template)
 
 
 def check_memory(spec: RunSpec, machine: Machine, *, nodes: int) -> None:
@@ -60,7 +61,7 @@ def check_memory(spec: RunSpec, machine: Machine, *, nodes: int) -> None:
 
 
 def inspector(spec: RunSpec, machine: Machine, *, nodes: int) -> Callable[[Path], None]:
-    """What looks at the model's own config.json before its weights are fetched.
+    """What looks at the model's own config.json, and a chat template beside it, before its weights are fetched.
 
     It raises ConfigError for what the run asks of the model and it has not, and for GPUs that cannot hold it;
     ModelError for weights in a form that cannot be read.
@@ -70,7 +71,7 @@ def inspector(spec: RunSpec, machine: Machine, *, nodes: int) -> Callable[[Path]
         values = preflight.read_config(config)
         quantization.fp8_blocks(spec.model.name, values)
         shapes = architecture.read(values)
-        preflight.check(spec, shapes)
+        preflight.check(spec, shapes, template=preflight.template_in(config.parent))
         _check_memory(shapes, spec, machine, nodes)
 
     return inspect

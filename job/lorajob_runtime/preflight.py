@@ -15,11 +15,12 @@ from lorajob_runtime import catalog
 from lorajob_runtime import estimate as estimates
 from lorajob_runtime.architecture import Architecture
 from lorajob_runtime.catalog import ModelEntry
+from lorajob_runtime.data import families
 from lorajob_runtime.estimate import Choice
 from lorajob_runtime.exits import ConfigError, ModelError
 from lorajob_runtime.spec import ModelSpec, RunSpec
 
-_CONFIG = "config.json"
+_CONFIG, _TEMPLATE, _TOKENIZER_CONFIG = "config.json", "chat_template.jinja", "tokenizer_config.json"
 
 
 def entry_of(model: ModelSpec) -> ModelEntry | None:
@@ -33,12 +34,21 @@ def architecture_of(model: ModelSpec) -> Architecture | None:
     Raises ModelError for a folder whose config.json cannot be read.
     """
     place = model.source or model.name
-    if model.is_local:
-        path = Path(os.path.expanduser(place)) / _CONFIG
-        return architectures.read(read_config(path)) if path.is_file() else None
     # files from elsewhere may be another model's, whatever the run calls it
-    entry = catalog.find(place)
-    return architectures.read(entry.config) if entry is not None else None
+    if (entry := catalog.find(place)) is not None:
+        return architectures.read(entry.config)
+    folder = folder_of(model)
+    path = folder / _CONFIG if folder is not None else None
+    return architectures.read(read_config(path)) if path is not None and path.is_file() else None
+
+
+def folder_of(model: ModelSpec) -> Path | None:
+    """The folder that a model is, whether or not it is there; None for one of a hub, of storage or of the catalog."""
+    place = model.source or model.name
+    path = Path(os.path.expanduser(place))
+    if model.is_local:
+        return path
+    return path if catalog.find(place) is None and ":" not in place and path.is_dir() else None
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -52,15 +62,28 @@ def read_config(path: Path) -> dict[str, Any]:
     return values
 
 
-def check(spec: RunSpec, architecture: Architecture | None) -> None:
+def template_in(folder: Path | None) -> str | None:
+    """The chat template among a model's files; None where there is no folder, or no template that can be read there."""
+    if folder is None:
+        return None
+    try:
+        if (folder / _TEMPLATE).is_file():
+            return (folder / _TEMPLATE).read_text(encoding="utf-8")
+        template = json.loads((folder / _TOKENIZER_CONFIG).read_bytes()).get("chat_template")
+    except (OSError, ValueError, AttributeError):
+        # what is wrong with them is said where they are loaded
+        return None
+    return template if isinstance(template, str) else None
+
+
+def check(spec: RunSpec, architecture: Architecture | None, *, template: str | None = None) -> None:
     """Raises ConfigError for what a run asks of a model that has no such thing, with the field that asks for it.
 
-    Without an architecture only what the catalog and the spec say is looked at.
+    Without an architecture, or a chat template, only what the catalog and the spec say is looked at.
     """
-    entry = entry_of(spec.model)
     _check_combination(spec)
-    if spec.data.thinking and entry is not None and entry.thinking == "none":
-        raise ConfigError(f"data.thinking is true: {entry.name} has no thinking mode, so it must be false or left out")
+    if spec.data.thinking:
+        _check_thinking(spec, template)
     if architecture is None:
         return
     name = _name(spec)
@@ -101,6 +124,14 @@ def oversize_text(spec: RunSpec, architecture: Architecture, choice: Choice, *, 
 def gibibytes(size: int) -> str:
     """85899345920 -> 80.0 GiB, the unit in which GPUs' memory is given whatever it is called."""
     return f"{size / estimates.GIBIBYTE:.1f} GiB"
+
+
+def _check_thinking(spec: RunSpec, template: str | None) -> None:
+    entry = entry_of(spec.model)
+    if template is not None and not families.can_think(template):
+        raise families.refuse_thinking(_name(spec))
+    if template is None and entry is not None and entry.thinking == "none":
+        raise families.refuse_thinking(entry.name)
 
 
 def _name(spec: RunSpec) -> str:

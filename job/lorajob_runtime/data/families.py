@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lorajob_runtime.exits import ConfigError
+
+SWITCH = "enable_thinking"
+"""What templates call the switch for thinking."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bridge:
@@ -66,3 +71,13 @@ def recognise(template: str) -> Family:
         if all(mark in template for mark in family.marks):
             return family
     return UNKNOWN
+
+
+def can_think(template: str) -> bool:
+    """Whether a chat template has a thinking mode: a switch for it, or a thought that its prompt opens."""
+    return SWITCH in template or "<think>" in template
+
+
+def refuse_thinking(model: str) -> ConfigError:
+    """The error for thinking asked of a model that cannot."""
+    return ConfigError(f"data.thinking is true: {model} has no thinking mode, so it must be false or left out")

@@ -46,7 +46,8 @@ class Answer:
 class ChatTemplate:
     """A tokenizer's chat template with the thinking switch set, at a fixed moment or, with None, at the present one.
 
-    Raises ModelError when the tokenizer has none, or one that cannot be trained with.
+    Raises ModelError when the tokenizer has none, or one that cannot be trained with; ConfigError for thinking that it
+    has no mode for.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, thinking: bool, moment: datetime | None = TRAINING_MOMENT) -> None:
@@ -54,9 +55,11 @@ class ChatTemplate:
         self._thinking = thinking
         source, for_tools = _source(tokenizer), _source(tokenizer, tools=[{}])
         self._plain, self._for_tools = _at(moment, source), _at(moment, for_tools)
+        if thinking and not families.can_think(source):
+            raise families.refuse_thinking("the model's chat template")
         self.family = families.recognise(source)
         self.knows_tools = "tools" in for_tools
-        self._has_switch = "enable_thinking" in source
+        self._has_switch = families.SWITCH in source
         self.end_of_turn, self._after_turn = self._probe_end()
 
     def text(self, messages: Sequence[Message], *, tools: Tools = None, **options: Any) -> str:
@@ -153,7 +156,10 @@ class ChatTemplate:
 
 
 def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message], thinking: bool, tools: Tools = None) -> list[int]:
-    """Token ids that inference sends to have the next answer: what training put before it. Raises ModelError."""
+    """Token ids that inference sends to have the next answer: what training put before it.
+
+    Raises ModelError, and ConfigError for thinking that the model has no mode for.
+    """
     template = ChatTemplate(tokenizer, thinking=thinking, moment=None)
     try:
         prompt = template.prompt(messages, tools)

@@ -21,6 +21,8 @@ class RemoteFile:
 
 
 CONFIG = "config.json"
+INSPECTED = (CONFIG, "tokenizer_config.json", "chat_template.jinja")
+"""What tells that a model is not the one for a run: looked at before any weights are there."""
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "*.tiktoken")
 _SMALL = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "LICENSE*", "LICENCE*", "NOTICE*")
 _WEIGHTS = "*.safetensors"
@@ -34,8 +36,8 @@ _INDEX = "model.safetensors.index.json"
 def choose(
     files: Iterable[RemoteFile], *, remote_code: bool, source: str, with_weights: bool = True
 ) -> list[RemoteFile]:
-    """The files to download: the configuration, then the smallest first, so that a repository that cannot be used
-    shows before its weights come.
+    """The files to download: configuration and chat template, then the smallest first, so that a repository that
+    cannot be used shows before its weights come.
 
     Pickled weights, other formats' copies and sub-folders stay out; Python files come only with `remote_code`.
     Raises ModelError when what must be there is not.
@@ -45,7 +47,7 @@ def choose(
     weights = _matching(listed, _MAIN_WEIGHTS) or _matching(listed, _WEIGHTS)
     names = {*_matching(listed, *patterns), *(weights if with_weights else ())}
     check_names(set(listed), source)
-    return sorted((listed[name] for name in names), key=lambda file: (file.path != CONFIG, file.size, file.path))
+    return sorted((listed[name] for name in names), key=lambda file: (file.path not in INSPECTED, file.size, file.path))
 
 
 def check_names(names: set[str], source: str) -> None:

@@ -14,7 +14,7 @@ from lorajob_runtime.exits import ConfigError, HubError, StorageError
 from lorajob_runtime.fetch import cache, process
 from lorajob_runtime.fetch.cache import Manifest, Place
 from lorajob_runtime.fetch.lock import Holder, WriterLock
-from lorajob_runtime.fetch.selection import CONFIG, RemoteFile, check_folder, choose
+from lorajob_runtime.fetch.selection import CONFIG, INSPECTED, RemoteFile, check_folder, choose
 from lorajob_runtime.fetch.sizes import folder_bytes, human
 from lorajob_runtime.fetch.sources import Source
 
@@ -97,7 +97,8 @@ def _get(
     journal = folder / _JOURNAL
     hashes = _checked_before(journal, files, folder)
     missing = [file for file in files if file.path not in hashes]
-    if CONFIG in hashes:
+    inspected = {file.path for file in files if file.path in INSPECTED}
+    if inspected <= hashes.keys():
         inspect(folder / CONFIG)
     if not missing:
         return hashes
@@ -123,7 +124,7 @@ def _get(
             hashes[answer["path"]] = answer["sha256"]
             log.write(json.dumps(asdict(by_path[answer["path"]]) | {"sha256": answer["sha256"]}) + "\n")
             log.flush()
-            if answer["path"] == CONFIG:
+            if answer["path"] in inspected and inspected <= hashes.keys():
                 inspect(folder / CONFIG)
     return hashes
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lorajob_runtime.data.conversation import Conversation, RowError
 from lorajob_runtime.data.encode import Encoder
 from lorajob_runtime.data.render import prompt_ids
+from lorajob_runtime.exits import ConfigError
 
 ALPACA = [{"instruction": "你父亲是谁", "input": "？", "output": "家父是甄远道。"}]
 TWO_ROUNDS = [
@@ -57,8 +58,6 @@ WITH_SYSTEM = {
 }
 
 THINKING_ON = {
-    "smollm2": SINGLE["smollm2"],
-    "qwen25": SINGLE["qwen25"],
     "qwen3": CHATML_ASKED + "⟦<think>\n\n</think>\n\n家父是甄远道。<|im_end|>⟧",
     "glm": "[gMASK]<sop><|user|>\n你父亲是谁？<|assistant|>⟦\n<think></think>\n家父是甄远道。<|user|>⟧",
     "minimax": SINGLE["minimax"],
@@ -122,6 +121,14 @@ def test_with_thinking_on_the_thought_is_the_answers_part(
     expect_sequences(model, prepared(model, ALPACA, thinking=True).train, THINKING_ON[name])
 
 
+@pytest.mark.parametrize("name", ["smollm2", "qwen25"])
+def test_thinking_asked_of_a_template_without_it_is_refused(
+    name: str, request: pytest.FixtureRequest, prepared: Any
+) -> None:
+    with pytest.raises(ConfigError, match=r"^data\.thinking is true: the model's chat template has no thinking mode"):
+        prepared(request.getfixturevalue(name), ALPACA, thinking=True)
+
+
 @pytest.mark.parametrize("name", MULTI_TURN)
 def test_every_answer_of_a_conversation_is_trained_once(
     name: str, request: pytest.FixtureRequest, prepared: Any, expect_sequences: Expect
@@ -130,8 +137,9 @@ def test_every_answer_of_a_conversation_is_trained_once(
     expect_sequences(model, prepared(model, [{"messages": TWO_ROUNDS}]).train, *MULTI_TURN[name])
 
 
-@pytest.mark.parametrize("thinking", [False, True])
-@pytest.mark.parametrize("name", MULTI_TURN)
+@pytest.mark.parametrize(
+    ("name", "thinking"), [*((name, False) for name in MULTI_TURN), *((name, True) for name in THINKING_ON)]
+)
 def test_before_each_answer_stands_what_inference_sends_token_for_token(
     name: str, thinking: bool, request: pytest.FixtureRequest, prepared: Any
 ) -> None:

@@ -38,6 +38,24 @@ def names(folder: Path) -> set[str]:
 
 
 @BOTH
+def test_configuration_and_chat_template_are_looked_at_before_the_weights_are_whole(
+    hub: HubServer, environment: Environment, lines: list[str], kind: str
+) -> None:
+    seen = []
+
+    def inspect(config: Path) -> None:
+        seen.append((config.read_bytes(), (config.parent / "chat_template.jinja").read_bytes()))
+        raise ConfigError("not for this run")
+
+    with pytest.raises(ConfigError, match="not for this run"):
+        fetch.fetch(spec(kind), environment=environment, notify=lines.append, inspect=inspect)
+
+    files = hub.root / MODEL
+    assert seen == [((files / "config.json").read_bytes(), (files / "chat_template.jinja").read_bytes())]
+    assert not list(environment.cache.rglob(cache.MANIFEST))
+
+
+@BOTH
 def test_a_download_brings_what_training_needs_and_later_runs_ask_nobody(
     hub: HubServer, environment: Environment, lines: list[str], kind: str
 ) -> None:

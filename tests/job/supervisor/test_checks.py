@@ -117,6 +117,42 @@ def test_another_models_config_is_held_against_the_spec(tmp_path: Path) -> None:
         inspect(tmp_path / "config.json")
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"chat_template.jinja": "{{ messages }}"},
+        {"tokenizer_config.json": json.dumps({"chat_template": "{{ messages }}"})},
+    ],
+)
+def test_thinking_asked_of_a_template_without_it_is_refused_before_the_weights(
+    files: dict[str, str], tmp_path: Path
+) -> None:
+    for name, text in {"config.json": json.dumps(catalog.get("qwen3-8b").config), **files}.items():
+        (tmp_path / name).write_text(text)
+    spec = parse({"model": {"name": "hf:acme/chat"}, "data": {"thinking": True}})
+
+    with pytest.raises(ConfigError, match=r"^data\.thinking is true: hf:acme/chat has no thinking mode"):
+        inspector(spec, Machine(processes=1, device="cpu"), nodes=1)(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"chat_template.jinja": "{% if enable_thinking %}"},
+        {"chat_template.jinja": "{% if add_generation_prompt %}<think>\n"},
+        {"tokenizer_config.json": "no"},
+        {"tokenizer_config.json": json.dumps({"chat_template": [{"name": "default", "template": "?"}]})},
+    ],
+)
+def test_thinking_is_let_through_where_a_template_may_have_it(files: dict[str, str], tmp_path: Path) -> None:
+    for name, text in {"config.json": json.dumps(catalog.get("qwen3-8b").config), **files}.items():
+        (tmp_path / name).write_text(text)
+    spec = parse({"model": {"name": "hf:acme/chat"}, "data": {"thinking": True}})
+
+    inspector(spec, Machine(processes=1, device="cpu"), nodes=1)(tmp_path / "config.json")
+
+
 def test_a_config_that_is_no_json_is_a_model_error(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("no")
     inspect = inspector(parse({}), Machine(processes=1, device="cpu"), nodes=1)
