@@ -141,9 +141,8 @@ def warnings(plan: RunPlan) -> list[str]:
         return [f"the sizes of {name} are not known here: whether it fits shows when its config.json is there"]
     if plan.choice.fits is None and plan.gpu is not planning.NO_GPU:
         return ["the GPUs' memory is not known: whether the run fits shows when it starts"]
-    if plan.choice.fits is False:
-        return [f"by the plan the run does not fit: it takes {memory_text(plan)}"]
-    return []
+    oversize = planning.oversize_text(plan)
+    return [] if oversize is None else [oversize]
 
 
 def _parts(plan: RunPlan) -> list[str]:

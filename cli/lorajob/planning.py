@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from lorajob import quantities
 from lorajob.errors import UsageError
-from lorajob_runtime import architecture as architectures
 from lorajob_runtime import estimate as estimates
 from lorajob_runtime import preflight
 from lorajob_runtime.architecture import Architecture
@@ -20,7 +19,8 @@ from lorajob_runtime.catalog import ModelEntry
 from lorajob_runtime.estimate import GIBIBYTE, GPU_SIZES, Choice, Enough
 from lorajob_runtime.exits import ConfigError, ModelError
 from lorajob_runtime.fetch.sources import candidates
-from lorajob_runtime.spec import RunSpec
+from lorajob_runtime.pod import CACHE_FOLDER
+from lorajob_runtime.spec import ModelSpec, RunSpec
 
 if TYPE_CHECKING:
     from lorajob.platform import Platform
@@ -121,7 +121,6 @@ def plan(spec: RunSpec, gpu: GpuMemory, local: LocalData | None = None) -> RunPl
 
     Raises UsageError for what its model has not, and ModelError for a name that is no model's.
     """
-    candidates(spec.model, ("modelscope", "hf"))
     shapes = check(spec)
     resources = spec.resources
     choice = None
@@ -144,24 +143,37 @@ def plan(spec: RunSpec, gpu: GpuMemory, local: LocalData | None = None) -> RunPl
 
 
 def check(spec: RunSpec) -> Architecture | None:
-    """The model's shapes, where they are known here. Raises UsageError for what a run asks of it and it has not."""
+    """The model's shapes, where they are known here.
+
+    Raises UsageError for what a run asks of it and it has not, and ModelError for a name that is no model's.
+    """
+    if not is_in_cache(spec.model):
+        candidates(spec.model, ("modelscope", "hf"))
     try:
         shapes = preflight.architecture_of(spec.model)
-        preflight.check(spec, shapes)
+        preflight.check(spec, shapes, template=preflight.template_in(preflight.folder_of(spec.model)))
     except (ConfigError, ModelError) as error:
         raise UsageError(error.message, hint=error.hint) from error
     return shapes
 
 
+def is_in_cache(model: ModelSpec) -> bool:
+    """Whether a model is a folder of the cluster's cache, which only pods see."""
+    return (model.source or model.name).startswith(f"{CACHE_FOLDER}/")
+
+
 def refuse_oversize(plan: RunPlan) -> None:
     """Raises UsageError for a run that cannot fit, unless its user wants to try it."""
-    if plan.architecture is None or plan.choice is None or plan.gpu.size is None:
-        return
-    if plan.choice.fits is False and not plan.spec.resources.allow_oversize:
-        text = preflight.oversize_text(
-            plan.spec, plan.architecture, plan.choice, gpus=plan.gpus, gpu_bytes=plan.gpu.size
-        )
+    text = oversize_text(plan)
+    if text is not None and not plan.spec.resources.allow_oversize:
         raise UsageError(text, hint="`lorajob plan` shows what takes how much; --allow-oversize tries it all the same")
+
+
+def oversize_text(plan: RunPlan) -> str | None:
+    """Why a run cannot fit, and what would do; None where it fits or nobody knows."""
+    if plan.architecture is None or plan.choice is None or plan.gpu.size is None or plan.choice.fits:
+        return None
+    return preflight.oversize_text(plan.spec, plan.architecture, plan.choice, gpus=plan.gpus, gpu_bytes=plan.gpu.size)
 
 
 def sizes(plan: RunPlan, experts: bool | None = None) -> dict[int, Enough | None]:
@@ -181,7 +193,7 @@ def leaves_experts_open(plan: RunPlan) -> bool:
     """Whether memory decides if routed experts get adapters."""
     if plan.architecture is None or plan.spec.lora.experts != "auto":
         return False
-    return architectures.wants_experts(plan.architecture, plan.spec.lora)
+    return len(estimates.experts_to_try(plan.architecture, plan.spec)) > 1
 
 
 def gpu_memory(spec: RunSpec, platform: Platform | None, said: str | None = None) -> GpuMemory:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lorajob import plan_text
 from lorajob.commands.models import human_bytes, human_count
-from lorajob.planning import RunPlan
+from lorajob.planning import RunPlan, is_in_cache
 from lorajob.platform import Platform
 from lorajob.shipping import LocalData
 from lorajob_runtime import catalog
@@ -77,6 +77,8 @@ def model_text(spec: RunSpec) -> str:
 
 def weights_text(spec: RunSpec, platform: Platform) -> str:
     """Where the weights come from and how much that is. Raises ModelError for a name that is no place."""
+    if is_in_cache(spec.model):
+        return f"{spec.model.source or spec.model.name} in the cache (claim {platform.cache.claim})"
     places = [str(place) for place in candidates(spec.model, tuple(platform.hubs))]
     entry = catalog.find(spec.model.source or spec.model.name)
     download = f", {human_bytes(entry.weights_bytes)}" if entry is not None else ""

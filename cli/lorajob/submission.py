@@ -16,11 +16,10 @@ from lorajob.manifest import DataFile, Manifests
 from lorajob.planning import RunPlan
 from lorajob.platform import Platform
 from lorajob.shipping import LocalData
-from lorajob_runtime import __version__
+from lorajob_runtime import __version__, preflight
 from lorajob_runtime import spec as specs
 from lorajob_runtime.exits import InterruptedByUserError
 from lorajob_runtime.layout import DATA_PREFIX
-from lorajob_runtime.pod import CACHE_FOLDER
 from lorajob_runtime.spec import ModelSpec, RunSpec, StorageSpec
 
 FIELD_MANAGER = "lorajob"
@@ -199,7 +198,7 @@ def _refuse_folder(model: ModelSpec) -> None:
     """A folder of this machine is none of the cluster's; one in the shared cache is."""
     field = "model.source" if model.source else "model.name"
     text = model.source or model.name
-    if text.startswith((".", "/", "~")) and not text.startswith(f"{CACHE_FOLDER}/"):
+    if preflight.folder_of(model) is not None and not planning.is_in_cache(model):
         raise UsageError(
             f"{field} is {text!r}: pods see no folder of this machine",
             hint="give a hub's id, or put the files into S3 and give their address: s3://BUCKET/PREFIX",

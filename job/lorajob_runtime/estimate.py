@@ -213,7 +213,7 @@ def _ways(
     arch: Architecture, spec: RunSpec, *, gpus: int, nodes: int, precision: Precision | None
 ) -> Iterator[Estimate]:
     """Every way that the spec leaves open, in the order of preference."""
-    for experts in _experts_to_try(arch, spec):
+    for experts in experts_to_try(arch, spec):
         for sharding, replicas in _spreads(spec, gpus=gpus, nodes=nodes):
             for checkpointing in _checkpointing_to_try(spec):
                 yield estimate(
@@ -235,7 +235,8 @@ def _choice(chosen: Estimate, *, fits: bool | None) -> Choice:
     )
 
 
-def _experts_to_try(arch: Architecture, spec: RunSpec) -> tuple[bool, ...]:
+def experts_to_try(arch: Architecture, spec: RunSpec) -> tuple[bool, ...]:
+    """Whether routed experts get adapters, as the spec leaves it: one answer, or with them rather than without."""
     wanted = wants_experts(arch, spec.lora)
     if not wanted or spec.lora.experts is True:
         return (wanted,)

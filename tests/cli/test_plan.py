@@ -15,6 +15,7 @@ from calling import Call
 from lorajob import planning
 from lorajob_runtime import catalog
 from lorajob_runtime.estimate import GIBIBYTE, GPU_SIZES
+from lorajob_runtime.exits import MODEL
 from lorajob_runtime.spec import parse
 
 PLATFORM = {
@@ -123,6 +124,24 @@ def test_what_cannot_be_is_one_line_and_exit_code_2(lorajob: Call, arguments: tu
     assert f"lorajob: error: {message}" in outcome.err
 
 
+def test_adapters_on_experts_alone_leave_nothing_to_weigh(lorajob: Call) -> None:
+    outcome = lorajob("plan", "-m", "minimax-m2", "--targets", "w1,w2,w3", "--gpus", "8", "--gpu-memory", "192")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert re.search(r"^GPUS OF +FEWEST$", outcome.out, re.MULTILINE)
+
+
+def test_a_plan_that_does_not_fit_is_shown_and_says_what_would_do(lorajob: Call) -> None:
+    outcome = lorajob("plan", "-m", "glm-4.5-air", "--gpus", "2", "--gpu-memory", "80")
+
+    assert outcome.code == 0
+    assert re.fullmatch(
+        r"warning: glm-4\.5-air does not fit: training takes [\d.]+ GiB on each of 2 GPUs, which have 79\.1 GiB; "
+        r"4 of them would do\n",
+        outcome.err,
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "gibibytes", "source"),
     [
@@ -177,3 +196,23 @@ def test_a_run_here_is_refused_what_its_model_has_not_before_anything_starts(lor
 
     assert outcome.code == 2
     assert "lorajob: error: lora.targets has 'query': no weight of qwen3-8b is called so" in outcome.err
+
+
+@pytest.mark.parametrize("model", ["qwen3", "./nowhere", "hf:alone"])
+def test_a_run_here_of_a_model_that_nobody_knows_starts_nothing(lorajob: Call, tmp_path: Path, model: str) -> None:
+    outcome = lorajob("run", "-m", model, "--name", "first")
+
+    assert outcome.code == MODEL.code
+    assert outcome.err.startswith("lorajob: error: ")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_thinking_asked_of_a_folder_whose_template_has_none_is_refused_here(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(json.dumps(catalog.get("qwen3-8b").config))
+    (tmp_path / "model/chat_template.jinja").write_text("{{ messages }}")
+
+    outcome = lorajob("plan", "-m", "model", "--thinking")
+
+    assert outcome.code == 2
+    assert "lorajob: error: data.thinking is true: model has no thinking mode" in outcome.err

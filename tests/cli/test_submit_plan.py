@@ -163,7 +163,7 @@ def test_what_does_not_fit_goes_with_a_warning_where_its_user_says_so() -> None:
     )
 
     (warning,) = plan_text.warnings(prepared.plan)
-    assert warning.startswith("by the plan the run does not fit: ")
+    assert warning.startswith("glm-4.5-air does not fit: training takes ")
     assert _plan(prepared)["memory"].endswith(": does not fit")
 
 
@@ -207,10 +207,18 @@ def test_what_a_model_has_not_is_refused_before_anything_is_created(flags: dict[
     assert message in raised.value.message
 
 
-@pytest.mark.parametrize("model", ["./model", "~/model", "/data/model"])
-def test_a_model_in_a_folder_of_this_machine_is_refused(model: str) -> None:
+@pytest.mark.parametrize("model", ["./model", "~/model", "/data/model", "model"])
+def test_a_model_in_a_folder_of_this_machine_is_refused(model: str, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+
     with pytest.raises(UsageError, match="pods see no folder of this machine"):
         _prepare(model__name=model)
+
+
+def test_a_model_in_the_clusters_cache_is_taken_as_it_is() -> None:
+    plan = _plan(_prepare(model__name="mine", model__source="/cache/shared/mine"))
+
+    assert plan["weights"] == "/cache/shared/mine in the cache (claim lorajob-cache)"
 
 
 def test_an_unknown_model_is_refused_with_the_nearest_name() -> None:
