@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lorajob_runtime.data import families, plain_tools
+from lorajob_runtime.data.answers import opens_thought
 from lorajob_runtime.data.conversation import Message, RowError
 from lorajob_runtime.data.tokenizer import Tokenizer, added_tokens, encode, token_id
 from lorajob_runtime.data.wording import brief
@@ -24,7 +25,7 @@ _ENDS_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>")
 
 _PROBE = "lorajob"
 """A word that no template changes."""
-
+_ASKED: Message = {"role": "user", "content": _PROBE}
 
 TRAINING_MOMENT = datetime(2025, 1, 1, tzinfo=UTC)
 """What templates with a clock show in training: the same data must give the same tokens."""
@@ -61,6 +62,7 @@ class ChatTemplate:
         self.knows_tools = "tools" in for_tools
         self._has_switch = families.SWITCH in source
         self.end_of_turn, self._after_turn = self._probe_end()
+        self.always_thinks = not self._has_switch and opens_thought(self.prompt([_ASKED]))
 
     def text(self, messages: Sequence[Message], *, tools: Tools = None, **options: Any) -> str:
         """The template's own text. Raises whatever the template raises."""
@@ -138,12 +140,11 @@ class ChatTemplate:
 
     def _probe_end(self) -> tuple[str, str]:
         """The end-of-turn token, and what the template writes after it (which no answer has to learn)."""
-        asked = {"role": "user", "content": _PROBE}
         try:
-            finished = self._finished([asked, {"role": "assistant", "content": _PROBE + "!"}], None)
+            finished = self._finished([_ASKED, {"role": "assistant", "content": _PROBE + "!"}], None)
         except Exception as error:
             raise ModelError(f"the model's chat template cannot render a conversation: {brief(error, 160)}") from error
-        self._after(self.prompt([asked]), finished)
+        self._after(self.prompt([_ASKED]), finished)
         tail = finished.rpartition(_PROBE + "!")[2]
         known = added_tokens(self._tokenizer)
         ends = [known[index] for index in encode(self._tokenizer, [tail])[0] if index in known]

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from lorajob_runtime.data.conversation import Conversation, RowError
 from lorajob_runtime.data.encode import Encoder
-from lorajob_runtime.data.render import prompt_ids
+from lorajob_runtime.data.render import ChatTemplate, prompt_ids
+from lorajob_runtime.data.tokenizer import encode
+from lorajob_runtime.data.turns import conversation
 from lorajob_runtime.exits import ConfigError
 
 ALPACA = [{"instruction": "你父亲是谁", "input": "？", "output": "家父是甄远道。"}]
@@ -272,15 +274,24 @@ def test_a_thought_in_the_data_is_left_out_and_noted_when_thinking_is_off(
 def test_minimax_trains_a_thought_inside_the_one_its_prompt_opens(
     minimax: Any, prepared: Any, expect_sequences: Expect
 ) -> None:
-    rows = [{"instruction": "Q", "output": "<think>hm</think>A"}]
+    result = prepared(minimax, [{"instruction": "Q", "output": "<think>hm</think>A"}])
+    assert result.report.notes == ()
     expect_sequences(
         minimax,
-        prepared(minimax, rows).train,
+        result.train,
         "]~!b[]~b]system\nYou are a helpful assistant.[e~[\n]~b]user\nQ[e~[\n]~b]ai\n<think>\n⟦hm\n</think>\n\nA[e~[⟧",
     )
 
 
-TOOL_ROW = {
+def test_it_is_said_of_rows_without_a_thought_that_minimax_thinks_before_every_answer(
+    minimax: Any, prepared: Any
+) -> None:
+    assert prepared(minimax, ALPACA * 2).report.notes == (
+        "2 rows: the model thinks before every answer, so without a thought the answer first ends an empty one",
+    )
+
+
+TOOL_ROW: dict[str, Any] = {
     "conversations": [
         {"from": "human", "value": "Weather?"},
         {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "北京"}}'},
@@ -306,6 +317,48 @@ def test_tool_calls_are_trained_in_the_templates_own_form(qwen25: Any, prepared:
         '<|im_start|>user\n<tool_response>\n{"sky": "blue"}\n</tool_response><|im_end|>\n'
         "<|im_start|>assistant\n⟦Blue.<|im_end|>⟧",
     )
+
+
+CHATML_CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "北京"}}\n</tool_call><|im_end|>'
+TOOL_ANSWERS = {
+    "smollm2": (CHATML_CALL, "Blue.<|im_end|>"),
+    "qwen25": (CHATML_CALL, "Blue.<|im_end|>"),
+    "qwen3": (CHATML_CALL, "Blue.<|im_end|>"),
+    "glm": (
+        "\n<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>北京</arg_value>\n</tool_call><|observation|>",
+        "\nBlue.<|user|>",
+    ),
+    "minimax": (
+        '\n</think>\n\n<minimax:tool_call>\n<invoke name="weather">\n<parameter name="city">北京</parameter>\n'
+        "</invoke>\n</minimax:tool_call>[e~[",
+        "\n</think>\n\nBlue.[e~[",
+    ),
+    # its template puts a word for the assistant before an answer wherever there are tools
+    "hunyuan": (
+        '<tool_calls>[{"name": "weather", "arguments": {"city": "北京"}}]</tool_calls><|eos|>',
+        "助手：Blue.<|eos|>",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOOL_ANSWERS)
+def test_a_call_and_the_answer_to_its_result_are_trained_behind_what_inference_sends(
+    name: str, request: pytest.FixtureRequest, prepared: Any
+) -> None:
+    tokenizer = request.getfixturevalue(name).tokenizer
+    asked = conversation(TOOL_ROW["conversations"], tools=TOOL_ROW["tools"], system=None)
+    # at the moment of training, since one of the templates shows the time
+    template = ChatTemplate(tokenizer, thinking=False)
+    prompts = [template.prompt(asked.messages[:turns], asked.tools) for turns in (1, 3)]
+
+    rows = prepared(request.getfixturevalue(name), [TOOL_ROW]).train
+
+    found = []
+    for ids, targets in (rows.row(index) for index in range(len(rows))):
+        edges = [0, *(np.flatnonzero(np.diff(targets)) + 1).tolist(), len(ids)]
+        found += [(ids[:a].tolist(), tokenizer.decode(ids[a:b].tolist())) for a, b in pairwise(edges) if targets[a]]
+    assert [said for _, said in found] == list(TOOL_ANSWERS[name])
+    assert [before for before, _ in found] == encode(tokenizer, prompts)
 
 
 def test_a_glm_tool_call_ends_in_the_token_that_asks_for_its_result(glm: Any, prepared: Any) -> None:
