@@ -145,6 +145,13 @@ def test_the_runtime_reads_from_its_variables_what_the_platform_says() -> None:
     assert (settings.s3_endpoint, settings.s3_region, settings.s3_addressing) == ("http://s3:9000", "eu-1", "path")
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_code_of_a_repository_runs_in_a_pod_only_where_the_platform_says_so(allowed: bool) -> None:
+    made = built(more={"limits": {"trustRemoteCode": allowed}})
+
+    assert environment.read(variables_of(made)).remote_code is allowed
+
+
 def test_no_variable_holds_a_secret_or_an_empty_text() -> None:
     variables = variables_of(built(more={"secrets": {"swanlab": "s", "hub": "h"}}))
 
