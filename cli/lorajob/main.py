@@ -23,6 +23,7 @@ COMMANDS = {
     "delete": ("lorajob.commands.delete", "Remove runs, and their results too if asked."),
     "platform": ("lorajob.commands.platform", "Look at what the platform decided for everyone's runs."),
     "generate": ("lorajob.commands.generate", "Ask a trained adapter, or its base model."),
+    "artifacts": ("lorajob.commands.artifacts", "Write a run's result in the form that another program wants."),
     "data": ("lorajob.commands.data", "Look at a dataset before training on it."),
     "models": ("lorajob.commands.models", "List the models known by name."),
     "init": ("lorajob.commands.init", "Write a commented lorajob.yaml to start from."),

@@ -53,7 +53,10 @@ def test_the_light_commands_need_nothing_of_what_trains(tmp_path: Path, argument
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["run"], ["generate", "x"], ["data", "check", "x.json"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["run"], ["generate", "x"], ["data", "check", "x.json"], ["artifacts", "convert", "x", "--output", "y"]],
+)
 def test_what_trains_says_how_to_install_it(tmp_path: Path, arguments: list[str]) -> None:
     done = _alone(tmp_path, *arguments)
 

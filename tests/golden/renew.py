@@ -46,12 +46,12 @@ _EXITS_HEAD = """\
 # Exit codes
 
 What is wrong with the command line or a spec file itself ends with 2 before anything is started; `lorajob: error: …`
-names the flag, or the file and line. After that `lorajob run`, `lorajob data check` and `lorajob generate` end with the
-code of what happened; a run's pods end with the same codes, by which its Job decides whether to try again. Codes from
-100 on are of commands on a cluster: what `wait`, `watch` and `submit --wait` say of a run, and a run or a cluster that
-is not there. Such a command ends with 13 when the cluster does not know you or you may not do it, and with 10 when a
-quota, a rule of the cluster or the platform's config is against it. Every error is one line on stderr, and most have a
-second one that begins with `hint:`.
+names the flag, or the file and line. After that `lorajob run`, `lorajob data check`, `lorajob artifacts convert` and
+`lorajob generate` end with the code of what happened; a run's pods end with the same codes, by which its Job decides
+whether to try again. Codes from 100 on are of commands on a cluster: what `wait`, `watch` and `submit --wait` say of a
+run, and a run or a cluster that is not there. Such a command ends with 13 when the cluster does not know you or you may
+not do it, and with 10 when a quota, a rule of the cluster or the platform's config is against it. Every error is one
+line on stderr, and most have a second one that begins with `hint:`.
 
 | code | class | running it again can help | what to do |
 |---|---|---|---|
