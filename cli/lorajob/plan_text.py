@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lorajob import output, planning
+from lorajob import gpus, output, planning
 from lorajob.commands.models import human_bytes, human_count
 from lorajob.planning import RunPlan
 from lorajob_runtime.estimate import GPU_SIZES, Enough
@@ -36,6 +36,7 @@ def lines(plan: RunPlan) -> list[str]:
         ("host memory", f"{human.size(plan.choice.estimate.host)} a process"),
         ("download", "" if plan.entry is None else f"{human_bytes(plan.entry.weights_bytes)}, once into the cache"),
         ("results", results_text(plan)),
+        ("steps", steps_text(plan)),
         ("time", pace_text(plan)),
     ]
     return [*output.fields(facts), "", *_parts(plan), "", *_enough(plan)]
@@ -115,10 +116,22 @@ def results_text(plan: RunPlan) -> str:
     if plan.checkpoint_bytes is None or plan.adapter_bytes is None:
         return ""
     kept = plan.spec.train.keep_checkpoints
+    all_of_it = "" if plan.storage_bytes is None else f"; about {human_bytes(plan.storage_bytes)} in all"
     return (
-        f"adapter {human_bytes(plan.adapter_bytes)}; each checkpoint {human_bytes(plan.checkpoint_bytes)}, "
-        f"of which {kept} are kept whole"
+        f"adapter {human_bytes(plan.adapter_bytes)}; a checkpoint {human_bytes(plan.checkpoint_bytes)}, "
+        f"of all but the last {kept} the adapter alone{all_of_it}"
     )
+
+
+def steps_text(plan: RunPlan) -> str:
+    """How long training goes on, as far as it is known before the rows are tokenised."""
+    train, ranks = plan.spec.train, plan.gpus
+    batch = train.batch_size * train.gradient_accumulation * ranks
+    epochs = f"{train.epochs:g} epoch{'' if train.epochs == 1 else 's'}"
+    most = "" if train.max_steps is None else f", at most {train.max_steps:,} steps"
+    known = "" if plan.steps is None else f"about {plan.steps:,} steps: "
+    shares = f"{train.batch_size} x {train.gradient_accumulation} x {ranks} GPU{'s' if ranks > 1 else ''}"
+    return f"{known}{epochs}{most}, {batch:,} rows a step ({shares})"
 
 
 def pace_text(plan: RunPlan) -> str:
@@ -131,6 +144,8 @@ def pace_text(plan: RunPlan) -> str:
         speed += (
             f", {human.duration(pace.epoch_seconds)} an epoch of about {human.count(pace.epoch_tokens or 0)} tokens"
         )
+    if pace.gathered_per_second is not None:
+        return f"{speed}, if weights are gathered at {pace.gathered_per_second / 1e9:.0f} GB/s"
     return f"{speed}, if {pace.reached:.0%} of {pace.teraflops} TFLOP/s are reached"
 
 
@@ -139,7 +154,7 @@ def warnings(plan: RunPlan) -> list[str]:
     if plan.choice is None:
         name = plan.spec.model.name
         return [f"the sizes of {name} are not known here: whether it fits shows when its config.json is there"]
-    if plan.choice.fits is None and plan.gpu is not planning.NO_GPU:
+    if plan.choice.fits is None and plan.gpu is not gpus.NO_GPU:
         return ["the GPUs' memory is not known: whether the run fits shows when it starts"]
     oversize = planning.oversize_text(plan)
     return [] if oversize is None else [oversize]

@@ -5,17 +5,18 @@ The memory is `lorajob_runtime.estimate`'s. The times are rough: what they rest 
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lorajob import quantities
 from lorajob.errors import UsageError
+from lorajob.gpus import Gpu
 from lorajob_runtime import estimate as estimates
 from lorajob_runtime import preflight
 from lorajob_runtime.architecture import Architecture
 from lorajob_runtime.catalog import ModelEntry
+from lorajob_runtime.data.select import select
 from lorajob_runtime.estimate import GIBIBYTE, GPU_SIZES, Choice, Enough
 from lorajob_runtime.exits import ConfigError, ModelError
 from lorajob_runtime.fetch.sources import candidates
@@ -23,54 +24,16 @@ from lorajob_runtime.pod import CACHE_FOLDER
 from lorajob_runtime.spec import ModelSpec, RunSpec
 
 if TYPE_CHECKING:
-    from lorajob.platform import Platform
     from lorajob.shipping import LocalData
 
 BYTES_PER_TOKEN = 3.5
 """Of a dataset's file: Chinese takes three bytes a character and less than one token, English four bytes a token."""
-
-TERAFLOPS = {24: 121, 40: 312, 48: 362, 80: 312, 96: 148, 141: 989, 192: 2250}
-"""Dense bf16 of the GPU that a size stands for in GPU_SIZES, as its maker gives it; an H100 of 80 GB has 989."""
 
 REACHED, REACHED_BY_EXPERTS = 0.4, 0.12
 """Share of that which training reaches: published LoRA runs on H100s with dense models, and with routed experts."""
 
 NODE_BYTES_PER_SECOND, NETWORK_BYTES_PER_SECOND = 150e9, 20e9
 """At which a GPU gathers sharded weights within a node, and over several."""
-
-NAMED_GPUS = (
-    (r"b200|b100|mi300", 192),
-    (r"h200", 141),
-    (r"h20(?!\d)|rtx.?pro.?6000", 96),
-    (r"h100|h800|a800", 80),
-    (r"l40|a40(?!\d)|a6000|6000.?ada", 48),
-    (r"l4(?!\d)|a10(?!\d)|a30(?!\d)|[34]090", 24),
-)
-"""How GPUs are called -> their size. An A100 has one of two, and says which."""
-
-_LABEL = "nvidia.com/gpu.memory"
-"""In MiB, as NVIDIA's feature discovery sets it."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GpuMemory:
-    """Bytes of one GPU, None where nobody knows, and who says so."""
-
-    size: int | None
-    source: str
-
-    @property
-    def nominal(self) -> int | None:
-        """The nearest of GPU_SIZES, for what it can compute."""
-        return (
-            None
-            if self.size is None
-            else min(GPU_SIZES, key=lambda gb: abs(GPU_SIZES[gb] * GIBIBYTE - (self.size or 0)))
-        )
-
-
-UNKNOWN = GpuMemory(size=None, source="not known")
-NO_GPU = GpuMemory(size=None, source="the platform trains on CPUs")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +44,8 @@ class Pace:
     epoch_tokens: int | None
     teraflops: int
     reached: float
+    gathered_per_second: float | None
+    """Bytes a second, where gathering sharded weights takes longer than computing with them."""
 
     @property
     def epoch_seconds(self) -> int | None:
@@ -94,11 +59,13 @@ class RunPlan:
     spec: RunSpec
     entry: ModelEntry | None
     architecture: Architecture | None
-    gpu: GpuMemory
+    gpu: Gpu
     choice: Choice | None
     most_tokens: int | None
     """Of a micro-batch, where the GPU's memory is known and enough."""
     pace: Pace | None
+    rows: int | None
+    """Rows that are trained on, of a dataset that is at hand."""
 
     @property
     def gpus(self) -> int:
@@ -115,8 +82,27 @@ class RunPlan:
     def adapter_bytes(self) -> int | None:
         return None if self.choice is None else self.choice.estimate.trained_parameters * estimates.ADAPTER_BYTES
 
+    @property
+    def steps(self) -> int | None:
+        """Optimizer steps, where the rows are known and each is trained as one sequence."""
+        train = self.spec.train
+        if self.rows is None:
+            return None
+        an_epoch = math.ceil(self.rows / (train.batch_size * train.gradient_accumulation * self.gpus))
+        steps = math.ceil(train.epochs * an_epoch)
+        return steps if train.max_steps is None else min(steps, train.max_steps)
 
-def plan(spec: RunSpec, gpu: GpuMemory, local: LocalData | None = None) -> RunPlan:
+    @property
+    def storage_bytes(self) -> int | None:
+        """What a run leaves in storage: checkpoints, of the older ones the adapter alone, and the final adapter."""
+        if self.steps is None or self.checkpoint_bytes is None or self.adapter_bytes is None:
+            return None
+        checkpoints = math.ceil(self.steps / self.spec.train.save_steps)
+        whole = min(checkpoints, self.spec.train.keep_checkpoints)
+        return whole * self.checkpoint_bytes + (checkpoints - whole + 1) * self.adapter_bytes
+
+
+def plan(spec: RunSpec, gpu: Gpu, local: LocalData | None = None) -> RunPlan:
     """The plan of a run on GPUs of that memory.
 
     Raises UsageError for what its model has not, and ModelError for a name that is no model's.
@@ -139,6 +125,7 @@ def plan(spec: RunSpec, gpu: GpuMemory, local: LocalData | None = None) -> RunPl
         choice=choice,
         most_tokens=most,
         pace=_pace(shapes, spec, choice, gpu, most, local) if shapes is not None and choice is not None else None,
+        rows=_trained_rows(spec, local),
     )
 
 
@@ -196,94 +183,49 @@ def leaves_experts_open(plan: RunPlan) -> bool:
     return len(estimates.experts_to_try(plan.architecture, plan.spec)) > 1
 
 
-def gpu_memory(spec: RunSpec, platform: Platform | None, said: str | None = None) -> GpuMemory:
-    """What is known of the GPUs' memory: what the user says, else the labels of the platform's GPU type, else its name.
-
-    A platform whose CPUs stand in for GPUs has none to know of. Raises UsageError for what is no size.
-    """
-    if said is not None:
-        return GpuMemory(size=_size_of(said), source=f"--gpu-memory {said}")
-    if platform is not None and platform.device == "cpu":
-        return NO_GPU
-    kind = spec.resources.gpu_type
-    if kind is not None:
-        labels = platform.scheduling.gpu_types.get(kind, {}) if platform is not None else {}
-        if labels.get(_LABEL, "").isdigit():
-            return GpuMemory(size=int(labels[_LABEL]) * 2**20, source=f"the platform's GPU type {kind}")
-        for text, source in (
-            (" ".join(labels.values()), f"the platform's GPU type {kind}"),
-            (kind, f"GPU type {kind}"),
-        ):
-            if (gb := _named(text)) is not None:
-                return GpuMemory(size=_nominal(gb), source=source)
-    if platform is not None and platform.resources.gpu_memory is not None:
-        size = int(quantities.amount(platform.resources.gpu_memory, "the platform's resources.gpuMemory"))
-        return GpuMemory(size=size, source="the platform's resources.gpuMemory")
-    return UNKNOWN
-
-
-def _size_of(text: str) -> int:
-    """`80` and `80GB` are what a GPU is called, `79Gi` and `79GiB` are exact."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(gb|gib|gi)?", text.strip().lower())
-    if match is None or float(match[1]) <= 0:
-        raise UsageError(f"--gpu-memory is {text!r}: it must be like 80, 80GB or 79GiB")
-    if match[2] in ("gib", "gi"):
-        return round(float(match[1]) * GIBIBYTE)
-    return _nominal(float(match[1]))
-
-
-def _nominal(gb: float) -> int:
-    """Bytes that torch finds on a GPU called so."""
-    known = GPU_SIZES.get(round(gb)) if gb == round(gb) else None
-    # what is called 80 GB has 80 GiB less what the driver keeps, and error correction on some
-    return round((gb * 0.93 if known is None else known) * GIBIBYTE)
-
-
-def _named(text: str) -> float | None:
-    """GB of a GPU by its name: NVIDIA-A100-SXM4-80GB, of a part of one the part's, or one of NAMED_GPUS."""
-    written = re.findall(r"(\d+(?:\.\d+)?)\s?gb", text.lower())
-    if written:
-        return float(written[-1])
-    return next(
-        (float(gb) for pattern, gb in NAMED_GPUS if re.search(rf"(?<![a-z0-9])(?:{pattern})", text.lower())), None
-    )
-
-
 def _pace(
-    shapes: Architecture, spec: RunSpec, choice: Choice, gpu: GpuMemory, most: int | None, local: LocalData | None
+    shapes: Architecture, spec: RunSpec, choice: Choice, gpu: Gpu, most: int | None, local: LocalData | None
 ) -> Pace | None:
     """From 4 (activations made again: 6) floating-point operations for every active weight and token, and from what
-    gathering sharded weights twice for every micro-batch takes: the slower of the two counts."""
-    if gpu.nominal is None or most is None:
+    gathering sharded weights twice for every micro-batch takes: the slower of the two counts.
+
+    A micro-batch is as large as fits, or all that a GPU has of a step of the dataset where that is less."""
+    if gpu.teraflops is None or most is None:
         return None
     ranks = spec.resources.gpus * spec.resources.nodes
+    rows, row_tokens = _trained_rows(spec, local), _row_tokens(spec, local)
+    step_rows = spec.train.batch_size * spec.train.gradient_accumulation
+    tokens = most if row_tokens is None else min(most, max(1, round(step_rows * row_tokens)))
     estimate = choice.estimate
     reached = REACHED_BY_EXPERTS if shapes.has_experts else REACHED
     operations = (6 if estimate.gradient_checkpointing else 4) * shapes.active_parameters
-    seconds = most * operations / (TERAFLOPS[gpu.nominal] * 1e12 * reached)
+    seconds, gathered_per_second = tokens * operations / (gpu.teraflops * 1e12 * reached), None
     if choice.sharding == "fsdp":
         is_within_node = choice.replicas > 1 or spec.resources.nodes == 1
         rate = NODE_BYTES_PER_SECOND if is_within_node else NETWORK_BYTES_PER_SECOND
-        whole = estimates.weight_bytes(shapes, spec, estimate.precision)
-        seconds = max(seconds, 2 * whole / rate)
+        gathering = 2 * estimates.weight_bytes(shapes, spec, estimate.precision) / rate
+        if gathering > seconds:
+            seconds, gathered_per_second = gathering, rate
     return Pace(
-        tokens_per_second=max(1, round(ranks * most / seconds)),
-        epoch_tokens=_epoch_tokens(spec, local),
-        teraflops=TERAFLOPS[gpu.nominal],
+        tokens_per_second=max(1, round(ranks * tokens / seconds)),
+        epoch_tokens=None if rows is None or row_tokens is None else round(rows * row_tokens),
+        teraflops=gpu.teraflops,
         reached=reached,
+        gathered_per_second=gathered_per_second,
     )
 
 
-def _epoch_tokens(spec: RunSpec, local: LocalData | None) -> int | None:
-    """Of a dataset that is at hand, from its file's size; a row counts for no more than the longest allowed."""
+def _trained_rows(spec: RunSpec, local: LocalData | None) -> int | None:
     if local is None or not local.rows:
         return None
-    from lorajob_runtime.spec import row_slice
+    return len(select(local.rows, spec.data.rows, spec.data.eval_rows).train)
 
-    chosen = len(range(local.rows)[row_slice(spec.data.rows)])
-    held_out = 0 if spec.data.eval_rows is None else len(range(local.rows)[row_slice(spec.data.eval_rows)])
-    rows = chosen if spec.data.rows is not None else chosen - held_out
-    return round(max(0, rows) * min(spec.data.max_length, local.size_bytes / local.rows / BYTES_PER_TOKEN))
+
+def _row_tokens(spec: RunSpec, local: LocalData | None) -> float | None:
+    """Of a mean row of a dataset that is at hand, from its file's size; no more than the longest allowed."""
+    if local is None or not local.rows:
+        return None
+    return min(spec.data.max_length, local.size_bytes / local.rows / BYTES_PER_TOKEN)
 
 
 def to_dict(plan: RunPlan) -> dict[str, object]:
@@ -309,6 +251,8 @@ def to_dict(plan: RunPlan) -> dict[str, object]:
         "hostBytes": choice.estimate.host if choice else None,
         "checkpointBytes": plan.checkpoint_bytes,
         "adapterBytes": plan.adapter_bytes,
+        "steps": plan.steps,
+        "storageBytes": plan.storage_bytes,
         "enough": _enough(plan),
         "pace": None
         if pace is None

@@ -55,7 +55,7 @@ def lines(preview: Preview) -> list[str]:
         ("model", model_text(spec)),
         ("weights", weights_text(spec, preview.platform)),
         ("data", data_text(preview)),
-        ("steps", steps_text(spec)),
+        ("steps", plan_text.steps_text(preview.plan)),
         ("compute", compute_text(spec, container)),
         *plan_text.rows(preview.plan),
         ("limits", limits_text(preview.job, spec)),
@@ -97,15 +97,6 @@ def data_text(preview: Preview) -> str:
     form = "" if local.verdict is None else f", {local.verdict}"
     way = f"uploaded to {preview.uploaded_to}" if preview.uploaded_to else "sent along with the run"
     return f"{local.path} ({counted}{size(local.size_bytes)}){form}{chosen}, {way}"
-
-
-def steps_text(spec: RunSpec) -> str:
-    """How long training goes on, as far as it is known before the rows are tokenised."""
-    train, ranks = spec.train, spec.resources.gpus * spec.resources.nodes
-    batch = train.batch_size * train.gradient_accumulation * ranks
-    most = "" if train.max_steps is None else f", at most {train.max_steps:,} steps"
-    shares = f"{train.batch_size} x {train.gradient_accumulation} x {ranks} GPU{'s' if ranks > 1 else ''}"
-    return f"{train.epochs:g} epochs{most}, {batch:,} rows a step ({shares})"
 
 
 def compute_text(spec: RunSpec, container: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lorajob import manifest, planning, shipping
+from lorajob import gpus, manifest, planning, shipping
 from lorajob.cluster import AlreadyExists, Cluster, ClusterError, NotFound, Unreachable
 from lorajob.errors import UsageError
 from lorajob.manifest import DataFile, Manifests
@@ -66,7 +66,7 @@ def prepare(spec: RunSpec, platform: Platform, *, namespace: str, rng: random.Ra
     )
     _refuse_folder(spec.model)
     local = shipping.look(spec.data) if shipping.is_local(spec.data) else None
-    plan = planning.plan(spec, planning.gpu_memory(spec, platform), local)
+    plan = planning.plan(spec, gpus.find(spec, platform), local)
     planning.refuse_oversize(plan)
     packed = local.packed() if local is not None else None
     sent = spec

@@ -12,7 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from calling import Call
-from lorajob import planning
+from lorajob import gpus
 from lorajob_runtime import catalog
 from lorajob_runtime.estimate import GIBIBYTE, GPU_SIZES
 from lorajob_runtime.exits import MODEL
@@ -109,6 +109,29 @@ def test_a_dataset_at_hand_gives_an_epoch_its_time(lorajob: Call, tmp_path: Path
     )
 
 
+def test_short_rows_leave_sharded_weights_to_be_gathered_for_few_tokens(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps([{"input": "a" * 90, "output": "b" * 90}] * 1000))
+    given = ("plan", "-m", "glm-4.5-air", "--gpus", "4", "--gpu-type", "h100")
+
+    full, short = lorajob(*given), lorajob(*given, "-d", "rows.json")
+
+    assert re.search(r"^time: .* tokens a second, if 12% of 989 TFLOP/s are reached$", full.out, re.MULTILINE)
+    assert re.search(r"^time: .* an epoch of .*, if weights are gathered at 150 GB/s$", short.out, re.MULTILINE)
+
+
+def test_a_dataset_at_hand_gives_the_steps_and_what_they_leave_in_storage(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps([{"input": "a", "output": "b"}] * 3729))
+    given = ("plan", "-m", "qwen3-8b", "-d", "rows.json", "--save-steps", "100", "--keep-checkpoints", "3")
+
+    shown, document = lorajob(*given), json.loads(lorajob(*given, "-o", "json").out)
+
+    # 8 checkpoints, of which the adapters of 5 stay, and the final adapter
+    assert document["steps"] == 702
+    assert document["storageBytes"] == 3 * document["checkpointBytes"] + 6 * document["adapterBytes"]
+    assert "steps:        about 702 steps: 3 epochs, 16 rows a step (4 x 4 x 1 GPU)" in shown.out
+    assert "of all but the last 3 the adapter alone; about 1.3 GB in all" in shown.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -165,22 +188,38 @@ def test_the_memory_of_a_gpu_is_what_its_labels_or_its_name_say(
 
 
 @pytest.mark.parametrize(
-    ("name", "gigabytes"),
+    ("name", "gigabytes", "teraflops"),
     [
-        ("h200", 141),
-        ("H100-SXM", 80),
-        ("h20", 96),
-        ("L4", 24),
-        ("l40s", 48),
-        ("rtx-4090", 24),
-        ("b200", 192),
-        ("x", None),
+        ("h200", 141, 989),
+        ("H100-SXM", 80, 989),
+        ("a800", 80, 312),
+        ("A100-40GB", 40, 312),
+        ("h20", 96, 148),
+        ("L4", 24, 121),
+        ("l40s", 48, 362),
+        ("rtx-4090", 24, 165),
+        ("RTX4090", 24, 165),
+        ("RTX-A6000", 48, 155),
+        ("b200", 192, 2250),
+        ("mi300x", 192, 1307),
+        ("H100-MIG-3g.40gb", 40, 312),
+        ("a100", None, None),
+        ("x", None, None),
     ],
 )
-def test_gpu_types_are_known_by_the_names_of_their_makers(name: str, gigabytes: int | None) -> None:
-    found = planning.gpu_memory(parse({"resources": {"gpuType": name}}), None)
+def test_gpu_types_are_known_by_the_names_of_their_makers(
+    name: str, gigabytes: int | None, teraflops: int | None
+) -> None:
+    found = gpus.find(parse({"resources": {"gpuType": name}}), None)
 
     assert found.size == (None if gigabytes is None else round(GPU_SIZES[gigabytes] * GIBIBYTE))
+    assert found.teraflops == teraflops
+
+
+def test_a_size_that_is_said_keeps_what_its_gpu_type_can_compute() -> None:
+    found = gpus.find(parse({"resources": {"gpuType": "a100"}}), None, "40")
+
+    assert (found.size, found.teraflops) == (round(GPU_SIZES[40] * GIBIBYTE), 312)
 
 
 def test_the_platform_can_say_what_gpus_without_a_type_have(lorajob: Call, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lorajob import flags, output, plan_text, planning, platform, resolve, shipping
+from lorajob import flags, gpus, output, plan_text, planning, platform, resolve, shipping
 from lorajob.cluster_options import cluster_options, connect_from, platform_option
 from lorajob.command import Command
 from lorajob.errors import UsageError
@@ -57,7 +57,7 @@ def command(
     resolved = resolve.resolve(files, flags.given(context), settings, defaults=found.defaults if found else None)
     data = resolved.spec.data
     local = shipping.look(data) if shipping.is_local(data) else None
-    plan = planning.plan(resolved.spec, planning.gpu_memory(resolved.spec, found, gpu_memory), local)
+    plan = planning.plan(resolved.spec, gpus.find(resolved.spec, found, gpu_memory), local)
     if output_form != "table":
         click.echo(output.document(planning.to_dict(plan), output_form), nl=False)
         return
