@@ -12,6 +12,7 @@ from lorajob.errors import CANCELLED, FAILED, NOT_FINISHED, TIMED_OUT
 from lorajob.runs import Found
 from lorajob.status import RunStatus
 from lorajob_runtime.exits import SUCCEEDED, FailureClass, LorajobError
+from lorajob_runtime.pod import RUN_LABEL
 from lorajob_runtime.report.human import duration
 
 PATIENCE_SECONDS = 300.0
@@ -23,6 +24,9 @@ _LOOK_EVERY_SECONDS_PENDING = 3.0
 _REPLACED_WITHIN_SECONDS = 10.0
 """A retry deletes the Job and makes a new one of the same name."""
 _PAUSE_SECONDS = 1.0
+_STOPPING_SECONDS = 60.0
+"""Beyond the grace period of its pods a Job needs no longer to go."""
+_GONE_LOOK_SECONDS = 0.3
 
 
 class TimedOutError(LorajobError):
@@ -126,3 +130,25 @@ def _is_replaced(cluster: Cluster, name: str, left: float | None) -> bool:
 def _same(one: RunStatus, other: RunStatus) -> bool:
     """Whether nothing has changed that a person would see."""
     return dataclasses.replace(one, started=None) == dataclasses.replace(other, started=None)
+
+
+def wait_until_gone(cluster: Cluster, name: str, uid: str, *, grace_seconds: float) -> None:
+    """Waits for the end of a Job that is being deleted, and of its pods, which have `grace_seconds` to stop.
+
+    Raises TimedOutError when they outlive that, and ClusterError.
+    """
+    limit = grace_seconds + _STOPPING_SECONDS
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        try:
+            job = cluster.get(cluster.jobs(name))
+        except NotFound:
+            return
+        # another run may have got the name meanwhile
+        if job["metadata"]["uid"] != uid:
+            return
+        time.sleep(_GONE_LOOK_SECONDS)
+    raise TimedOutError(
+        f"run {name} is being deleted, and is not gone after {duration(limit)}",
+        hint=f"its pods do not end: `kubectl get pods -l {RUN_LABEL}={name} -n {cluster.namespace}` shows them",
+    )

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorajob import platform, retrying, runs
+from lorajob import following, platform, retrying, runs
 from lorajob import status as statuses
 from lorajob.cluster import Cluster, NotFound
 from lorajob.errors import UsageError
-from lorajob.following import TimedOutError
 from lorajob.status import RunStatus
 from lorajob.store import connect_store
 from lorajob_runtime import layout
 from lorajob_runtime import spec as specs
-from lorajob_runtime.pod import RUN_LABEL
-from lorajob_runtime.report.human import duration
 from lorajob_runtime.store import Entry, Store
-
-_STOPPING_SECONDS = 60.0
-"""Beyond the grace period of its pods a Job needs no longer to go."""
-_LOOK_SECONDS = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +74,7 @@ def remove(cluster: Cluster, removal: Removal, *, wait: bool = True) -> None:
         # another run may have got the name meanwhile
         job = cluster.delete(cluster.jobs(removal.name), uid=removal.status.uid, propagation="Foreground")
         if wait or removal.artifacts is not None:
-            _wait_until_gone(cluster, removal.name, removal.status.uid, _grace_seconds(job) + _STOPPING_SECONDS)
+            following.wait_until_gone(cluster, removal.name, removal.status.uid, grace_seconds=_grace_seconds(job))
     for path, uid in removal.leftovers:
         with contextlib.suppress(NotFound):
             cluster.delete(path, uid=uid)
@@ -110,19 +102,3 @@ def _grace_seconds(job: Mapping[str, Any]) -> float:
     """How long the pods of a Job may take to end. What is deleted at once is answered with a Status instead."""
     template = (job.get("spec") or {}).get("template") or {}
     return float((template.get("spec") or {}).get("terminationGracePeriodSeconds") or 0)
-
-
-def _wait_until_gone(cluster: Cluster, name: str, uid: str, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            job = cluster.get(cluster.jobs(name))
-        except NotFound:
-            return
-        if job["metadata"]["uid"] != uid:
-            return
-        time.sleep(_LOOK_SECONDS)
-    raise TimedOutError(
-        f"run {name} is being deleted, and is not gone after {duration(seconds)}",
-        hint=f"its pods do not end: `kubectl get pods -l {RUN_LABEL}={name} -n {cluster.namespace}` shows them",
-    )

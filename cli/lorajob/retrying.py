@@ -10,15 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lorajob import manifest, runs, specfile
+from lorajob import following, manifest, runs, specfile
 from lorajob import status as statuses
 from lorajob.cluster import AlreadyExists, Cluster, ClusterError, Forbidden, NotFound
 from lorajob.errors import UsageError
-from lorajob.following import TimedOutError
 from lorajob.manifest import Manifests
 from lorajob_runtime import spec as specs
 from lorajob_runtime.exits import ConfigError
@@ -32,9 +30,6 @@ FIELD_MANAGER = "lorajob"
 REPLACES_ANNOTATION = "lorajob.dev/replaces"
 """On a Job that a retry made: the uid of the one in whose place it is."""
 
-_STOPPING_SECONDS = 60.0
-"""Beyond the grace period of its pods a Job needs no longer to go."""
-_LOOK_EVERY_SECONDS = 1.0
 _TRIAL_NAMES = 5
 """So many names are tried for a Job that is only asked about: each is taken once in millions."""
 _RECORD_KEY = "retry.json"
@@ -204,26 +199,7 @@ def _remove(cluster: Cluster, job: Object, say: Callable[[str], None]) -> None:
             return
     if (job.get("status") or {}).get("active") or (job.get("status") or {}).get("terminating"):
         say(f"waiting for the pods of run {name} to stop")
-    limit = grace + _STOPPING_SECONDS
-    deadline = time.monotonic() + limit
-    while not _is_gone(cluster, job):
-        if time.monotonic() > deadline:
-            raise TimedOutError(
-                f"the pods of run {name} have not stopped within {limit:.0f} s",
-                hint=f"`lorajob retry {name}` goes on waiting",
-            )
-        # one that went before a watch began is never told of, so a watch is short
-        selector = f"metadata.name={name}"
-        changes = cluster.watch(cluster.jobs(), timeout_seconds=_LOOK_EVERY_SECONDS, fieldSelector=selector)
-        any(change["type"] == "DELETED" for change in changes)
-
-
-def _is_gone(cluster: Cluster, job: Object) -> bool:
-    try:
-        there = cluster.get(cluster.jobs(job["metadata"]["name"]))
-    except NotFound:
-        return True
-    return bool(there["metadata"]["uid"] != job["metadata"]["uid"])
+    following.wait_until_gone(cluster, name, job["metadata"]["uid"], grace_seconds=grace)
 
 
 def _create(cluster: Cluster, name: str, record: Object) -> Object:

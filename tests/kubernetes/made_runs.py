@@ -6,6 +6,7 @@ no node fits can be given any status as well.
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Iterator
@@ -188,3 +189,13 @@ def lorajob(
         return Outcome(code=code, out=captured.out, err=captured.err)
 
     return call
+
+
+def phase(lorajob: Call, name: str) -> str:
+    """What `lorajob status` says of a run."""
+    return str(json.loads(lorajob("status", name, "-o", "json").out)["phase"])
+
+
+def uid(made: MadeRuns, name: str) -> str:
+    """The uid of a run's Job."""
+    return str(made.client.get(made.client.jobs(name))["metadata"]["uid"])
