@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import shutil
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from lorajob_runtime import architecture, preflight, quantization
+from lorajob_runtime import architecture, environment, preflight, quantization, repository_code
 from lorajob_runtime import processes as system
 from lorajob_runtime.architecture import Architecture
 from lorajob_runtime.environment import Device, Environment
@@ -64,17 +67,29 @@ def inspector(spec: RunSpec, machine: Machine, *, nodes: int) -> Callable[[Path]
     """What looks at the model's own config.json, and a chat template beside it, before its weights are fetched.
 
     It raises ConfigError for what the run asks of the model and it has not, and for GPUs that cannot hold it;
-    ModelError for weights in a form that cannot be read.
+    ModelError for weights in a form that cannot be read, and for a model that transformers has no class for.
     """
 
     def inspect(config: Path) -> None:
         values = preflight.read_config(config)
         quantization.fp8_blocks(spec.model.name, values)
         shapes = architecture.read(values)
+        if shapes is None and not spec.model.trust_remote_code:
+            _check_class(spec.model.name, config, values)
         preflight.check(spec, shapes, template=preflight.template_in(config.parent))
         _check_memory(shapes, spec, machine, nodes)
 
     return inspect
+
+
+def _check_class(name: str, config: Path, values: dict[str, Any]) -> None:
+    """Raises ModelError when transformers has no class for the model. Where weights are here already loading tells."""
+    if any(config.parent.glob("*.safetensors")):
+        return
+    command = [sys.executable, "-P", "-m", "lorajob_runtime.train.native", str(config)]
+    done = subprocess.run(command, env=environment.without_secrets(), capture_output=True, check=False)
+    if done.returncode == repository_code.UNKNOWN_CLASS:
+        raise repository_code.needed(name, values)
 
 
 def _check_memory(shapes: Architecture | None, spec: RunSpec, machine: Machine, nodes: int) -> None:

@@ -7,6 +7,9 @@ from typing import Any
 
 from lorajob_runtime.exits import ModelError
 
+UNKNOWN_CLASS = 3
+"""The exit status of the process that looks for a class of transformers' own and finds none."""
+
 
 def reference(config: Mapping[str, Any], auto_class: str) -> str | None:
     """`own.OwnConfig`, the class for AutoConfig or the like in a configuration's `auto_map`; None where there is none.
@@ -27,3 +30,14 @@ def reference(config: Mapping[str, Any], auto_class: str) -> str | None:
 def file_of(reference: str) -> str:
     """`own.OwnConfig` -> own.py."""
     return f"{reference.split('.')[0]}.py"
+
+
+def needed(name: str, config: Mapping[str, Any]) -> ModelError:
+    """What is wrong with a model that transformers has no class for, and whose repository's code is not trusted."""
+    kind = f"{name}: transformers has no class for {config.get('model_type')!r}"
+    if not config.get("auto_map"):
+        return ModelError(kind, hint="take a model of a type that transformers knows")
+    return ModelError(
+        f"{kind}, and its repository's code may not run",
+        hint="model.trustRemoteCode runs that code, at the revision that you have read",
+    )

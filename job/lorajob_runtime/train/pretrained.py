@@ -21,12 +21,12 @@ from transformers import (
     PreTrainedModel,
     dynamic_module_utils,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lorajob_runtime import quantization, repository_code
 from lorajob_runtime.exits import ConfigError, ModelError, OutOfMemoryError
 from lorajob_runtime.spec import ModelSpec
 from lorajob_runtime.train import fp8
+from lorajob_runtime.train.native import native_type
 
 
 def load(path: Path, model: ModelSpec, dtype: torch.dtype, device: torch.device, **options: Any) -> PreTrainedModel:
@@ -73,11 +73,7 @@ def configuration(path: Path, model: ModelSpec) -> tuple[PreTrainedConfig, bool]
         return CONFIG_MAPPING[model_type].from_pretrained(path, model_type=model_type), False
     code = [repository_code.reference(stored, each) for each in ("AutoConfig", "AutoModelForCausalLM")]
     if any(code) and not model.trust_remote_code:
-        raise ModelError(
-            f"{model.name}: transformers has no class for {stored.get('model_type')!r}, and its repository's code may "
-            "not run",
-            hint="model.trustRemoteCode runs that code, at the revision that you have read",
-        )
+        raise repository_code.needed(model.name, stored)
     _import(path, [each for each in code if each])
     return AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code), model.trust_remote_code
 
@@ -93,19 +89,6 @@ def _import(path: Path, code: list[str]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for reference in code:
             dynamic_module_utils.get_class_from_dynamic_module(reference, str(path), local_files_only=True)
-
-
-def native_type(stored: dict[str, Any]) -> str | None:
-    """transformers' own name of the architecture that a config.json says; None when it has no such class.
-
-    The class it names outranks its model_type: a repository with code of its own can have called that anything.
-    """
-    architectures = stored.get("architectures") or [None]
-    types: list[str] = [name for name, known in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items() if known == architectures[0]]
-    declared: str | None = stored.get("model_type")
-    if declared in types or not types:
-        return declared if declared in CONFIG_MAPPING else None
-    return types[0]
 
 
 def _four_bit(model: ModelSpec) -> ModuleType:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,6 +150,38 @@ def test_thinking_is_let_through_where_a_template_may_have_it(files: dict[str, s
     for name, text in {"config.json": json.dumps(catalog.get("qwen3-8b").config), **files}.items():
         (tmp_path / name).write_text(text)
     spec = parse({"model": {"name": "hf:acme/chat"}, "data": {"thinking": True}})
+
+    inspector(spec, Machine(processes=1, device="cpu"), nodes=1)(tmp_path / "config.json")
+
+
+WITH_CODE = {
+    "model_type": "own",
+    "architectures": ["Own"],
+    "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.Own"},
+}
+
+
+def test_a_model_that_only_its_own_code_knows_is_refused_before_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(WITH_CODE))
+    inspect = inspector(parse({"model": {"name": "hf:acme/chat"}}), Machine(processes=1, device="cpu"), nodes=1)
+
+    with pytest.raises(ModelError) as caught:
+        inspect(tmp_path / "config.json")
+
+    message = "hf:acme/chat: transformers has no class for 'own', and its repository's code may not run"
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("config", "code"),
+    [({"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"]}, {}), (WITH_CODE, {"trustRemoteCode": True})],
+    ids=["known", "trusted"],
+)
+def test_a_model_whose_shapes_are_not_known_here_is_let_through(
+    config: dict[str, Any], code: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    spec = parse({"model": {"name": "hf:acme/chat", "revision": "0123abc", **code}})
 
     inspector(spec, Machine(processes=1, device="cpu"), nodes=1)(tmp_path / "config.json")
 
