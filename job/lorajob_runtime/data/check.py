@@ -14,6 +14,7 @@ from lorajob_runtime.data.collect import Collected, collect
 from lorajob_runtime.data.encode import Encoder
 from lorajob_runtime.data.faults import Fault, refuse_errors
 from lorajob_runtime.data.prepare import load, notes, refuse_empty
+from lorajob_runtime.data.render import ThinkingMode
 from lorajob_runtime.data.tokenizer import Tokenizer, decode, load_tokenizer
 from lorajob_runtime.data.tokens import Ids, Mask
 from lorajob_runtime.data.wording import brief, counted, harmless
@@ -63,6 +64,7 @@ class CheckReport:
     format: str
     verdict: str
     template_family: str
+    thinking_mode: ThinkingMode
     thinking: bool
     max_length: int
     rows_read: int
@@ -100,6 +102,7 @@ def check(spec: RunSpec, *, model_path: Path, shown_rows: int = 3) -> CheckRepor
         format=loaded.form.name,
         verdict=loaded.form.verdict,
         template_family=encoder.family,
+        thinking_mode=encoder.thinking_mode,
         thinking=data.thinking,
         max_length=data.max_length,
         rows_read=len(rows),
@@ -191,7 +194,7 @@ def _summary(report: CheckReport) -> str:
     lines = [
         ("dataset", report.source),
         ("form", report.verdict),
-        ("template", f"{report.template_family}, thinking {'on' if report.thinking else 'off'}"),
+        ("template", f"{report.template_family}, {_thinking(report)}"),
         (
             "rows",
             f"{report.rows_read:,} read, {report.rows_used:,} of {report.rows_selected:,} trained on, "
@@ -207,6 +210,14 @@ def _summary(report: CheckReport) -> str:
         *(("note", note) for note in report.notes),
     ]
     return "\n".join(f"{name:<9} {brief(value, 400)}" for name, value in lines)
+
+
+def _thinking(report: CheckReport) -> str:
+    if report.thinking_mode == "none":
+        return "no thinking mode"
+    if report.thinking_mode == "always":
+        return "thinking cannot be turned off"
+    return f"thinking {'on' if report.thinking else 'off'}"
 
 
 def _bars(report: CheckReport) -> str:

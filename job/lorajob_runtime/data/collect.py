@@ -97,7 +97,7 @@ def _remark(item: Conversation, remarks: Counter[str], encoder: Encoder) -> None
     thinks = any(_has_thought(message) for message in item.messages)
     if template.drops_thoughts and thinks:
         remarks["thoughts are left out, as data.thinking is off"] += 1
-    if template.always_thinks and not thinks:
+    if template.thinking_mode == "always" and not thinks:
         remarks["the model thinks before every answer, so without a thought the answer first ends an empty one"] += 1
     if item.tools and not template.knows_tools:
         remarks["tools are described in the system prompt, as the chat template has no form for them"] += 1

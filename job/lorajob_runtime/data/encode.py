@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 
 from lorajob_runtime.data.conversation import Conversation, RowError, Text
-from lorajob_runtime.data.render import Answer, ChatTemplate
+from lorajob_runtime.data.render import Answer, ChatTemplate, ThinkingMode
 from lorajob_runtime.data.tokenizer import Tokenizer, decode, encode, start_ids
 from lorajob_runtime.data.tokens import Ids, Mask
 from lorajob_runtime.data.wording import brief
@@ -65,6 +65,11 @@ class Encoder:
     def family(self) -> str:
         """The template's family; none when only texts came."""
         return self._template.family.name if self._template else "none"
+
+    @property
+    def thinking_mode(self) -> ThinkingMode:
+        """The template's; none when only texts came."""
+        return self._template.thinking_mode if self._template else "none"
 
     def rows(self, items: Iterable[Conversation | Text | RowError]) -> Iterator[Encoded | RowError]:
         """Each item encoded, in order; a RowError comes out as it went in, or is what the template made of a row."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from lorajob_runtime.data import families, plain_tools
 from lorajob_runtime.data.answers import opens_thought
@@ -19,6 +19,9 @@ from lorajob_runtime.data.wording import brief
 from lorajob_runtime.exits import ModelError
 
 Tools = Sequence[dict[str, Any]] | None
+
+ThinkingMode = Literal["none", "switch", "always"]
+"""No such mode, one that can be switched, or one that cannot be turned off; as in the catalog."""
 
 _ENDS_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>")
 """What base models end a document with; instruct models made from them may still do it."""
@@ -62,7 +65,7 @@ class ChatTemplate:
         self.knows_tools = "tools" in for_tools
         self._has_switch = families.SWITCH in source
         self.end_of_turn, self._after_turn = self._probe_end()
-        self.always_thinks = not self._has_switch and opens_thought(self.prompt([_ASKED]))
+        self.thinking_mode = self._mode()
 
     def text(self, messages: Sequence[Message], *, tools: Tools = None, **options: Any) -> str:
         """The template's own text. Raises whatever the template raises."""
@@ -137,6 +140,11 @@ class ChatTemplate:
     def drops_thoughts(self) -> bool:
         """With thinking switched off inference sends an empty thought, so that one in the data has no place."""
         return self._has_switch and not self._thinking
+
+    def _mode(self) -> ThinkingMode:
+        if self._has_switch:
+            return "switch"
+        return "always" if opens_thought(self.prompt([_ASKED])) else "none"
 
     def _probe_end(self) -> tuple[str, str]:
         """The end-of-turn token, and what the template writes after it (which no answer has to learn)."""

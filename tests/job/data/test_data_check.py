@@ -32,6 +32,25 @@ def test_the_first_rows_are_shown_with_the_trained_part_marked(checked: Any) -> 
     ) in text
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("smollm2", "template  smollm2, no thinking mode"),
+        ("qwen3", "template  qwen3, thinking off"),
+        ("minimax", "template  minimax-m2, thinking cannot be turned off"),
+    ],
+)
+def test_the_thinking_mode_of_the_template_is_said(
+    model: str, said: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"instruction": "Who?", "output": "I."}]), encoding="utf-8")
+
+    report = check(parse({"data": {"source": str(path)}}), model_path=request.getfixturevalue(model).path)
+
+    assert said in check_text(report, colour=False).splitlines()
+
+
 def test_on_a_terminal_the_trained_part_is_green(checked: Any) -> None:
     text = check_text(checked([{"instruction": "Who?", "output": "I."}]), colour=True)
     assert "\x1b[1;32mI.<|im_end|>\x1b[0m" in text
