@@ -142,7 +142,7 @@ def checkpointing() -> None:
 
 @leaned_on(
     "transformers: tables of model types and classes",
-    by="train/pretrained.py",
+    by="train/native.py, train/pretrained.py",
     why="the class that a config.json names says whether transformers has one of its own",
 )
 def tables_of_classes() -> None:
