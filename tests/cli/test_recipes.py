@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from calling import Call
 from family_tokenizers import NOT_THERE, SHARED
 from lorajob.resolve import resolve
 from lorajob_runtime import catalog
-from lorajob_runtime.spec import RunSpec, row_slice
+from lorajob_runtime.pod import SPEC_ANNOTATION
+from lorajob_runtime.spec import RunSpec, parse, row_slice
 from lorajob_runtime.train.batches import StepPlan
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -146,6 +150,41 @@ def test_a_recipe_takes_the_steps_that_its_rows_make(name: str) -> None:
     )
 
     assert plan.total_steps == steps
+
+
+ALPACA = {"instruction": "你是谁", "input": "？", "output": "我是甄嬛，家父是大理寺少卿甄远道。"}
+ROWS: dict[str, Any] = {
+    "qwen2.5-coder-7b-law": {"instruction": "你是一个法律专家", "input": "合同何时生效？", "output": "成立时。"},
+    "minimax-m2-medical": {"conversations": [{"from": "human", "value": "发烧？"}, {"from": "gpt", "value": "就诊。"}]},
+}
+"""A row of the data that a recipe is for, where it is not huanhuan's."""
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_with_its_data_is_a_whole_submit_on_the_gpus_it_asks_for(
+    name: str, lorajob: Call, tmp_path: Path
+) -> None:
+    platform = {
+        "image": "registry.example/lorajob:9",
+        "storage": {"uri": "s3://bucket/lora"},
+        "resources": {"gpuMemory": "79Gi"},
+    }
+    (tmp_path / "platform.yaml").write_text(json.dumps(platform))
+    (tmp_path / "rows.jsonl").write_text((json.dumps(ROWS.get(name, ALPACA)) + "\n") * 6)
+
+    outcome = lorajob(
+        *("submit", "-f", str(EXAMPLES / f"{name}.yaml"), "--data", "rows.jsonl"),
+        *("--dry-run=client", "--platform", "platform.yaml"),
+    )
+
+    assert outcome.code == 0, outcome.err
+    assert "warning" not in outcome.err
+    job, *owned = yaml.safe_load_all(outcome.out)
+    sent = parse(json.loads(job["spec"]["template"]["metadata"]["annotations"][SPEC_ANNOTATION]))
+    file = _spec(name)
+    assert (sent.model, sent.lora, sent.train, sent.report) == (file.model, file.lora, file.train, file.report)
+    assert dataclasses.replace(sent.data, source=None) == dataclasses.replace(file.data, source=None)
+    assert [each["kind"] for each in owned] == ["ConfigMap"]
 
 
 def test_huanhuan_has_the_rows_that_the_steps_follow_from() -> None:

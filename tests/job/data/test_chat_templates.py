@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lorajob_runtime import catalog
 from lorajob_runtime.data.families import recognise
 from lorajob_runtime.data.render import ChatTemplate, prompt_ids, stop_ids
 from lorajob_runtime.exits import ModelError
@@ -51,6 +52,27 @@ def test_the_prompt_is_the_known_text_of_its_thinking_mode(
     tokenizer.chat_template = (shared / "templates" / f"{family}.jinja").read_text("utf-8")
 
     assert ChatTemplate(tokenizer, thinking=thinking).prompt(case["messages"]) == case["text"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "model"),
+    [
+        ("smollm2-135m", "smollm2"),
+        ("qwen3-8b", "qwen3"),
+        ("qwen2.5-coder-7b", "qwen25"),
+        ("hunyuan-a13b", "hunyuan"),
+        ("glm-4.5-air", "glm"),
+        ("minimax-m2", "minimax"),
+    ],
+)
+def test_the_catalog_says_of_family_and_thinking_what_the_template_does(
+    entry: str, model: str, request: pytest.FixtureRequest
+) -> None:
+    template = ChatTemplate(request.getfixturevalue(model).tokenizer, thinking=False)
+
+    known = catalog.get(entry)
+
+    assert (known.family, known.thinking) == (template.family.name, template.thinking_mode)
 
 
 def test_qwen3_without_thinking_is_asked_behind_an_empty_thought(qwen3: Any) -> None:
