@@ -59,7 +59,7 @@ def train(plan: TrainPlan, folder: RunFolder, *, clock: Callable[[], float] = ti
         if is_time_to_look and not stopping:
             _look(run, prompts, step)
         if step % plan.spec.train.save_steps == 0 or step == total or stopping:
-            _save(run, step, owes_look=is_time_to_look and stopping)
+            save(run, step, owes_look=is_time_to_look and stopping)
         if stopping:
             _wait_for_everyone()
             raise StoppedError(f"stopped at step {step} of {total}, with a checkpoint")
@@ -101,7 +101,8 @@ def _look(run: Session, prompts: SamplePrompts, step: int) -> None:
         samples.sample(run, asked, step)
 
 
-def _save(run: Session, step: int, *, owes_look: bool) -> None:
+def save(run: Session, step: int, *, owes_look: bool) -> None:
+    """The checkpoint after `step`, written by the one rank that has the event log: it needs nothing from the others."""
     if run.log is None:
         return
     path = checkpoint.save(run.folder, step, lambda draft: _write(run, step, draft, owes_look=owes_look))
