@@ -70,7 +70,11 @@ def configuration(path: Path, model: ModelSpec) -> tuple[PreTrainedConfig, bool]
     stored = json.loads((path / "config.json").read_text())
     if (model_type := native_type(stored)) is not None:
         # its repository's name for it would keep transformers from what it knows of the weights
-        return CONFIG_MAPPING[model_type].from_pretrained(path, model_type=model_type), False
+        config = CONFIG_MAPPING[model_type].from_pretrained(path, model_type=model_type)
+        if getattr(config, "head_dim", 0) is None:
+            # Hunyuan's own code calls it otherwise, and transformers' has no default for it
+            config.head_dim = stored.get("attention_head_dim") or config.hidden_size // config.num_attention_heads
+        return config, False
     code = [repository_code.reference(stored, each) for each in ("AutoConfig", "AutoModelForCausalLM")]
     if any(code) and not model.trust_remote_code:
         raise repository_code.needed(model.name, stored)

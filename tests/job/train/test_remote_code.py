@@ -62,8 +62,10 @@ def test_hunyuans_code_which_lacks_an_import_is_neither_run_nor_mended(tmp_path:
     folder = tiny("hunyuan", tmp_path / "model")
     (folder / "hunyuan.py").write_text("logger.warning('nobody has made this name')")
     classes = {"AutoConfig": "hunyuan.HunYuanConfig", "AutoModelForCausalLM": "hunyuan.HunYuanMoEV1ForCausalLM"}
-    published = {"model_type": "hunyuan", "auto_map": classes}
+    # as published: names of its own for the type and for the size of heads
+    published = {"model_type": "hunyuan", "auto_map": classes, "attention_head_dim": 8}
     stored = json.loads((folder / "config.json").read_text()) | published
+    del stored["head_dim"]
     (folder / "config.json").write_text(json.dumps(stored))
     before = digest(folder)
 
