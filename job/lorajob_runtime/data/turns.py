@@ -31,11 +31,15 @@ def conversation(turns: object, *, tools: object, system: str | None) -> Convers
 
     Raises RowError: droppable when a question or answer is empty or there is no answer at all.
     """
+    return finished(messages_of(turns), tools=tool_list(tools), system=system)
+
+
+def messages_of(turns: object) -> list[Message]:
+    """The messages in a list of turns, as they are. Raises RowError."""
     turns = parsed(turns, "the conversation")
     if not isinstance(turns, list):
         raise RowError(f"the conversation is {kind(turns)}: it must be a list of turns")
-    messages = [_message(number, turn) for number, turn in enumerate(turns, start=1)]
-    return finished(messages, tools=tool_list(tools), system=system)
+    return [_message(number, turn) for number, turn in enumerate(turns, start=1)]
 
 
 def finished(messages: Sequence[Message], *, tools: list[dict[str, Any]] | None, system: str | None) -> Conversation:

@@ -14,7 +14,7 @@ from typing import Any
 
 from lorajob_runtime.data import answers
 from lorajob_runtime.data.conversation import Message
-from lorajob_runtime.data.render import prompt_ids, stop_ids
+from lorajob_runtime.data.render import Tools, prompt_ids, stop_ids
 from lorajob_runtime.data.tokenizer import Tokenizer, decode, encode, load_tokenizer, said, start_ids
 from lorajob_runtime.exits import DataError, LorajobError, ModelError, OutOfMemoryError
 from lorajob_runtime.spec import ModelSpec
@@ -83,10 +83,10 @@ class Generator:
         tokenizer = load_tokenizer(adapter if own else model, trust_remote_code=base.trust_remote_code)
         return cls(tuned, tokenizer, thinking=thinking)
 
-    def prompt(self, conversation: Conversation) -> list[int]:
+    def prompt(self, conversation: Conversation, tools: Tools = None) -> list[int]:
         """Token ids that are sent, as training put them before an answer. Raises DataError when they do not fit."""
         if self._tokenizer.chat_template:
-            ids = prompt_ids(self._tokenizer, conversation, self._thinking)
+            ids = prompt_ids(self._tokenizer, conversation, self._thinking, tools)
         else:
             # a model that was trained on plain text goes on with it
             text = "\n".join(message["content"] for message in conversation)
@@ -95,9 +95,9 @@ class Generator:
             raise DataError(f"the conversation has {len(ids)} tokens, and the model takes {self._window}", hint="")
         return ids
 
-    def opens_thought(self, conversation: Conversation) -> bool:
+    def opens_thought(self, conversation: Conversation, tools: Tools = None) -> bool:
         """Whether the prompt ends in an open thought, so that the answer begins inside it."""
-        return answers.opens_thought(decode(self._tokenizer, self.prompt(conversation)[-answers.MARK_TOKENS :]))
+        return answers.opens_thought(decode(self._tokenizer, self.prompt(conversation, tools)[-answers.MARK_TOKENS :]))
 
     def stream(self, conversation: Conversation, sampling: Sampling, *, base: bool = False) -> Iterator[str]:
         """The answer in pieces as it is made. Closing the iterator ends it."""
@@ -120,9 +120,8 @@ class Generator:
             stop.set()
             worker.join()
 
-    def batch(self, conversations: Sequence[Conversation], sampling: Sampling, *, base: bool = False) -> list[str]:
-        """The answers to several conversations, made side by side: prompts are padded on the left to one length."""
-        prompts = [self.prompt(conversation) for conversation in conversations]
+    def batch(self, prompts: Sequence[list[int]], sampling: Sampling, *, base: bool = False) -> list[str]:
+        """The answers to several prompts, made side by side: they are padded on the left to one length."""
         width = max(len(ids) for ids in prompts)
         output = self._generate(prompts, sampling, base=base)
         return [self._text(row[width:]).strip() for row in output.tolist()]

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from lorajob_runtime import generate
+from lorajob_runtime.data.render import ChatTemplate
+from lorajob_runtime.data.tokenizer import encode
+from lorajob_runtime.data.turns import conversation
 from lorajob_runtime.environment import Environment
 from lorajob_runtime.exits import DataError, LorajobError, ModelError
 from lorajob_runtime.generate import batch, talk
@@ -68,7 +71,7 @@ def test_the_untuned_model_answers_otherwise(tiny: Generator) -> None:
 def test_answers_made_side_by_side_are_those_made_alone(tiny: Generator) -> None:
     asked = [[{"role": "user", "content": text}] for text in ("a", "some more words here", "x " * 40)]
 
-    together = tiny.batch(asked, SHORT)
+    together = tiny.batch([tiny.prompt(one) for one in asked], SHORT)
 
     assert together == ["".join(tiny.stream(one, SHORT)).strip() for one in asked]
 
@@ -149,7 +152,7 @@ def test_one_prompt_is_answered_with_trainings_system_prompt(
 ) -> None:
     out, _ = ask(settings_of_models, target="tiny", storage=str(storage), prompt="Who are you?", max_new_tokens=12)
 
-    expected = tiny.batch([batch.conversation("Who are you?", SYSTEM)], Sampling(max_new_tokens=12))
+    expected = tiny.batch([tiny.prompt(batch.conversation("Who are you?", SYSTEM))], Sampling(max_new_tokens=12))
     assert out == expected[0] + "\n"
 
 
@@ -186,6 +189,26 @@ def test_a_files_prompts_are_answered_in_its_order(
     assert answers[4]["prompt"] == "not json at all"
 
 
+def test_a_row_with_tools_is_asked_as_one_was_trained(tiny: Generator) -> None:
+    line: dict[str, Any] = {
+        "messages": [
+            {"role": "user", "content": "Weather?"},
+            {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "Oslo"}}'},
+            {"role": "tool", "content": "blue"},
+        ],
+        "tools": [{"name": "weather", "description": "Sky"}],
+    }
+
+    (row,) = batch.parse([json.dumps(line)], system="S")
+
+    sent = tiny.prompt(row.messages, row.tools)
+    turns = [*line["messages"], {"role": "assistant", "content": "Blue."}]
+    trained = conversation(turns, tools=line["tools"], system="S")
+    (_, last) = ChatTemplate(tiny._tokenizer, thinking=False).answers(trained.messages, trained.tools)
+    assert sent == encode(tiny._tokenizer, [last.prompt])[0]
+    assert row.shown == line
+
+
 def test_prompts_can_come_from_the_standard_input(storage: Path, settings_of_models: Environment) -> None:
     out, _ = ask(settings_of_models, "one\n\ntwo\n", target="tiny", storage=str(storage), file="-")
 
@@ -198,8 +221,12 @@ def test_prompts_can_come_from_the_standard_input(storage: Path, settings_of_mod
         ("", "no prompts"),
         ('ok\n{"prompt": ', "line 2 is not JSON"),
         ('{"question": "x"}', "line 1 has no prompt"),
-        ('{"messages": [{"role": "robot", "content": "x"}]}', "line 1 has a message without role"),
-        ('{"messages": []}', "no list"),
+        (
+            '{"messages": [{"role": "robot", "content": "x"}]}',
+            "line 1: turn 1 is from 'robot'",
+        ),
+        ('{"messages": []}', "line 1 has no messages"),
+        ('{"messages": [{"role": "user", "content": "x"}], "tools": 7}', "line 1: tools is a number"),
     ],
 )
 def test_a_file_that_cannot_be_asked_names_the_line_before_a_model_is_loaded(
@@ -224,7 +251,7 @@ class Recorder:
         self.asked: list[list[dict[str, Any]]] = []
         self._answers = iter(answers)
 
-    def opens_thought(self, messages: list[dict[str, Any]]) -> bool:
+    def opens_thought(self, messages: list[dict[str, Any]], tools: None = None) -> bool:
         return messages[-1]["content"].startswith("think")
 
     def stream(self, messages: list[dict[str, Any]], sampling: Sampling, *, base: bool = False) -> Any:
@@ -293,10 +320,10 @@ def test_at_a_terminal_a_thought_is_dimmed() -> None:
 
 def test_in_json_lines_answer_and_thought_are_apart() -> None:
     class Batch(Recorder):
-        def prompt(self, messages: list[dict[str, Any]]) -> list[int]:
+        def prompt(self, messages: list[dict[str, Any]], tools: None) -> list[int]:
             return [0]
 
-        def batch(self, asked: list[list[dict[str, Any]]], sampling: Sampling, *, base: bool = False) -> list[str]:
+        def batch(self, asked: list[list[int]], sampling: Sampling, *, base: bool = False) -> list[str]:
             return ["plain"] * len(asked) if base else THOUGHTS
 
     rows = batch.parse(["a", "think of b"], system=None)
