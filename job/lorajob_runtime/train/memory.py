@@ -97,6 +97,11 @@ def free_bytes(device: torch.device, processes_here: int) -> int:
     return host_free_bytes() // processes_here
 
 
+def processes_here(ranks: int) -> int:
+    """How many of the run's training processes are on this machine, as torchrun says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+
+
 def reserved_bytes(model: nn.Module) -> int:
     """What training takes later whatever the batch: gradients and moments, and sharded weights while gathered."""
     trained = sum(item.numel() for item in model.parameters() if item.requires_grad)

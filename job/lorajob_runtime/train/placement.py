@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def choose(plan: TrainPlan, accelerator: Accelerator, precision: Precision) -> P
 def _choose(plan: TrainPlan, accelerator: Accelerator, precision: Precision) -> Placement:
     spec = plan.spec
     ranks = accelerator.num_processes
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+    here = memory.processes_here(ranks)
     shapes = architecture.read(json.loads((Path(plan.model_path) / "config.json").read_text(encoding="utf-8")))
     if shapes is None:
         # nothing to reckon with: as asked, and else as a model that fits

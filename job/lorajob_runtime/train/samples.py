@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import StoppingCriteria
 
 from lorajob_runtime.data.answers import MARK_TOKENS, Reply, opens_thought, split
 from lorajob_runtime.data.tokenizer import decode, load_tokenizer, said
-from lorajob_runtime.train import heartbeat
+from lorajob_runtime.train import heartbeat, memory, sharding
 from lorajob_runtime.train import model as model_module
 from lorajob_runtime.train.session import Session
 
@@ -39,7 +40,7 @@ def sample(session: Session, prompts: SamplePrompts, step: int) -> None:
     """Answers every prompt greedily, each rank its part, and reports them in order as `sample` events."""
     mine = prompts.prompts[session.rank :: session.ranks]
     heartbeat.beat(session.folder)
-    with model_module.generating(session.model):
+    with model_module.generating(session.model), sharding.kept_whole(session.model, _spare_bytes(session)):
         answers = _answer(session, prompts, mine)
     numbered = [(session.rank + session.ranks * index, answer) for index, answer in enumerate(answers)]
     everyone: list[tuple[int, Reply]] = gather_object(numbered)
@@ -54,6 +55,19 @@ def sample(session: Session, prompts: SamplePrompts, step: int) -> None:
             reference=prompt["reference"],
             **({"thought": reply.thought} if reply.thought else {}),
         )
+
+
+def _spare_bytes(session: Session) -> int:
+    """Memory that sharded layers may take while answering: the least that a rank has, since all gather together."""
+    if not session.sharding.is_sharded:
+        return 0
+    device = session.accelerator.device
+    if device.type == "cuda":
+        # what torch keeps for later counts as free
+        torch.cuda.empty_cache()
+    spare = torch.tensor(memory.SHARE * memory.free_bytes(device, memory.processes_here(session.ranks)), device=device)
+    dist.all_reduce(spare, dist.ReduceOp.MIN)
+    return int(spare)
 
 
 @torch.no_grad()

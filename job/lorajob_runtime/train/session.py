@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -192,11 +191,12 @@ def _decide(
     """Rank 0 decides for all, since they must not differ."""
     train = plan.spec.train
     world = accelerator.num_processes
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", world)) if accelerator.device.type == "cpu" else 1
     outcome = memory.decide(
         kept_bytes_per_token=memory.kept_bytes_per_token(model),
         layers=model_module.layers(model),
-        free_bytes=max(0, memory.free_bytes(accelerator.device, here) - memory.reserved_bytes(model)),
+        free_bytes=max(
+            0, memory.free_bytes(accelerator.device, memory.processes_here(world)) - memory.reserved_bytes(model)
+        ),
         longest_row=int(rows.lengths.max()),
         device_tokens=memory.CPU_TOKENS if accelerator.device.type == "cpu" else estimate.GPU_TOKENS,
         asked=train.gradient_checkpointing,

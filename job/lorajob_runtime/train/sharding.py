@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from peft.tuners import tuners_utils
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 GATHERED_LAYERS = 2
@@ -79,6 +80,31 @@ def local(tensor: Tensor) -> Tensor:
 def local_bytes(model: nn.Module) -> int:
     """Bytes of the parameters and buffers that this rank holds."""
     return sum(local(item).nbytes for item in [*model.parameters(), *model.buffers()])
+
+
+@contextlib.contextmanager
+def kept_whole(model: nn.Module, spare_bytes: int) -> Iterator[int]:
+    """Has as many layers as there is memory for stay whole once they have worked, and yields how many they are.
+
+    For answers, where a layer works once a token: only the first one gathers it then. Afterwards they are in parts
+    again. Called by all ranks together, with the same number of bytes.
+    """
+    kept: list[FSDPModule] = []
+    for name, module in model.named_modules():
+        if isinstance(module, FSDPModule) and name.rpartition(".")[0].endswith(".layers"):
+            weights = [item for item in module.parameters() if isinstance(item, DTensor)]
+            spare_bytes -= sum(item.numel() * item.element_size() - local(item).nbytes for item in weights)
+            if spare_bytes < 0:
+                break
+            kept.append(module)
+    for layer in kept:
+        layer.set_reshard_after_forward(False)
+    try:
+        yield len(kept)
+    finally:
+        for layer in kept:
+            layer.set_reshard_after_forward(True)
+            layer.reshard()
 
 
 def gathered_bytes(model: nn.Module) -> int:

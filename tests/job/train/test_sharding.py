@@ -12,7 +12,7 @@ import pytest
 from forked_ranks import ForkedRanks
 from training_runs import random_rows, run_nodes, steps_of, write_run
 
-from families import FAMILIES, tiny
+from families import FAMILIES, LAYERS, tiny
 from family_models import FamilyModels
 from lorajob_runtime import events, layout
 from lorajob_runtime.layout import RunFolder
@@ -248,6 +248,22 @@ def test_no_rank_ever_holds_the_whole_model_and_all_have_the_stored_buffers(
     assert all(rank["peak_bytes"] < total / 2 for rank in found), "a part and what passes through, not the whole"
     assert found[0]["count"] > 0
     assert {rank["buffers"] for rank in found} == {found[0]["stored_buffers"]}
+
+
+@pytest.mark.slow
+def test_answers_gather_a_layer_once_where_it_may_stay_whole_and_for_every_token_where_not(
+    ranks: ForkedRanks, models: dict[str, Path], tmp_path: Path
+) -> None:
+    ranks.run("answer_sharded", [str(models["glm-4.5"]), str(tmp_path)], processes=2)
+
+    for rank in range(2):
+        none, one, every = json.loads((tmp_path / f"rank-{rank}.json").read_text())
+        assert (none["kept"], one["kept"], every["kept"]) == (0, 1, LAYERS)
+        assert none["tokens"] == one["tokens"] == every["tokens"]
+        assert none["held_bytes"] == one["held_bytes"] == every["held_bytes"]
+        tokens = 8
+        assert none["gathers"] - one["gathers"] == tokens - 1
+        assert none["gathers"] - every["gathers"] == LAYERS * (tokens - 1)
 
 
 def test_ranks_are_shared_out_over_replicas_that_divide_them() -> None:
