@@ -74,6 +74,9 @@ RECIPES = {
 IN_FP8 = ("minimax-m2",)
 """Families whose weights are published in FP8."""
 
+WITH_CODE = ("hunyuan",)
+"""Families whose repositories have Python code for model and tokenizer."""
+
 
 def write_model(family: str, folder: Path) -> Path:
     """A tiny model with the family's tokenizer and template; with SmolLM2's where the real ones are not there."""
@@ -89,17 +92,35 @@ def write_model(family: str, folder: Path) -> Path:
 
 
 def put_on_hub(family: str, hub: HubServer, folder: Path) -> Path:
-    """The family's model under its real id on a hub, in FP8 where it is published so.
+    """The family's model under its real id on a hub, as it is published: MiniMax's in FP8, Hunyuan's with its code.
 
-    Returns a folder with the same numbers as plain weights, which is the hub's own or below `folder`.
+    Returns a folder with the same numbers as a plain model, which is the hub's own or below `folder`.
     """
     shelf = hub.root / RECIPES[family].hub_id
-    if family not in IN_FP8:
-        return write_model(family, shelf)
-    quantised, plain = fp8_checkpoints.write(write_model(family, folder / "made"), folder)
-    shelf.parent.mkdir(parents=True)
-    quantised.rename(shelf)
+    if family in IN_FP8:
+        quantised, plain = fp8_checkpoints.write(write_model(family, folder / "made"), folder)
+        shelf.parent.mkdir(parents=True)
+        quantised.rename(shelf)
+        return plain
+    write_model(family, shelf)
+    if family not in WITH_CODE:
+        return shelf
+    plain = shutil.copytree(shelf, folder / "plain")
+    _add_code(shelf)
     return plain
+
+
+def _add_code(folder: Path) -> None:
+    """What Hunyuan's repository has beside its weights: names of its own, and code that ends who runs it."""
+    if family_tokenizers.SHARED.is_dir():
+        family_tokenizers.as_code(folder)
+    config = json.loads((folder / "config.json").read_text())
+    classes = {"AutoConfig": "configuration_hunyuan.HunYuanConfig"}
+    classes |= {"AutoModelForCausalLM": "hunyuan.HunYuanMoEV1ForCausalLM"}
+    config |= {"model_type": "hunyuan", "auto_map": classes, "attention_head_dim": config.pop("head_dim")}
+    (folder / "config.json").write_text(json.dumps(config))
+    for name in ("configuration_hunyuan.py", "hunyuan.py"):
+        (folder / name).write_text("logger.warning('nobody has made this name')")
 
 
 def write_data(family: str, folder: Path, rows: int) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import lzma
 from pathlib import Path
 from typing import Any
@@ -43,3 +45,25 @@ def load(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(str(folder))
+
+
+def as_code(folder: Path) -> Path:
+    """Makes Hunyuan's tokenizer what its repository has: byte strings by rank, and code, which must not run here."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    byte_of = {letter: byte for byte, letter in bytes_to_unicode().items()}
+    stored = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    ranked = (bytes(byte_of[letter] for letter in token) for token in sorted(stored, key=stored.__getitem__))
+    write_tiktoken(folder, list(ranked))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    code = {"tokenizer_class": "HYTokenizer", "auto_map": {"AutoTokenizer": ["tokenization_hy.HYTokenizer", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | code))
+    (folder / "tokenization_hy.py").write_text("raise RuntimeError('this code has run')")
+    (folder / "tokenizer.json").unlink()
+    return folder
+
+
+def write_tiktoken(folder: Path, ranked: list[bytes]) -> None:
+    """Writes hy.tiktoken: a line for each byte string, in base64, and its rank."""
+    lines = (f"{base64.b64encode(token).decode()} {rank}" for rank, token in enumerate(ranked))
+    (folder / "hy.tiktoken").write_text("\n".join(lines))

@@ -60,6 +60,8 @@ def load(folder: Path) -> Any:
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in _CONTROL_TOKENS])
     settings = {key: value for key, value in _config(folder).items() if key in _KEPT and value is not None}
+    if (template := folder / "chat_template.jinja").is_file():
+        settings["chat_template"] = template.read_text("utf-8")
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **settings)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 
 import family_tokenizers
-from lorajob_runtime.data import tiktoken_files
 from lorajob_runtime.data.tokenizer import load_tokenizer
 from lorajob_runtime.exits import ModelError
 
@@ -25,8 +23,7 @@ CONFIG = {
 def write(folder: Path, ranked: list[bytes], config: dict[str, Any] = CONFIG) -> Path:
     """A folder as the hub has it: byte strings by rank, the settings, and code that must not run."""
     folder.mkdir(exist_ok=True)
-    lines = (f"{base64.b64encode(token).decode()} {rank}" for rank, token in enumerate(ranked))
-    (folder / "hy.tiktoken").write_text("\n".join(lines))
+    family_tokenizers.write_tiktoken(folder, ranked)
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     (folder / "tokenization_hy.py").write_text("raise RuntimeError('this code has run')")
     return folder
@@ -48,11 +45,7 @@ def test_the_real_one_gives_the_ids_of_its_conversion(tmp_path: Path) -> None:
     if not family_tokenizers.SHARED.is_dir():
         pytest.skip(family_tokenizers.NOT_THERE)
     real = family_tokenizers.write("hunyuan", tmp_path / "real")
-    stored = json.loads((real / "tokenizer.json").read_text())["model"]["vocab"]
-    bytes_of = {letter: byte for byte, letter in enumerate(tiktoken_files._letters())}
-    ranked = [bytes(bytes_of[letter] for letter in token) for token in sorted(stored, key=stored.__getitem__)]
-    settings = json.loads((real / "tokenizer_config.json").read_text())
-    folder = write(tmp_path / "model", ranked, settings | CONFIG)
+    folder = family_tokenizers.as_code(family_tokenizers.write("hunyuan", tmp_path / "model"))
 
     ours, expected = load_tokenizer(folder), family_tokenizers.load(real)
 
@@ -64,6 +57,13 @@ def test_the_real_one_gives_the_ids_of_its_conversion(tmp_path: Path) -> None:
     assert ours.chat_template == expected.chat_template
     text = "<|startoftext|>你好，甄嬛 1234 🙂\n\n def f(x):<|extra_0|>"
     assert ours(text)["input_ids"] == expected(text)["input_ids"]
+
+
+def test_a_chat_template_in_a_file_of_its_own_comes_first(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", [bytes([byte]) for byte in range(256)], CONFIG | {"chat_template": "old"})
+    (folder / "chat_template.jinja").write_text("new")
+
+    assert load_tokenizer(folder).chat_template == "new"
 
 
 @pytest.mark.parametrize("content", ["YQ== 0\nbroken", "YQ== 0\nYg== 2", "YQ== zero"])
