@@ -349,5 +349,9 @@ _MAKERS: dict[str, Callable[[_Fields, int], Layer]] = {
     "minimax_m2": _minimax_layer,
 }
 
-_TYPES = {"HunYuanMoEV1ForCausalLM": "hunyuan_v1_moe", "HunYuanDenseV1ForCausalLM": "hunyuan_v1_dense"}
-"""Classes whose repositories bring code and have used more than one name for the type."""
+_TYPES = {
+    "HunYuanMoEV1ForCausalLM": "hunyuan_v1_moe",
+    "HunYuanDenseV1ForCausalLM": "hunyuan_v1_dense",
+    "MiniMaxM2ForCausalLM": "minimax_m2",
+}
+"""Classes whose repositories bring code, and with it may have a name of their own for the type."""

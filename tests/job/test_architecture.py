@@ -152,12 +152,13 @@ def test_a_target_that_only_routed_experts_have_is_refused_without_them() -> Non
         architecture.adapted(of("minimax-m2"), LoraSpec(targets=("down_proj",), experts=False), experts=False)
 
 
-def test_a_repository_that_calls_its_type_otherwise_has_the_shapes_of_its_class() -> None:
-    config = catalog.get("hunyuan-a13b").config
+@pytest.mark.parametrize(("name", "renamed"), [("hunyuan-a13b", "hunyuan"), ("minimax-m2", "minimax")])
+def test_a_repository_that_calls_its_type_otherwise_has_the_shapes_of_its_class(name: str, renamed: str) -> None:
+    entry = catalog.get(name)
 
-    renamed = {**config, "model_type": "hunyuan", "architectures": ["HunYuanMoEV1ForCausalLM"]}
+    config = {**entry.config, "model_type": renamed, "architectures": [entry.architecture]}
 
-    assert architecture.read(renamed) == architecture.read(config)
+    assert architecture.read(config) == architecture.read(entry.config)
 
 
 def test_a_model_of_an_unknown_type_has_no_shapes() -> None:
