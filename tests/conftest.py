@@ -26,7 +26,7 @@ def signals_as_in_a_terminal() -> Iterator[None]:
     ignored = [each for each in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_IGN]
     for each in ignored:
         # what is handled here is at its default again in a program that is started from here
-        signal.signal(each, lambda *_: None)
+        signal.signal(each, signal.default_int_handler if each is signal.SIGINT else lambda *_: None)
     yield
     for each in ignored:
         signal.signal(each, signal.SIG_IGN)

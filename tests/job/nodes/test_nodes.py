@@ -115,7 +115,7 @@ def one_node(s3_server: Any, model: Path, tmp_path_factory: pytest.TempPathFacto
     alone = Nodes(s3_server, model, tmp_path_factory.mktemp("alone"))
     spec = alone.spec("alone", nodes=1, gpus=2)
     try:
-        assert alone.start(spec, 0).wait(300) == 0, alone.log(spec, 0)
+        assert alone.start(spec, 0).wait(400) == 0, alone.log(spec, 0)
         return [alone.stored(spec, file) for file in FILES]
     finally:
         alone.end()
@@ -128,8 +128,8 @@ def test_two_nodes_make_the_adapter_that_two_processes_of_one_node_make(nodes: N
     other = nodes.start(apart, 1)
     first = nodes.start(apart, 0)
 
-    assert first.wait(200) == 0, nodes.log(apart, 0)
-    assert other.wait(20) == 0, nodes.log(apart, 1)
+    assert first.wait(400) == 0, nodes.log(apart, 0)
+    assert other.wait(60) == 0, nodes.log(apart, 1)
     assert [nodes.stored(apart, file) for file in FILES] == one_node
     assert nodes.steps(apart) == list(range(1, STEPS + 1))
     logs = {"rank-0", "rank-1", "supervisor", "launcher", "launcher-1"}
@@ -146,15 +146,15 @@ def test_a_node_that_is_killed_comes_back_and_the_others_go_on_in_their_pods(
     broken = nodes.spec("broken", nodes=2, gpus=1)
     running = [nodes.start(broken, node) for node in (0, 1)]
     wait_until(
-        lambda: "checkpoints/step-000005/checkpoint.json" in nodes.keys(broken), seconds=120, what="a checkpoint in S3"
+        lambda: "checkpoints/step-000005/checkpoint.json" in nodes.keys(broken), seconds=300, what="a checkpoint in S3"
     )
 
     running[lost].send_signal(signal.SIGKILL)
     running[lost].wait()
     running[lost] = nodes.start(broken, lost, life="second")
 
-    assert running[0].wait(200) == 0, nodes.log(broken, 0)
-    assert running[1].wait(20) == 0, nodes.log(broken, 1)
+    assert running[0].wait(400) == 0, nodes.log(broken, 0)
+    assert running[1].wait(60) == 0, nodes.log(broken, 1)
     assert "going on from the checkpoint of step" in nodes.log(broken, 0, life="first" if lost else "second")
     assert [nodes.stored(broken, file) for file in FILES] == one_node
     assert nodes.steps(broken) == list(range(1, STEPS + 1))
@@ -163,18 +163,18 @@ def test_a_node_that_is_killed_comes_back_and_the_others_go_on_in_their_pods(
 def test_a_node_that_is_asked_to_stop_makes_the_run_write_a_checkpoint(nodes: Nodes) -> None:
     spec = nodes.spec("stopped", nodes=2, gpus=1, steps=400, saveSteps=300)
     running = [nodes.start(spec, node) for node in (0, 1)]
-    wait_until(lambda: "[rank 0]" in nodes.log(spec, 0) or "step" in nodes.log(spec, 0), seconds=120, what="training")
-    wait_until(lambda: " 10/400" in nodes.log(spec, 0), seconds=120, what="step 10")
+    wait_until(lambda: "[rank 0]" in nodes.log(spec, 0) or "step" in nodes.log(spec, 0), seconds=300, what="training")
+    wait_until(lambda: " 10/400" in nodes.log(spec, 0), seconds=300, what="step 10")
 
     running[1].send_signal(signal.SIGTERM)
 
-    assert running[1].wait(60) == 30, nodes.log(spec, 1)
+    assert running[1].wait(120) == 30, nodes.log(spec, 1)
     wait_until(
         lambda: any(key.endswith("checkpoint.json") for key in nodes.keys(spec)), seconds=60, what="a checkpoint in S3"
     )
     assert running[0].poll() is None, "node 0 goes on waiting for the other one"
     running[0].send_signal(signal.SIGTERM)
-    assert running[0].wait(60) == 30, nodes.log(spec, 0)
+    assert running[0].wait(120) == 30, nodes.log(spec, 0)
 
 
 @pytest.fixture
