@@ -125,3 +125,30 @@ def four_bit_layers() -> None:
 
     assert 'find_spec("bitsandbytes")' in inspect.getsource(import_utils.is_bnb_available)
     assert list(inspect.signature(bnb.Linear4bit.forward).parameters)[:2] == ["self", "x"]
+
+
+@leaned_on(
+    "peft: one flag turns off the sizing of adapters by a weight's part",
+    by="train/sharding.py",
+    why="a mesh with replicas is taken for tensor parallelism, and adapters would have the shapes of parts",
+)
+def sizes_of_sharded_weights() -> None:
+    import torch.distributed as dist
+    from peft.tuners.tuners_utils import _get_in_out_features
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    from lorajob_runtime.train import sharding
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1, 1), mesh_dim_names=("dp_replicate", "fsdp"))
+        layer = nn.Linear(4, 6)
+        layer.weight = nn.Parameter(distribute_tensor(layer.weight.detach(), mesh, [Replicate(), Shard(0)]))
+        # as a rank that holds a part: what the module says of itself is the whole
+        layer.in_features, layer.out_features = 8, 12
+        assert _get_in_out_features(layer) == (4, 6)
+        with sharding.whole_shapes():
+            assert _get_in_out_features(layer) == (8, 12)
+    finally:
+        dist.destroy_process_group()

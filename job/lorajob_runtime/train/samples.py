@@ -65,7 +65,8 @@ def _spare_bytes(session: Session) -> int:
     if device.type == "cuda":
         # what torch keeps for later counts as free
         torch.cuda.empty_cache()
-    spare = torch.tensor(memory.SHARE * memory.free_bytes(device, memory.processes_here(session.ranks)), device=device)
+    free = memory.free_bytes(device, memory.processes_here(session.ranks))
+    spare = torch.tensor(int(memory.SHARE * free), device=device)
     dist.all_reduce(spare, dist.ReduceOp.MIN)
     return int(spare)
 

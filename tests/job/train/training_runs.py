@@ -97,7 +97,12 @@ def run_nodes(folders: list[RunFolder]) -> list[int]:
         torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(port), "--nproc-per-node", "1"]
         worker = ["--max-restarts", "0", "-m", "lorajob_runtime.train", str(folder.root)]
         nodes.append(subprocess.Popen([sys.executable, *torchrun, *worker], env=os.environ | ONE_THREAD, **QUIET))
-    return [node.wait(timeout=300) for node in nodes]
+    try:
+        return [node.wait(timeout=300) for node in nodes]
+    finally:
+        # one alone would wait for the other
+        for node in nodes:
+            node.kill()
 
 
 def steps_of(folder: RunFolder) -> list[events.Event]:
