@@ -149,3 +149,12 @@ def test_closing_lines_fit_how_a_run_ended() -> None:
     ]
     assert closing_lines(named, Summary(), STOPPED.code) == ["stopped; go on with the same command and --name n"]
     assert closing_lines(named, Summary(), DATA.code) == []
+
+
+def test_what_needs_code_of_a_repository_is_asked_with_it() -> None:
+    model = {"name": "hf:acme/own", "revision": "abc", "trustRemoteCode": True}
+    named = complete(spec.parse({"name": "n", "model": model}))
+
+    assert closing_lines(named, Summary(), SUCCEEDED.code)[-1] == (
+        "next:    lorajob generate runs/n/adapter --trust-remote-code --prompt 'Who are you?'"
+    )

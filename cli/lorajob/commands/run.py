@@ -122,5 +122,6 @@ def closing_lines(spec: RunSpec, summary: Summary, code: int) -> list[str]:
     adapter = location(uri, name)
     lines = [line for line in (summary.loss_line(),) if line]
     lines.append(f"adapter: {adapter}")
-    lines.append(f"next:    lorajob generate {shlex.quote(adapter)} --prompt 'Who are you?'")
+    trusted = " --trust-remote-code" if spec.model.trust_remote_code else ""
+    lines.append(f"next:    lorajob generate {shlex.quote(adapter)}{trusted} --prompt 'Who are you?'")
     return lines

@@ -94,12 +94,16 @@ def _use(facts: RunFacts) -> str:
         messages.insert(0, {"role": "system", "content": facts.spec.data.system})
     written = ",\n".join(f"    {_python(message)}" for message in messages)
     thinking = f", enable_thinking={facts.spec.data.thinking}" if facts.thinking_switch else ""
+    trusted = facts.spec.model.trust_remote_code
+    trust = ", trust_remote_code=True" if trusted else ""
+    if trusted and facts.base.hub_revision:
+        trust += f", revision={_python(facts.base.hub_revision)}"
     code = f"""from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 adapter = "."  # this folder
 tokenizer = AutoTokenizer.from_pretrained(adapter)
-model = AutoModelForCausalLM.from_pretrained({_python(facts.base.shown)}, dtype="auto")
+model = AutoModelForCausalLM.from_pretrained({_python(facts.base.shown)}, dtype="auto"{trust})
 model = PeftModel.from_pretrained(model, adapter).eval()
 
 messages = [
@@ -115,7 +119,7 @@ print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_t
 With lorajob, which knows the system prompt and the switches of training:
 
 ```sh
-lorajob generate . --prompt 'Who are you?'
+lorajob generate .{" --trust-remote-code" if trusted else ""} --prompt 'Who are you?'
 ```
 
 With PEFT:

@@ -60,6 +60,14 @@ def test_a_folders_model_is_no_hub_id_in_the_metadata() -> None:
     assert 'from_pretrained("own"' in text
 
 
+def test_a_model_whose_code_was_trusted_is_asked_with_that_code_at_its_commit() -> None:
+    trusted = spec.parse({"name": "own", "model": {"name": "hf:acme/own", "revision": "abc", "trustRemoteCode": True}})
+    text = card.render(dataclasses.replace(example(), spec=trusted, base=describe("hf:acme/own", "abc")))
+
+    assert 'from_pretrained("acme/own", dtype="auto", trust_remote_code=True, revision="abc")' in text
+    assert "lorajob generate . --trust-remote-code --prompt 'Who are you?'" in text
+
+
 def test_text_from_the_data_can_neither_end_a_code_block_nor_a_table() -> None:
     spoiled = DATA_REPORT | {"source": "a|b`c`<img>.json", "rows_dropped": {"x | y": 1}}
     lines = card.render(dataclasses.replace(example(), data=spoiled)).splitlines()
