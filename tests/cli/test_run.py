@@ -156,5 +156,5 @@ def test_what_needs_code_of_a_repository_is_asked_with_it() -> None:
     named = complete(spec.parse({"name": "n", "model": model}))
 
     assert closing_lines(named, Summary(), SUCCEEDED.code)[-1] == (
-        "next:    lorajob generate runs/n/adapter --trust-remote-code --prompt 'Who are you?'"
+        "next:    lorajob generate ./runs/n/adapter --trust-remote-code --prompt 'Who are you?'"
     )
