@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft.tuners import tuners_utils
@@ -92,7 +92,7 @@ def kept_whole(model: nn.Module, spare_bytes: int) -> Iterator[int]:
     kept: list[FSDPModule] = []
     for name, module in model.named_modules():
         if isinstance(module, FSDPModule) and name.rpartition(".")[0].endswith(".layers"):
-            weights = [item for item in module.parameters() if isinstance(item, DTensor)]
+            weights = [item for item in cast(nn.Module, module).parameters() if isinstance(item, DTensor)]
             spare_bytes -= sum(item.numel() * item.element_size() - local(item).nbytes for item in weights)
             if spare_bytes < 0:
                 break
