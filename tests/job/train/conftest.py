@@ -1,11 +1,20 @@
-"""A tiny model with random weights."""
+"""A tiny model with random weights, and processes to train it in."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forked_ranks import ForkedRanks
 from training_runs import VOCABULARY
+
+
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedRanks]:
+    """Runs programs on several processes, without importing everything in each of them."""
+    with ForkedRanks(tmp_path_factory.mktemp("ranks")) as forked:
+        yield forked
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+from lorajob_runtime.layout import RunFolder
+
 _PROGRAM = Path(__file__).parent / "programs" / "forked.py"
 
 
@@ -35,6 +37,10 @@ class ForkedRanks:
         # its ranks die with it, also where a test ran out of time
         self._process.kill()
         self._process.communicate()
+
+    def train(self, folder: RunFolder, *, processes: int = 1) -> None:
+        """Trains a run folder to its end."""
+        self.run("train_many", [str(folder.root)], processes=processes)
 
     def run(self, program: str, *arguments: list[str], processes: int) -> None:
         """Runs a program to its end; `arguments` are those of each node, on which there are so many processes."""

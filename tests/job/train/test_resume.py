@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked_ranks import ForkedRanks
 from safetensors.torch import load_file
 from training_runs import random_rows, run_training, start_training, steps_of, write_run
 from transformers import AutoModelForCausalLM
@@ -88,11 +89,13 @@ def test_other_weights_than_the_checkpoints_are_refused(tmp_path: Path, tiny_mod
     assert str(tiny_model) in json.loads(resumed.cause(0).read_text())["message"]
 
 
-def test_every_module_that_the_report_counts_is_trained_the_head_too(tmp_path: Path, tiny_model: Path) -> None:
+def test_every_module_that_the_report_counts_is_trained_the_head_too(
+    ranks: ForkedRanks, tmp_path: Path, tiny_model: Path
+) -> None:
     targets = {"lora": {"targets": ["q_proj", "down_proj", "lm_head"]}, "train": {"maxSteps": 2}}
     folder = write_run(tmp_path, tiny_model, random_rows(40), targets)
 
-    assert run_training(folder) == 0
+    ranks.train(folder)
 
     adapter = load_file(folder.checkpoint(2) / layout.ADAPTER_WEIGHTS)
     seconds = {name: matrix for name, matrix in adapter.items() if "lora_B" in name}
@@ -100,17 +103,17 @@ def test_every_module_that_the_report_counts_is_trained_the_head_too(tmp_path: P
     assert all(matrix.abs().sum() > 0 for matrix in seconds.values())
 
 
-def test_on_another_number_of_processes_the_global_batch_and_the_losses_stay(tmp_path: Path, tiny_model: Path) -> None:
+def test_on_another_number_of_processes_the_global_batch_and_the_losses_stay(
+    ranks: ForkedRanks, tmp_path: Path, tiny_model: Path
+) -> None:
     without_dropout = {"train": SETTINGS["train"]}
     one = write_run(tmp_path / "one", tiny_model, random_rows(50), without_dropout)
-    assert run_training(one) == 0
+    ranks.train(one)
     two = write_run(tmp_path / "two", tiny_model, random_rows(50), without_dropout)
-    assert run_training(two) == 0
+    ranks.train(two)
     events.cut_back(two.events, 5)
 
-    assert (
-        run_training(write_run(two.root, tiny_model, random_rows(50), without_dropout, resume_step=5), processes=2) == 0
-    )
+    ranks.train(write_run(two.root, tiny_model, random_rows(50), without_dropout, resume_step=5), processes=2)
 
     assert [step["tokens"] for step in steps_of(two)] == [step["tokens"] for step in steps_of(one)]
     assert [step["loss"] for step in steps_of(two)] == pytest.approx([step["loss"] for step in steps_of(one)], rel=1e-5)

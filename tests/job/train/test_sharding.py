@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +32,6 @@ def settings(ranks: int, **train: object) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def models(family_models: FamilyModels) -> dict[str, Path]:
     return {family: family_models.folder(family) for family in FAMILIES}
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedRanks]:
-    with ForkedRanks(tmp_path_factory.mktemp("ranks")) as forked:
-        yield forked
 
 
 class Trainer:
@@ -78,7 +71,7 @@ class Trainer:
         folder = RunFolder(shutil.copytree(begun.root, root))
         events.cut_back(folder.events, 3)
         again = write_run(root, self._models[family], ROWS, settings(2, **train), resume_step=3, attempt=2)
-        self._ranks.run("train_many", [str(again.root)], processes=processes)
+        self._ranks.train(again, processes=processes)
         return again
 
 
@@ -226,7 +219,7 @@ def test_ranks_without_a_row_of_their_own_still_take_part(
     asked = settings(4, sharding="fsdp", gradientAccumulation=1, maxSteps=3)
     folder = write_run(tmp_path, models["minimax-m2"], random_rows(5), asked, eval_rows=random_rows(1, seed=2))
 
-    ranks.run("train_many", [str(folder.root)], processes=4)
+    ranks.train(folder, processes=4)
 
     assert [step["step"] for step in steps_of(folder)] == [1, 2, 3]
 

@@ -21,7 +21,8 @@ from lorajob_runtime import processes
 # PEFT would import it, which takes seconds
 sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
 
-PROGRAMS = {name: importlib.import_module(name) for name in ("train_many", "load_sharded", "answer_sharded")}
+NAMES = ("train_many", "load_sharded", "answer_sharded", "reference_trainer")
+PROGRAMS = {name: importlib.import_module(name) for name in NAMES}
 
 
 def serve() -> None:

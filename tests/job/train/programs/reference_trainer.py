@@ -1,19 +1,17 @@
 """The reference: transformers.Trainer with PEFT on the rows of a run folder, padded by DataCollatorForSeq2Seq.
 
-    python reference_trainer.py RUN_FOLDER OUTPUT.json        (or under torchrun)
-
-Starts from the very adapter that the run starts from: PEFT's initial weights under the same seed. In a mixture of
-experts, PEFT adds the adapter to the experts' weights in every pass.
+Arguments: RUN_FOLDER, OUTPUT.json. Starts from the very adapter that the run starts from: PEFT's initial weights under
+the same seed. In a mixture of experts, PEFT adds the adapter to the experts' weights in every pass.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import (
@@ -64,7 +62,8 @@ def padding_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"[PAD]": 0}, "[PAD]")), pad_token="[PAD]")
 
 
-def main(root: str, output: str) -> None:
+def main(arguments: list[str]) -> None:
+    root, output = arguments
     folder = RunFolder(Path(root))
     plan = plan_module.loads(folder.plan.read_text())
     train, lora = plan.spec.train, plan.spec.lora
@@ -111,7 +110,7 @@ def main(root: str, output: str) -> None:
     trainer.train()
     if int(os.environ.get("RANK", "0")) == 0:
         Path(output).write_text(json.dumps({"losses": record.losses, "norms": record.norms}))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    if dist.is_initialized():
+        # one that is gone while another still works on takes that down
+        dist.barrier()
+        dist.destroy_process_group()
