@@ -166,7 +166,7 @@ def wants_experts(architecture: Architecture, lora: LoraSpec) -> bool:
 def read(config: Mapping[str, Any]) -> Architecture | None:
     """The shapes in the values of a config.json; None for a model type that is not known here.
 
-    Raises ModelError when a field that the shapes need is missing or not a number.
+    Raises ModelError when a field that the shapes need is missing, not a number, or none that any model has.
     """
     config = config.get("text_config") or config
     # with classes of its own a repository calls its type as it likes, but the class is transformers' by name
@@ -176,6 +176,9 @@ def read(config: Mapping[str, Any]) -> Architecture | None:
     if maker is None:
         return None
     fields = _Fields(config)
+    for name, most in _BOUNDS.items():
+        if not 1 <= fields.count(name) <= most:
+            raise ModelError(f"config.json has {name} {fields.count(name)}: it must be from 1 to {most}")
     return Architecture(
         model_type=str(config["model_type"]),
         vocabulary=fields.count("vocab_size"),
@@ -187,6 +190,10 @@ def read(config: Mapping[str, Any]) -> Architecture | None:
         tied=fields.flag("tie_word_embeddings"),
         layers=tuple(maker(fields, number) for number in range(fields.count("num_hidden_layers"))),
     )
+
+
+_BOUNDS = {"vocab_size": 2**31, "hidden_size": 2**20, "num_attention_heads": 2**16, "num_hidden_layers": 2**13}
+"""Whoever wrote a config.json must not have a plan count without end."""
 
 
 class _Fields:

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import functools
 import re
+import sys
 import types
 import typing
 from collections.abc import Hashable, Mapping
@@ -133,7 +134,7 @@ def _match(choice: Any, value: object) -> tuple[bool, Any]:
         fits = isinstance(value, list | tuple) and bool(value) and all(isinstance(item, str) for item in value)
         return fits, tuple(typing.cast(list[str], value)) if fits else None
     if choice is float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
         return fits, float(typing.cast(float, value)) if fits else None
     if choice is int and isinstance(value, bool):
         return False, None

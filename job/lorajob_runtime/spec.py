@@ -287,19 +287,28 @@ def row_slice(text: str | None) -> slice:
     return slice(int(start) if start else None, int(stop) if stop else None)
 
 
+def _is_address(text: str, *, needs_key: bool = False) -> bool:
+    """Whether an address in S3 names a bucket, and below it something where that is needed; true of all else."""
+    bucket, _, key = text.removeprefix("s3://").partition("/")
+    return not text.startswith("s3://") or bool(bucket.strip() and (key.strip("/") or not needs_key))
+
+
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("model.name", bool, "a catalog name, modelscope:ORG/NAME, hf:ORG/NAME or a folder"),
+    ("model.name", lambda v: v and _is_address(v), "a catalog name, modelscope:ORG/NAME, hf:ORG/NAME or a folder"),
+    ("model.source", lambda v: _is_address(v), "modelscope:ORG/NAME, hf:ORG/NAME, s3://BUCKET/PREFIX or a folder"),
+    ("data.source", lambda v: _is_address(v, needs_key=True), "a file, or s3://BUCKET/KEY"),
+    ("storage.uri", lambda v: _is_address(v), "a folder, or s3://BUCKET/PREFIX"),
     ("data.rows", lambda v: _SLICE.fullmatch(v) is not None, "a row range like 5:5000, :5 or -100:"),
     ("data.evalRows", lambda v: _SLICE.fullmatch(v) is not None, "a row range like :5 or -100:"),
-    ("data.maxLength", lambda v: v >= 2, "at least 2 tokens"),
+    ("data.maxLength", lambda v: 2 <= v <= 10_000_000, "from 2 to 10000000 tokens"),
     ("lora.rank", lambda v: 1 <= v <= 1024, "from 1 to 1024"),
     ("lora.alpha", lambda v: v > 0, "above 0"),
     ("lora.dropout", lambda v: 0 <= v < 1, "at least 0 and below 1"),
     ("train.epochs", lambda v: 0 < v <= 10_000, "above 0 and at most 10000"),
     ("train.maxSteps", lambda v: v >= 1, "at least 1, or null"),
     ("train.learningRate", lambda v: 0 < v < 1, "above 0 and below 1"),
-    ("train.batchSize", lambda v: v >= 1, "at least 1"),
-    ("train.gradientAccumulation", lambda v: v >= 1, "at least 1"),
+    ("train.batchSize", lambda v: 1 <= v <= 100_000, "from 1 to 100000"),
+    ("train.gradientAccumulation", lambda v: 1 <= v <= 100_000, "from 1 to 100000"),
     ("train.warmup", lambda v: v >= 0 and (v < 1 or v == int(v)), "whole steps, or a share of all steps below 1"),
     ("train.weightDecay", lambda v: 0 <= v < 1, "at least 0 and below 1"),
     ("train.maxGradNorm", lambda v: v >= 0, "at least 0 (0 turns clipping off)"),

@@ -170,6 +170,8 @@ def test_a_model_of_an_unknown_type_has_no_shapes() -> None:
     [
         ({"hidden_size": None}, "config.json of a qwen3 model has no hidden_size"),
         ({"num_hidden_layers": "many"}, "config.json has num_hidden_layers 'many': it must be a whole number"),
+        ({"num_hidden_layers": 10**9}, "config.json has num_hidden_layers 1000000000: it must be from 1 to 8192"),
+        ({"num_attention_heads": 0}, "config.json has num_attention_heads 0: it must be from 1 to 65536"),
     ],
 )
 def test_a_config_without_a_size_is_an_error_that_names_it(change, message) -> None:
