@@ -104,8 +104,8 @@ def _check(chosen: list[Target], model: nn.Module) -> None:
         raise ConfigError(f"lora.targets: PEFT attached an adapter to {surplus[0]}, which nothing asked for")
 
 
-def report(model: nn.Module) -> TargetReport:
-    """Counts what got an adapter."""
+def report(model: nn.Module, *, dropout: float) -> TargetReport:
+    """Counts what got an adapter. `dropout` is what was asked for."""
     adapted = list(_adapted(model))
     groups: dict[str, GroupCount] = {}
     for group in targets.GROUPS:
@@ -113,8 +113,7 @@ def report(model: nn.Module) -> TargetReport:
         if layers:
             parameters = sum(_numbers(layer) for layer in layers)
             groups[group] = GroupCount(targets=len(layers), parameters=parameters)
-    has_dropout = any(isinstance(each, nn.Dropout) for _, layer in adapted for each in layer.lora_dropout.values())
-    without = {target.group for target, _ in adapted if not target.linear} if has_dropout else set()
+    without = {target.group for target, _ in adapted if not target.linear} if dropout else set()
     return TargetReport(
         targets=dict(sorted(Counter(target.shown for target, _ in adapted).items())),
         groups=groups,

@@ -230,7 +230,9 @@ def _restore(session: Session, path: Path) -> None:
 
 
 def _report_start(session: Session) -> None:
-    session.report("report", name="targets", **asdict(lora.report(session.model)))
+    session.report(
+        "report", name="targets", **asdict(lora.report(session.model, dropout=session.plan.spec.lora.dropout))
+    )
     session.report(
         "report",
         name="decided",

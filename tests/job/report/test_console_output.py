@@ -122,6 +122,15 @@ def test_without_a_terminal_there_are_plain_lines():
     ]
 
 
+def test_adapters_that_train_without_the_dropout_asked_for_are_a_warning():
+    stream = io.StringIO()
+    targets = {"groups": {}, "without_dropout": ["experts", "router"]}
+
+    show(stream, [{"time": START} | TARGETS | targets])
+
+    assert stream.getvalue().splitlines()[-1] == "warning: lora.dropout is 0 for the adapters of experts and router"
+
+
 def test_the_end_comes_after_what_the_other_reports_still_had_to_say():
     stream = io.StringIO()
     log = a_run()

@@ -46,7 +46,7 @@ def tuned(models: FamilyModels, family: str, spec: LoraSpec | None = None, *, ex
 def test_the_recipe_reaches_attention_dense_shared_and_routed_experts(
     family_models: FamilyModels, family: str, targets: dict[str, int], groups: set[str]
 ) -> None:
-    report = lora.report(tuned(family_models, family))
+    report = lora.report(tuned(family_models, family), dropout=0.0)
 
     assert report.targets == targets
     assert set(report.groups) == groups
@@ -55,7 +55,7 @@ def test_the_recipe_reaches_attention_dense_shared_and_routed_experts(
 
 @pytest.mark.parametrize("family", families.MOE_FAMILIES)
 def test_without_experts_everything_else_still_gets_it(family_models: FamilyModels, family: str) -> None:
-    report = lora.report(tuned(family_models, family, experts=False))
+    report = lora.report(tuned(family_models, family, experts=False), dropout=0.0)
 
     expected = ATTENTION if family == "minimax-m2" else ATTENTION | MLP
     assert report.targets == expected
@@ -76,6 +76,24 @@ def test_plain_peft_reloads_an_adapter_without_any_difference(
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)
+def test_what_trains_gives_pefts_own_logits_and_gradients(family_models: FamilyModels, family: str) -> None:
+    spec = LoraSpec(dropout=0.0, router=family in families.MOE_FAMILIES)
+    theirs, ours = (tuned(family_models, family, spec).train() for _ in range(2))
+    fused.fuse(ours, DropoutMasks())
+
+    logits = [model(TOKENS).logits for model in (theirs, ours)]
+    for each in logits:
+        each.log_softmax(-1)[..., 7].sum().backward()
+
+    torch.testing.assert_close(logits[1], logits[0], atol=1e-5 * float(logits[0].abs().max()), rtol=0)
+    expected = {name: item.grad for name, item in lora.trained(theirs).items()}
+    for name, parameter in lora.trained(ours).items():
+        tolerance = 1e-5 * float(expected[name].abs().max())
+        assert tolerance > 0, name
+        torch.testing.assert_close(parameter.grad, expected[name], atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
 def test_a_saved_adapter_goes_back_into_training(family_models: FamilyModels, family: str) -> None:
     model = tuned(family_models, family)
     other = lora.attach(family_models.load(family), LoraSpec(dropout=0.0), seed=9, experts=True)
@@ -91,7 +109,7 @@ def test_the_router_gets_it_only_when_asked(family_models: FamilyModels, family:
     model = tuned(family_models, family, LoraSpec(dropout=0.0, router=True)).eval()
     save(model, tmp_path)
 
-    assert lora.report(model).groups["router"].targets == len(
+    assert lora.report(model, dropout=0.0).groups["router"].targets == len(
         [name for name, _ in family_models.load(family).named_modules() if name.endswith(".experts")]
     )
     reloaded = PeftModel.from_pretrained(family_models.load(family), str(tmp_path)).eval()
@@ -120,7 +138,7 @@ def test_names_of_targets_mean_what_they_say(
     model = tuned(family_models, "glm-4.5", spec, experts=experts is not False).eval()
     save(model, tmp_path)
 
-    assert lora.report(model).targets == expected
+    assert lora.report(model, dropout=0.0).targets == expected
     reloaded = PeftModel.from_pretrained(family_models.load("glm-4.5"), str(tmp_path)).eval()
     with torch.no_grad():
         assert torch.equal(reloaded(TOKENS).logits, model(TOKENS).logits)
@@ -170,7 +188,7 @@ def test_dropout_holds_for_all_but_the_experts_and_the_saved_config_says_none(
 
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.allclose(drawn[0], drawn[2])
-    assert lora.report(model).without_dropout == ("experts",)
+    assert lora.report(model, dropout=0.25).without_dropout == ("experts",)
     assert lora.adapter_config(model, "base").lora_dropout == 0.0
     dropped = [each.lora_dropout["default"] for each in model.modules() if type(each) is fused.FusedLoraWeight]
     assert all(isinstance(each, nn.Dropout) and each.p == 0.25 for each in dropped)
@@ -181,7 +199,14 @@ def test_without_parameters_of_experts_peft_keeps_the_dropout(family_models: Fam
     model = tuned(family_models, "minimax-m2", LoraSpec(dropout=0.25), experts=False)
 
     assert lora.adapter_config(model, "base").lora_dropout == 0.25
-    assert lora.report(model).without_dropout == ()
+    assert lora.report(model, dropout=0.25).without_dropout == ()
+
+
+def test_dropout_that_nothing_can_have_is_told_too(family_models: FamilyModels) -> None:
+    model = tuned(family_models, "minimax-m2", LoraSpec(dropout=0.25, targets=("w2",)))
+
+    assert lora.report(model, dropout=0.25).without_dropout == ("experts",)
+    assert lora.report(model, dropout=0.0).without_dropout == ()
 
 
 @pytest.mark.parametrize("family", families.MOE_FAMILIES)

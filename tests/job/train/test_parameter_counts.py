@@ -66,7 +66,7 @@ def attached(name: str, *, experts: bool) -> lora.TargetReport:
     config = transformers.AutoConfig.for_model(values.pop("model_type"), **values)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-        return lora.report(lora.attach(model, LoraSpec(rank=RANK, dropout=0.0), seed=0, experts=experts))
+        return lora.report(lora.attach(model, LoraSpec(rank=RANK, dropout=0.0), seed=0, experts=experts), dropout=0.0)
 
 
 @pytest.mark.parametrize("name", list(FORMULAS))
