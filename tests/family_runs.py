@@ -154,7 +154,7 @@ class Person:
             stderr=subprocess.PIPE,
         )
 
-    def run(self, *arguments: str, seconds: float = 240) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, seconds: float = 400) -> subprocess.CompletedProcess[str]:
         """`lorajob` with arguments, come to its end."""
         process = self.start(*arguments)
         try:

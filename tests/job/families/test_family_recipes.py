@@ -79,9 +79,9 @@ def runs(request: pytest.FixtureRequest, hub: HubServer, tmp_path_factory: pytes
     whole, broken = RunFolder(root / "stored" / "whole"), RunFolder(root / "stored" / "broken")
     with person.start(*line("whole")) as first, person.start(*line("broken")) as second:
         try:
-            wait_until((broken.checkpoint(5) / layout.MANIFEST).exists, seconds=180, what="a first checkpoint")
+            wait_until((broken.checkpoint(5) / layout.MANIFEST).exists, seconds=400, what="a first checkpoint")
             second.send_signal(signal.SIGKILL)
-            _, told = first.communicate(timeout=240)
+            _, told = first.communicate(timeout=400)
             assert first.returncode == 0, told
         finally:
             first.kill()
