@@ -71,6 +71,29 @@ def test_a_plan_for_programs_is_as_its_schema_says(lorajob: Call, model: str) ->
     assert document["model"]["parameters"] == catalog.get(model).parameters
 
 
+@pytest.mark.parametrize(
+    ("model", "all_of_it", "largest_layer", "ends"),
+    [
+        ("qwen3-8b", 16.4, 0.39, 2 * 151936 * 4096),
+        ("qwen2.5-coder-7b", 15.2, 0.47, 2 * 152064 * 3584),
+        ("hunyuan-a13b", 160.8, 4.99, 128167 * 4096),
+        ("glm-4.5-air", 213.7, 4.68, 2 * 151552 * 4096),
+        ("minimax-m2", 457.4, 7.34, 2 * 200064 * 3072),
+    ],
+)
+def test_sharded_weights_are_what_the_published_sizes_give(
+    lorajob: Call, model: str, all_of_it: float, largest_layer: float, ends: int
+) -> None:
+    """Gigabytes in bf16, measured on transformers' own models; embedding and head are vocabulary x width."""
+    given = ("--gpus", "8", "--gpu-memory", "192", "--sharding", "fsdp", "--experts", "auto")
+
+    memory = json.loads(lorajob("plan", "-m", model, *given, "-o", "json").out)["memory"]
+
+    assert memory["weights"] * 8 / 1e9 == pytest.approx(all_of_it, rel=0.005)
+    assert memory["gatheredLayers"] / 2 / 1e9 == pytest.approx(largest_layer, rel=0.02)
+    assert memory["gatheredEnds"] == pytest.approx(ends * 2, rel=1e-4)
+
+
 def test_a_plan_of_a_model_without_known_sizes_says_so_and_is_as_its_schema_says(lorajob: Call) -> None:
     schema = json.loads((resources.files("lorajob") / "schemas" / "plan.json").read_text("utf-8"))
 
