@@ -23,7 +23,7 @@ SUCCEEDED = FailureClass(code=0, name="succeeded", final=True, hint="")
 UNEXPECTED = FailureClass(
     code=1, name="unexpected", final=False, hint="this is a fault of lorajob or of a library: report it with the log"
 )
-CONFIG = FailureClass(code=10, name="config", final=True, hint="correct the spec or the flag and submit again")
+CONFIG = FailureClass(code=10, name="config", final=True, hint="correct the spec or the flag")
 DATA = FailureClass(code=11, name="data", final=True, hint="run `lorajob data check` on the dataset")
 MODEL = FailureClass(code=12, name="model", final=True, hint="run `lorajob models` for the names that are known")
 CREDENTIALS = FailureClass(
