@@ -97,6 +97,8 @@ def _remark(item: Conversation, remarks: Counter[str], encoder: Encoder) -> None
     thinks = any(_has_thought(message) for message in item.messages)
     if template.drops_thoughts and thinks:
         remarks["thoughts are left out, as data.thinking is off"] += 1
+    elif template.loses_thoughts and any(message.get("reasoning_content") for message in item.messages):
+        remarks["thoughts are left out, as the chat template has no form for them"] += 1
     if template.thinking_mode == "always" and not thinks:
         remarks["the model thinks before every answer, so without a thought the answer first ends an empty one"] += 1
     if item.tools and not template.knows_tools:

@@ -26,6 +26,9 @@ ThinkingMode = Literal["none", "switch", "always"]
 _ENDS_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>")
 """What base models end a document with; instruct models made from them may still do it."""
 
+_THOUGHT = "reasoning_content"
+"""The field of a message in which a thought is apart from the answer."""
+
 _PROBE = "lorajob"
 """A word that no template changes."""
 _ASKED: Message = {"role": "user", "content": _PROBE}
@@ -64,6 +67,8 @@ class ChatTemplate:
         self.family = families.recognise(source)
         self.knows_tools = "tools" in for_tools
         self._has_switch = families.SWITCH in source
+        self._can_think = families.can_think(source)
+        self._knows_thoughts = _THOUGHT in source
         self.end_of_turn, self._after_turn = self._probe_end()
         self.thinking_mode = self._mode()
 
@@ -130,16 +135,29 @@ class ChatTemplate:
 
     def _adapted(self, messages: Sequence[Message], tools: Tools) -> tuple[list[Message], Tools]:
         """Messages as this template can say them."""
-        adapted = [_without_thoughts(message) for message in messages] if self.drops_thoughts else list(messages)
+        adapted = [self._thoughts_adapted(message) for message in messages]
         adapted = [message for message in adapted if message["role"] != "system" or message["content"]]
         if not self.knows_tools:
             return plain_tools.written_out(adapted, tools), None
         return adapted, tools
 
+    def _thoughts_adapted(self, message: Message) -> Message:
+        if self.drops_thoughts:
+            return _without_thoughts(message)
+        if self._knows_thoughts or _THOUGHT not in message:
+            return message
+        # the template would leave it out without a word
+        return _with_thought_written(message) if self._can_think else _without_thoughts(message)
+
     @property
     def drops_thoughts(self) -> bool:
         """With thinking switched off inference sends an empty thought, so that one in the data has no place."""
         return self._has_switch and not self._thinking
+
+    @property
+    def loses_thoughts(self) -> bool:
+        """Whether a thought beside the answer, in a field of its own, has no place."""
+        return self.drops_thoughts or not (self._knows_thoughts or self._can_think)
 
     def _mode(self) -> ThinkingMode:
         if self._has_switch:
@@ -209,7 +227,13 @@ def _at(moment: datetime | None, source: str) -> str:
 def _without_thoughts(message: Message) -> Message:
     if message["role"] != "assistant":
         return message
-    shown = {key: value for key, value in message.items() if key != "reasoning_content"}
+    shown = {key: value for key, value in message.items() if key != _THOUGHT}
     if "</think>" in message["content"]:
         shown["content"] = message["content"].rpartition("</think>")[2].lstrip("\n")
     return shown
+
+
+def _with_thought_written(message: Message) -> Message:
+    """The thought in front of the answer, as models with `<think>` write it."""
+    shown = {key: value for key, value in message.items() if key != _THOUGHT}
+    return shown | {"content": f"<think>\n{message[_THOUGHT].strip()}\n</think>\n{message['content']}"}

@@ -271,6 +271,41 @@ def test_a_thought_in_the_data_is_left_out_and_noted_when_thinking_is_off(
     )
 
 
+THOUGHT_APART = [
+    {"role": "user", "content": "Q"},
+    {"role": "assistant", "content": "A", "reasoning_content": "hm"},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "thinking", "text"),
+    [
+        ("qwen3", True, "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n⟦<think>\nhm\n</think>\n\nA<|im_end|>⟧"),
+        ("glm", True, "[gMASK]<sop><|user|>\nQ<|assistant|>⟦\n<think>hm</think>\nA<|user|>⟧"),
+        ("hunyuan", True, "<|startoftext|>Q<|extra_0|>⟦<think>\nhm\n</think>\nA<|eos|>⟧"),
+        (
+            "minimax",
+            False,
+            "]~!b[]~b]system\nYou are a helpful assistant.[e~[\n]~b]user\nQ[e~[\n"
+            "]~b]ai\n<think>\n⟦hm\n</think>\n\nA[e~[⟧",
+        ),
+    ],
+)
+def test_a_thought_apart_from_the_answer_is_trained_as_each_template_writes_it(
+    name: str, thinking: bool, text: str, request: pytest.FixtureRequest, prepared: Any, expect_sequences: Expect
+) -> None:
+    model = request.getfixturevalue(name)
+    expect_sequences(model, prepared(model, [{"messages": THOUGHT_APART}], thinking=thinking).train, text)
+
+
+def test_a_thought_that_a_template_has_no_form_for_is_left_out_and_noted(
+    qwen25: Any, prepared: Any, expect_sequences: Expect
+) -> None:
+    result = prepared(qwen25, [{"messages": THOUGHT_APART}])
+    expect_sequences(qwen25, result.train, QWEN25_SYSTEM + CHATML.format("Q", "A"))
+    assert result.report.notes == ("1 row: thoughts are left out, as the chat template has no form for them",)
+
+
 def test_minimax_trains_a_thought_inside_the_one_its_prompt_opens(
     minimax: Any, prepared: Any, expect_sequences: Expect
 ) -> None:
