@@ -21,6 +21,10 @@ class ForkedRanks:
         self._log = folder / "ranks.log"
 
     def __enter__(self) -> ForkedRanks:
+        self._begin()
+        return self
+
+    def _begin(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, str(_PROGRAM)],
             stdin=subprocess.PIPE,
@@ -29,12 +33,14 @@ class ForkedRanks:
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # its ranks die with it, also where a test ran out of time
+        self._end()
+
+    def _end(self) -> None:
+        # its ranks die with it
         self._process.kill()
         self._process.communicate()
 
@@ -45,9 +51,19 @@ class ForkedRanks:
     def run(self, program: str, *arguments: list[str], processes: int) -> None:
         """Runs a program to its end; `arguments` are those of each node, on which there are so many processes."""
         asked = {"program": program, "arguments": arguments, "processes": processes, "log": str(self._log)}
+        try:
+            codes = self._answer(json.dumps(asked) + "\n")
+        except BaseException:
+            # a test that ran out of time leaves no answer to the next one
+            self._end()
+            self._begin()
+            raise
+        assert not any(codes), f"{program} ended with {codes}:\n{self._log.read_text()[-4000:]}"
+
+    def _answer(self, line: str) -> list[int]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.write(line)
         self._process.stdin.flush()
-        codes = json.loads(self._process.stdout.readline())
-        assert not any(codes), f"{program} ended with {codes}:\n{self._log.read_text()[-4000:]}"
+        codes: list[int] = json.loads(self._process.stdout.readline())
+        return codes
