@@ -26,14 +26,12 @@ def load_tokenizer(model_path: Path, *, trust_remote_code: bool = False) -> Toke
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    config = _configuration(model_path)
-    code = repository_code.reference(config, "AutoTokenizer")
+    code = repository_code.reference(_configuration(model_path), "AutoTokenizer")
     try:
         if tiktoken_files.found(model_path):
             return tiktoken_files.load(model_path)
-        own = code is not None and not hasattr(transformers, str(config.get("tokenizer_class")))
         return transformers.AutoTokenizer.from_pretrained(
-            str(model_path), trust_remote_code=trust_remote_code and own, local_files_only=True
+            str(model_path), trust_remote_code=trust_remote_code and needs_code(model_path), local_files_only=True
         )
     except ModelError:
         raise
@@ -43,6 +41,18 @@ def load_tokenizer(model_path: Path, *, trust_remote_code: bool = False) -> Toke
             reason = f"it needs {repository_code.file_of(code)} of its repository, which may not run"
             hint = "model.trustRemoteCode runs that code, at the revision that you have read"
         raise ModelError(f"no tokenizer can be loaded from {model_path}: {reason}", hint=hint) from error
+
+
+def needs_code(folder: Path) -> bool:
+    """Whether the class of the tokenizer in a folder is not transformers' own, but code that lies beside it.
+
+    Raises ModelError for code in another repository.
+    """
+    import transformers
+
+    config = _configuration(folder)
+    code = repository_code.reference(config, "AutoTokenizer")
+    return code is not None and not hasattr(transformers, str(config.get("tokenizer_class")))
 
 
 def _configuration(model_path: Path) -> dict[str, Any]:

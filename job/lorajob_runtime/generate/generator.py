@@ -15,7 +15,7 @@ from typing import Any
 from lorajob_runtime.data import answers
 from lorajob_runtime.data.conversation import Message
 from lorajob_runtime.data.render import Tools, prompt_ids, stop_ids
-from lorajob_runtime.data.tokenizer import Tokenizer, decode, encode, load_tokenizer, said, start_ids
+from lorajob_runtime.data.tokenizer import Tokenizer, decode, encode, load_tokenizer, needs_code, said, start_ids
 from lorajob_runtime.exits import DataError, LorajobError, ModelError, OutOfMemoryError
 from lorajob_runtime.spec import ModelSpec
 
@@ -78,10 +78,7 @@ class Generator:
             raise ModelError(f"the adapter {adapter} cannot be loaded on {model}: {reason}") from error
         # PEFT adds an adapter of experts to their whole stack of weights for every token
         fused.fuse(tuned, DropoutMasks())
-        # its own tokenizer is training's; one that needs the repository's code is only beside the base
-        own = (adapter / "tokenizer.json").is_file()
-        tokenizer = load_tokenizer(adapter if own else model, trust_remote_code=base.trust_remote_code)
-        return cls(tuned, tokenizer, thinking=thinking)
+        return cls(tuned, _tokenizer(base, model, adapter), thinking=thinking)
 
     def prompt(self, conversation: Conversation, tools: Tools = None) -> list[int]:
         """Token ids that are sent, as training put them before an answer. Raises DataError when they do not fit."""
@@ -212,6 +209,13 @@ class _Streamer:
 
     def end(self) -> None:
         """Nothing to do: the thread's end says it."""
+
+
+def _tokenizer(base: ModelSpec, model: Path, adapter: Path) -> Tokenizer:
+    """The adapter's own, which is training's; one that needs code is the base's, of which alone code may run."""
+    if (adapter / "tokenizer.json").is_file() and not needs_code(adapter):
+        return load_tokenizer(adapter)
+    return load_tokenizer(model, trust_remote_code=base.trust_remote_code)
 
 
 def _out_of_memory(error: BaseException) -> LorajobError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,20 @@ def test_a_greedy_answer_is_what_transformers_gives_for_the_same_prompt(keeper: 
     assert keeper._tokenizer.decode(ids) == f"{system}{user}<|im_start|>assistant\n"
 
     assert "".join(keeper.stream(QUESTION, SHORT, base=base)) == reference(keeper, ids, base=base)
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_code_beside_the_adapter_never_runs(storage: Path, tmp_path: Path, trusted: bool) -> None:
+    adapter = shutil.copytree(storage / "tiny/adapter", tmp_path / "adapter")
+    config = json.loads((adapter / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": [None, "own.Own"]}}
+    (adapter / "tokenizer_config.json").write_text(json.dumps(config))
+    (adapter / "own.py").write_text("raise RuntimeError('this code has run')")
+
+    base = ModelSpec(trust_remote_code=trusted)
+    asked = Generator.load(base, storage / "tiny-llama", adapter, thinking=False)
+
+    assert asked.prompt(QUESTION)
 
 
 def test_the_untuned_model_answers_otherwise(tiny: Generator) -> None:

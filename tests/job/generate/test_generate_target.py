@@ -84,9 +84,11 @@ def test_a_run_in_s3_is_here_while_it_is_needed(
     for path in (storage / "keeper").rglob("*"):
         if path.is_file() and ".work" not in path.parts:
             s3_keys.client().upload_file(str(path), bucket, f"lora/keeper/{path.relative_to(storage / 'keeper')}")
+    s3_keys.client().put_object(Bucket=bucket, Key="lora/keeper/adapter/own.py", Body=b"raise SystemExit")
 
     with target.find("keeper", storage=f"s3://{bucket}/lora", environment=settings()) as found:
         assert (found.adapter / "adapter_model.safetensors").is_file()
+        assert not (found.adapter / "own.py").exists()
         assert found.system == SYSTEM
     assert not found.adapter.exists()
     with target.find(
