@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,18 @@ def test_what_cannot_be_converted_is_one_line_and_nothing_is_written(
     assert said in outcome.err.splitlines()[0]
     assert outcome.out == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+
+
+def test_experts_of_a_model_that_only_its_files_tell_of_are_refused_by_its_type(
+    lorajob: Call, made: Any, family_models: FamilyModels, tmp_path: Path
+) -> None:
+    folder = made("odd", "glm-4.5")
+    base = shutil.copytree(family_models.folder("glm-4.5"), tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"model_type": "odd_moe", "architectures": ["Odd"]}))
+    AdapterInfo(run="odd", model="odd", source=str(base), revision="", system=None, thinking=False).write(folder)
+
+    outcome = lorajob("artifacts", "convert", "odd", "--output", "out")
+
+    assert outcome.code == 10
+    assert "the adapter is of a model of type odd_moe, whose experts' names are not known" in outcome.err

@@ -45,7 +45,7 @@ def convert(
     with target.find(text, storage=storage, environment=environment) as found:
         model_type = _known_type(found.base)
         if model_type is None and per_expert.has_stacks(found.adapter):
-            model_type = _fetched_type(found.base, environment, notify)
+            model_type = _told_type(found.base, environment, notify)
         converted = per_expert.convert(found.adapter, output, layout_name=layout_name, model_type=model_type)
     config = json.loads((output / layout.ADAPTER_CONFIG).read_bytes())
     return Conversion(converted=converted, base=config.get("base_model_name_or_path"), model_type=model_type)
@@ -56,8 +56,11 @@ def _known_type(model: ModelSpec) -> str | None:
     return known.model_type if known is not None else None
 
 
-def _fetched_type(model: ModelSpec, environment: Environment, notify: Callable[[str], None]) -> str | None:
-    path = fetch.fetch_tokenizer(model, environment=environment, notify=notify).path
+def _told_type(model: ModelSpec, environment: Environment, notify: Callable[[str], None]) -> str | None:
+    """What the model's own config.json says."""
+    path = preflight.folder_of(model)
+    if path is None:
+        path = fetch.fetch_tokenizer(model, environment=environment, notify=notify).path
     config = preflight.read_config(path / "config.json")
     known = architecture.read(config)
     return known.model_type if known is not None else config.get("model_type")
