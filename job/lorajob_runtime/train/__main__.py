@@ -35,7 +35,9 @@ def main(arguments: list[str]) -> int:
         return _leave(folder, rank, error.failure, error.message, error.hint)
     except Exception as error:  # noqa: BLE001 - the last place that can say why
         traceback.print_exc()
-        failure = exits.OUT_OF_MEMORY if _is_out_of_memory(error) else exits.UNEXPECTED
+        from lorajob_runtime.train.failures import is_out_of_memory
+
+        failure = exits.OUT_OF_MEMORY if is_out_of_memory(error) else exits.UNEXPECTED
         return _leave(folder, rank, failure, f"{type(error).__name__}: {_first_line(error)}", failure.hint)
     _close_process_group()
     return 0
@@ -47,12 +49,6 @@ def _leave(folder: RunFolder, rank: int, failure: FailureClass, message: str, hi
     draft.write_text(json.dumps(cause, ensure_ascii=False))
     draft.replace(folder.cause(rank))
     return failure.code
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _first_line(error: Exception) -> str:

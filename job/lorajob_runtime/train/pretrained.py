@@ -25,7 +25,7 @@ from transformers import (
 from lorajob_runtime import quantization, repository_code
 from lorajob_runtime.exits import ConfigError, ModelError, OutOfMemoryError
 from lorajob_runtime.spec import ModelSpec
-from lorajob_runtime.train import fp8
+from lorajob_runtime.train import failures, fp8
 from lorajob_runtime.train.native import native_type
 
 
@@ -34,7 +34,7 @@ def load(path: Path, model: ModelSpec, dtype: torch.dtype, device: torch.device,
 
     With `distributed_config` every rank reads, and dequantises, its own part of each tensor only. 4-bit weights are on
     `device`. Raises ModelError for what transformers cannot load, and for files that lack some of the weights;
-    ConfigError where 4-bit weights cannot be; OutOfMemoryError.
+    ConfigError where 4-bit weights cannot be; OutOfMemoryError; and what may pass as it is.
     """
     try:
         config, own_code = configuration(path, model)
@@ -48,9 +48,11 @@ def load(path: Path, model: ModelSpec, dtype: torch.dtype, device: torch.device,
             loaded, found = AutoModelForCausalLM.from_pretrained(
                 path, trust_remote_code=own_code, use_safetensors=True, **options
             )
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemoryError(f"{model.name}: its weights do not fit: {error}") from error
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        if failures.is_out_of_memory(error):
+            raise OutOfMemoryError(f"{model.name}: its weights do not fit: {error}") from error
+        if failures.may_pass(error):
+            raise
         raise ModelError(f"{model.name}: transformers cannot load it from {path}: {error}") from error
     # transformers makes up what it does not find, and trains on
     if absent := sorted(found["missing_keys"]):
