@@ -95,7 +95,15 @@ def _check_class(name: str, config: Path, values: dict[str, Any]) -> None:
 def _check_memory(shapes: Architecture | None, spec: RunSpec, machine: Machine, nodes: int) -> None:
     """A CPU's memory is the host's, and nothing is said of it."""
     if shapes is not None and machine.device != "cpu":
-        preflight.check_memory(spec, shapes, gpus=machine.processes, nodes=nodes, gpu_bytes=system.gpu_bytes())
+        plain = spec.train.precision == "auto" and system.gpus_multiply_bf16() is False
+        preflight.check_memory(
+            spec,
+            shapes,
+            gpus=machine.processes,
+            nodes=nodes,
+            gpu_bytes=system.gpu_bytes(),
+            precision="fp32" if plain else None,
+        )
 
 
 def check_data(data: DataSpec, environment: Environment) -> None:

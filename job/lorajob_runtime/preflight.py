@@ -16,7 +16,7 @@ from lorajob_runtime import estimate as estimates
 from lorajob_runtime.architecture import Architecture
 from lorajob_runtime.catalog import ModelEntry
 from lorajob_runtime.data import families
-from lorajob_runtime.estimate import Choice
+from lorajob_runtime.estimate import Choice, Precision
 from lorajob_runtime.exits import ConfigError, ModelError
 from lorajob_runtime.spec import ModelSpec, RunSpec
 
@@ -96,12 +96,20 @@ def check(spec: RunSpec, architecture: Architecture | None, *, template: str | N
     architectures.adapted(architecture, spec.lora, experts=experts, model=name)
 
 
-def check_memory(spec: RunSpec, architecture: Architecture, *, gpus: int, nodes: int, gpu_bytes: int | None) -> Choice:
-    """How the run is spread over its GPUs.
+def check_memory(
+    spec: RunSpec,
+    architecture: Architecture,
+    *,
+    gpus: int,
+    nodes: int,
+    gpu_bytes: int | None,
+    precision: Precision | None = None,
+) -> Choice:
+    """How the run is spread over its GPUs. `precision`: what auto stands for on them, where that is known.
 
     Raises ConfigError when it does not fit whatever way is taken, unless `resources.allowOversize` is set.
     """
-    choice = estimates.choose(architecture, spec, gpus=gpus, nodes=nodes, gpu_bytes=gpu_bytes)
+    choice = estimates.choose(architecture, spec, gpus=gpus, nodes=nodes, gpu_bytes=gpu_bytes, precision=precision)
     if choice.fits is False and gpu_bytes is not None and not spec.resources.allow_oversize:
         raise ConfigError(
             oversize_text(spec, architecture, choice, gpus=gpus * nodes, gpu_bytes=gpu_bytes),

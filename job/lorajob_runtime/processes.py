@@ -12,10 +12,15 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_MAJOR_OF_CAPABILITY = 75
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR of cuda.h."""
+_AMPERE = 8
+"""Major compute capability of the first GPUs that multiply bf16."""
 
 
 def die_with_parent(parent: int | None = None) -> None:
@@ -89,20 +94,31 @@ def visible_gpus() -> int:
     return count.value
 
 
+def gpus_multiply_bf16() -> bool | None:
+    """Whether every GPU that torch would see is of Ampere or newer; None where there is none to ask."""
+    generations = _of_each_gpu(
+        ctypes.c_int, lambda driver, value, gpu: driver.cuDeviceGetAttribute(value, _MAJOR_OF_CAPABILITY, gpu)
+    )
+    return min(generations) >= _AMPERE if generations else None
+
+
 def gpu_bytes() -> int | None:
     """Memory of the smallest GPU that torch would see, asked of the driver; None where there is none to ask."""
+    sizes = _of_each_gpu(ctypes.c_size_t, lambda driver, value, gpu: driver.cuDeviceTotalMem_v2(value, gpu))
+    return min(sizes, default=None)
+
+
+def _of_each_gpu(form: type[Any], ask: Callable[[Any, Any, ctypes.c_int], int]) -> list[int]:
+    """What the driver puts into a number of a C type for each GPU; empty where it does not answer for all."""
     found = []
-    count = visible_gpus()
-    if count:
+    if count := visible_gpus():
         driver = ctypes.CDLL("libcuda.so.1")
         for number in range(count):
-            device, size = ctypes.c_int(0), ctypes.c_size_t(0)
-            if driver.cuDeviceGet(ctypes.byref(device), number) or driver.cuDeviceTotalMem_v2(
-                ctypes.byref(size), device
-            ):
-                return None
-            found.append(size.value)
-    return min(found, default=None)
+            gpu, value = ctypes.c_int(0), form(0)
+            if driver.cuDeviceGet(ctypes.byref(gpu), number) or ask(driver, ctypes.byref(value), gpu):
+                return []
+            found.append(int(value.value))
+    return found
 
 
 def memory_kills() -> int:

@@ -1,7 +1,8 @@
 """Attention within each document of a padding-free micro-batch: cost follows the documents, not their sum squared.
 
 Registered with transformers under NAME. The model gets all documents end to end as one sequence, and their boundaries
-as `cu_seq_lens_q`. CUDA takes torch's variable-length flash attention, the CPU a flash attention call a document.
+as `cu_seq_lens_q`. Where torch's variable-length flash attention works it is taken, elsewhere an attention call a
+document.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def document_attention(
     """
     if dropout or attention_mask is not None or any(others.get(name) is not None for name in UNSUPPORTED):
         raise ValueError(f"attention of {type(module).__name__} needs more than causal attention within documents")
-    if query.is_cuda:
+    if _has_flash(query):
         return _flash_varlen(query, key, value, scaling, cu_seq_lens_q, max_length_q), None
     bounds = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
     documents = [
@@ -73,6 +74,13 @@ def document_attention(
         for start, end in itertools.pairwise(bounds)
     ]
     return torch.cat(documents, dim=1), None
+
+
+def _has_flash(query: Tensor) -> bool:
+    """Whether the kernel takes it: 16-bit numbers, on a GPU of Ampere or newer."""
+    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    return torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def _flash_varlen(
