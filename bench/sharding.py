@@ -170,7 +170,7 @@ def lorajob_side(model: Path, root: Path) -> Callable[[], None]:
         resume_step=None,
         attempt=1,
     )
-    started = session.start(plan, folder)
+    started = session.start(plan, folder, session.meet(plan))
     train_step(started, 1)
     return lambda: loop.save(started, 1, owes_look=False)
 

@@ -189,18 +189,19 @@ def choose(
     nodes: int = 1,
     gpu_bytes: int | None,
     precision: Precision | None = None,
+    experts: bool | None = None,
 ) -> Choice:
     """How to spread a run over GPUs of `gpu_bytes` each: the first of these ways that fits, else the most frugal.
 
     With the experts that the recipe wants before without them; for each of the two the whole model on every GPU, then
     sharded within each node, then sharded over all GPUs; for each of these with activations kept, then made again. What
     the spec says outright (lora.experts, train.sharding, train.gradientCheckpointing) is not varied. One GPU has
-    nothing to shard over.
+    nothing to shard over. `experts`: what was decided before, where it was.
 
     Where the memory is not known, `fits` is None: experts as the recipe, and the first way that leaves each GPU no more
     than UNKNOWN_GPU_WEIGHTS of weights.
     """
-    ways = list(_ways(arch, spec, gpus=gpus, nodes=nodes, precision=precision))
+    ways = list(_ways(arch, spec, gpus=gpus, nodes=nodes, precision=precision, experts=experts))
     if gpu_bytes is None:
         wanted = [way for way in ways if way.experts == ways[0].experts]
         light = [way for way in wanted if way.weights <= UNKNOWN_GPU_WEIGHTS]
@@ -210,10 +211,10 @@ def choose(
 
 
 def _ways(
-    arch: Architecture, spec: RunSpec, *, gpus: int, nodes: int, precision: Precision | None
+    arch: Architecture, spec: RunSpec, *, gpus: int, nodes: int, precision: Precision | None, experts: bool | None
 ) -> Iterator[Estimate]:
     """Every way that the spec leaves open, in the order of preference."""
-    for experts in experts_to_try(arch, spec):
+    for with_experts in experts_to_try(arch, spec) if experts is None else (experts,):
         for sharding, replicas in _spreads(spec, gpus=gpus, nodes=nodes):
             for checkpointing in _checkpointing_to_try(spec):
                 yield estimate(
@@ -223,7 +224,7 @@ def _ways(
                     nodes=nodes,
                     sharding=sharding,
                     replicas=replicas,
-                    experts=experts,
+                    experts=with_experts,
                     gradient_checkpointing=checkpointing,
                     precision=precision,
                 )

@@ -106,7 +106,8 @@ def begin(
         folder=folder,
         attempt=attempt,
         processes=machine.processes,
-        variables=environment.without_secrets(),
+        # transformers loads in parts onto any GPU that it sees
+        variables=environment.without_secrets() | ({"CUDA_VISIBLE_DEVICES": ""} if machine.device == "cpu" else {}),
         worker=worker,
         nodes=nodes,
         node=node,

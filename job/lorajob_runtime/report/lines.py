@@ -142,7 +142,8 @@ def _decided(event: Event) -> list[Line]:
     where = f"{processes} {event['device']} process{'es' if processes != 1 else ''}"
     checkpointing = "with" if event["gradient_checkpointing"] else "without"
     said = f"training: {event['total_steps']} steps of {event['global_batch']} rows on {where}"
-    return [Line(f"{said}, {event['precision']}, {checkpointing} gradient checkpointing", "quiet")]
+    spread = f", weights in {shards} parts" if (shards := event.get("shards", 1)) > 1 else ""
+    return [Line(f"{said}, {event['precision']}{spread}, {checkpointing} gradient checkpointing", "quiet")]
 
 
 _REPORTS: dict[str, Callable[[Event], list[Line]]] = {

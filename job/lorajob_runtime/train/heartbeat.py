@@ -1,7 +1,7 @@
 """Signs of life where no event is due for a while: loading the model, evaluating, answering samples.
 
 The supervisor ends training that shows none. Steps show it by their events; a hang in one must not be covered up, so
-only loading, which waits for no other process's work, has a thread that says so.
+only loading has a thread that says so. It begins when all processes have met: what keeps them apart is seen as well.
 """
 
 from __future__ import annotations

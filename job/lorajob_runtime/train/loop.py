@@ -44,8 +44,9 @@ def train(plan: TrainPlan, folder: RunFolder, *, clock: Callable[[], float] = ti
 
     Raises StoppedError after a stop request, DivergedError, and what loading raises.
     """
+    accelerator = session.meet(plan)
     with heartbeat.beating(folder):
-        run = session.start(plan, folder)
+        run = session.start(plan, folder, accelerator)
     prompts = samples.load(folder.data / "samples.json")
     total = run.steps.total_steps
     if run.owes_look:

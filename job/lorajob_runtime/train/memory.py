@@ -93,6 +93,8 @@ def kept_bytes_per_token(model: nn.Module, *, tokens: int = 128) -> int:
 def free_bytes(device: torch.device, processes_here: int) -> int:
     """Memory that one training process may still take: of its GPU, or its share of the host's."""
     if device.type == "cuda":
+        # what torch keeps for later counts as free
+        torch.cuda.empty_cache()
         return int(torch.cuda.mem_get_info(device)[0])
     return host_free_bytes() // processes_here
 

@@ -11,10 +11,14 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from lorajob_runtime import architecture, estimate
+from lorajob_runtime.architecture import Architecture
 from lorajob_runtime.train import memory, sharding
 from lorajob_runtime.train.model import Precision
 from lorajob_runtime.train.plan import TrainPlan
 from lorajob_runtime.train.sharding import Sharding
+
+_MOST_WEIGHTS = 0.8
+"""Share of a GPU's memory that the weights of a model of unknown shapes may take before they are sharded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,24 +34,24 @@ class Placement:
         return sharding.over(ranks, sharded=self.sharded, replicas=self.replicas)
 
 
-def choose(plan: TrainPlan, accelerator: Accelerator, precision: Precision) -> Placement:
+def choose(plan: TrainPlan, accelerator: Accelerator, precision: Precision, *, experts: bool | None) -> Placement:
     """By the estimate of a run's memory and what rank 0's device has; what the spec says outright stands.
 
-    Called by all ranks together: rank 0's choice holds.
+    `experts` is what was decided at the first start. Called by all ranks together: rank 0's choice holds.
     """
-    box = [_choose(plan, accelerator, precision)]
+    box = [_choose(plan, accelerator, precision, experts)]
     broadcast_object_list(box)
     return box[0]
 
 
-def _choose(plan: TrainPlan, accelerator: Accelerator, precision: Precision) -> Placement:
+def _choose(plan: TrainPlan, accelerator: Accelerator, precision: Precision, experts: bool | None) -> Placement:
     spec = plan.spec
     ranks = accelerator.num_processes
     here = memory.processes_here(ranks)
-    shapes = architecture.read(json.loads((Path(plan.model_path) / "config.json").read_text(encoding="utf-8")))
+    shapes = _shapes(plan)
     if shapes is None:
-        # nothing to reckon with: as asked, and else as a model that fits
-        return Placement(sharded=spec.train.sharding == "fsdp", experts=spec.lora.experts is not False)
+        wanted = spec.lora.experts is not False if experts is None else experts
+        return Placement(sharded=_shards_unknown(plan, accelerator.device, precision, here), experts=wanted)
     chosen = estimate.choose(
         shapes,
         spec,
@@ -55,8 +59,31 @@ def _choose(plan: TrainPlan, accelerator: Accelerator, precision: Precision) -> 
         nodes=max(1, ranks // here),
         gpu_bytes=_device_bytes(accelerator.device, here),
         precision=precision,
+        experts=experts,
     )
     return Placement(sharded=chosen.sharding == "fsdp", experts=chosen.experts, replicas=chosen.replicas)
+
+
+def wants_experts(plan: TrainPlan) -> bool:
+    """Whether the spec asks for adapters on routed experts that the model is known to have."""
+    shapes = _shapes(plan)
+    return shapes is not None and architecture.wants_experts(shapes, plan.spec.lora)
+
+
+def _shapes(plan: TrainPlan) -> Architecture | None:
+    return architecture.read(json.loads((Path(plan.model_path) / "config.json").read_text(encoding="utf-8")))
+
+
+def _shards_unknown(plan: TrainPlan, device: torch.device, precision: Precision, here: int) -> bool:
+    """Whether a model is sharded of which nothing is known but its files: as asked, else if they fill a GPU."""
+    if plan.spec.train.sharding != "auto":
+        return plan.spec.train.sharding == "fsdp"
+    if plan.spec.model.quantize is not None:
+        return False
+    stored = sum(file.stat().st_size for file in Path(plan.model_path).glob("*.safetensors"))
+    # most files hold 16 bits a weight
+    weights = stored * (2 if precision == "fp32" else 1)
+    return weights > _MOST_WEIGHTS * _device_bytes(device, here)
 
 
 def _device_bytes(device: torch.device, processes_here: int) -> int:

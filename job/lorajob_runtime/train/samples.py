@@ -62,9 +62,6 @@ def _spare_bytes(session: Session) -> int:
     if not session.sharding.is_sharded:
         return 0
     device = session.accelerator.device
-    if device.type == "cuda":
-        # what torch keeps for later counts as free
-        torch.cuda.empty_cache()
     free = memory.free_bytes(device, memory.processes_here(session.ranks))
     spare = torch.tensor(int(memory.SHARE * free), device=device)
     dist.all_reduce(spare, dist.ReduceOp.MIN)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from torch import nn
@@ -20,7 +21,7 @@ from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.events import EventLog
 from lorajob_runtime.exits import ConfigError
 from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.train import fused, lora, memory, placement, share
+from lorajob_runtime.train import fused, lora, memory, placement, sharding, share
 from lorajob_runtime.train import model as model_module
 from lorajob_runtime.train.batches import StepPlan
 from lorajob_runtime.train.dropout import DropoutMasks
@@ -29,6 +30,9 @@ from lorajob_runtime.train.model import Precision, Traits
 from lorajob_runtime.train.placement import Placement
 from lorajob_runtime.train.plan import TrainPlan
 from lorajob_runtime.train.sharding import Sharding
+
+_LOADING_LIMIT = timedelta(hours=2)
+"""NCCL's own ten minutes are less than a node without cached weights needs more than one with them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,12 +87,24 @@ class Session:
             self.log.append(event, **values)
 
 
-def start(plan: TrainPlan, folder: RunFolder) -> Session:
+def meet(plan: TrainPlan) -> Accelerator:
+    """Joins the other training processes, all of which have said a word when this returns.
+
+    They may wait as long for each other as one of them takes to load the model.
+    """
+    accelerator = Accelerator(
+        cpu=plan.device == "cpu" or not torch.cuda.is_available(),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_LOADING_LIMIT)],
+    )
+    accelerator.wait_for_everyone()
+    return accelerator
+
+
+def start(plan: TrainPlan, folder: RunFolder, accelerator: Accelerator) -> Session:
     """Loads everything, from the checkpoint that the plan names if it names one.
 
     Raises ConfigError or ModelError for what cannot be trained, StorageError for a checkpoint that cannot be read.
     """
-    accelerator = Accelerator(cpu=plan.device == "cpu" or not torch.cuda.is_available())
     plan = share.from_first_node(plan, folder, accelerator)
     train = plan.spec.train
     saved = None if plan.resume_step is None else checkpoint.read_state(folder.checkpoint(plan.resume_step))
@@ -152,13 +168,12 @@ def start(plan: TrainPlan, folder: RunFolder) -> Session:
 
 def _placement(plan: TrainPlan, accelerator: Accelerator, precision: Precision, decided: Decisions | None) -> Placement:
     """As decided at the first start. On another number of GPUs the weights may lie otherwise; the adapter stays."""
-    placed = placement.choose(plan, accelerator, precision)
+    placed = placement.choose(plan, accelerator, precision, experts=None if decided is None else decided.experts)
     if decided is None:
         return placed
     same = decided.world_size == accelerator.num_processes
     return dataclasses.replace(
         placed,
-        experts=decided.experts,
         sharded=decided.sharded if same else placed.sharded,
         replicas=decided.replicas if same else placed.replicas,
     )
@@ -191,8 +206,10 @@ def _decide(
     """Rank 0 decides for all, since they must not differ."""
     train = plan.spec.train
     world = accelerator.num_processes
+    kept = memory.kept_bytes_per_token(model)
+    sharding.part(model)
     outcome = memory.decide(
-        kept_bytes_per_token=memory.kept_bytes_per_token(model),
+        kept_bytes_per_token=kept,
         layers=model_module.layers(model),
         free_bytes=max(
             0, memory.free_bytes(accelerator.device, memory.processes_here(world)) - memory.reserved_bytes(model)
@@ -233,6 +250,12 @@ def _report_start(session: Session) -> None:
     session.report(
         "report", name="targets", **asdict(lora.report(session.model, dropout=session.plan.spec.lora.dropout))
     )
+    if not session.decided.experts and placement.wants_experts(session.plan):
+        text = "routed experts train no adapter: the GPUs have no memory for it; lora.experts: true insists"
+        session.report("report", name="warning", message=text)
+    if not session.decided.packs:
+        text = "documents cannot share a micro-batch in this model, so each is one, and training is slow"
+        session.report("report", name="warning", message=text)
     session.report(
         "report",
         name="decided",
@@ -241,4 +264,5 @@ def _report_start(session: Session) -> None:
         processes=session.ranks,
         total_steps=session.steps.total_steps,
         resumed_from=session.plan.resume_step,
+        shards=session.sharding.shards,
     )

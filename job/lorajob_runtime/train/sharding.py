@@ -107,6 +107,13 @@ def kept_whole(model: nn.Module, spare_bytes: int) -> Iterator[int]:
             layer.reshard()
 
 
+def part(model: nn.Module) -> None:
+    """Has every rank hold its parts alone again: after a pass without a backward one the ends are still whole."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def gathered_bytes(model: nn.Module) -> int:
     """Bytes of weights that are whole for a while in a forward and backward pass, beside this rank's parts.
 
