@@ -5,6 +5,7 @@ Standard library only: the same rules hold for weights known from a config.json 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
@@ -12,7 +13,7 @@ from lorajob_runtime.exits import ConfigError
 from lorajob_runtime.spec import LoraSpec
 
 AUTO_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""What `lora.targets: auto` stands for, as in the recipes."""
+"""What `lora.targets: auto` stands for, as in the recipes; and whatever else attention and MLPs are made of."""
 
 FUSED = {
     "gate_proj": "gate_up_proj",
@@ -24,6 +25,11 @@ FUSED = {
     "w2": "down_proj",
 }
 """Names of one expert's projections, of the tutorials and of the hubs' files -> the stack that each is a part of."""
+
+_AUTO_GROUPS = ("attention", "dense", "shared")
+_LAYER = re.compile(r"^(.*?\.\d+)\.")
+_TOWER = re.compile(r"vision|image|audio")
+"""In the names of what turns pictures and sounds into tokens, which text alone does not reach."""
 
 _PARTNER = {"gate_proj": "up_proj", "up_proj": "gate_proj", "w1": "w3", "w3": "w1"}
 
@@ -57,8 +63,8 @@ def asks_for_experts(lora: LoraSpec) -> bool:
 def select(candidates: Sequence[AnyCandidate], lora: LoraSpec, *, experts: bool, model: str) -> list[AnyCandidate]:
     """What gets an adapter, in the order given. `experts`: whether routed experts do, if the spec asks for them.
 
-    Raises ConfigError, in which `model` is what the model is called, for a name that it does not have, and for experts
-    or a router that it does not have.
+    Raises ConfigError, in which `model` is what the model is called, for a name that it does not have, for experts or a
+    router that it does not have, and for layers of which auto knows nothing.
     """
     _refuse_absent(candidates, lora, model)
     chosen: set[str] = set()
@@ -69,6 +75,10 @@ def select(candidates: Sequence[AnyCandidate], lora: LoraSpec, *, experts: bool,
             raise ConfigError(_useless(name, matches, candidates, model))
         chosen |= {each.dotted for each in usable}
         _refuse_half(name, _asked(lora), usable)
+    if lora.targets == "auto" and chosen:
+        # models may have projections of other names, and several in one matrix
+        chosen |= {each.dotted for each in candidates if each.group in _AUTO_GROUPS and _layer(each)}
+        _refuse_bare_layers(candidates, chosen, model)
     if experts and lora.experts is True:
         chosen |= {each.dotted for each in candidates if each.group == "experts"}
     if lora.router:
@@ -114,6 +124,25 @@ def _useless(name: str, matches: Sequence[Candidate], candidates: Sequence[Candi
     if matches[0].group == "router":
         return f"lora.targets has {name!r}: that is the router, which trains only with lora.router: true"
     return f"lora.targets has {name!r}: only routed experts are called so, and they get no adapter in this run"
+
+
+def _layer(candidate: Candidate) -> str | None:
+    """`model.layers.7`, the decoder layer that a weight is in; None for one of no such layer."""
+    found = _LAYER.match(candidate.dotted)
+    return found[1] if found and not _TOWER.search(found[1]) else None
+
+
+def _refuse_bare_layers(candidates: Sequence[Candidate], chosen: set[str], model: str) -> None:
+    """Raises ConfigError for decoder layers with weights none of which is chosen."""
+    inside = [each for each in candidates if each.group not in ("router", "experts") and _layer(each)]
+    adapted = {_layer(each) for each in inside if each.dotted in chosen}
+    bare = [each for each in inside if _layer(each) not in adapted]
+    if bare:
+        count = len({_layer(each) for each in bare})
+        raise ConfigError(
+            f"lora.targets is auto: {count} of {model}'s layers have no attention and no MLP that it knows; "
+            f"name what is to train, which in those can be {names(bare)}"
+        )
 
 
 def _refuse_half(name: str, asked: Sequence[str], usable: Sequence[Candidate]) -> None:

@@ -19,6 +19,10 @@ from lorajob_runtime.architecture import Group
 GROUPS: tuple[Group, ...] = ("attention", "dense", "shared", "experts", "router", "other")
 # module names that PEFT takes for those of experts, wherever they are
 _REWRITTEN = frozenset({"gate", *targeting.FUSED})
+_ROUTERS = ("gate", "router", "shared_expert_gate")
+_MLPS = ("mlp", "feed_forward", "ffn")
+_BARE_MLP = ("fc1", "fc2")
+"""An MLP's layers where they are the decoder layer's own, as OPT has them."""
 _LAYER = re.compile(r"^.*?\blayers\.\d+\.")
 
 
@@ -86,10 +90,12 @@ def group_of(path: str, sparse: frozenset[str]) -> Group:
             inside = parts[index]
             if inside == "experts":
                 return "experts"
-            return "router" if inside in ("gate", "router") else "shared"
-    if len(parts) > 1 and "att" in parts[-2]:
+            return "router" if inside in _ROUTERS else "shared"
+    # a layer can have several of a kind, by number
+    around = next((part for part in reversed(parts[:-1]) if not part.isdigit()), "")
+    if "att" in around:
         return "attention"
-    return "dense" if len(parts) > 1 and ("mlp" in parts[-2] or "feed_forward" in parts[-2]) else "other"
+    return "dense" if any(name in around for name in _MLPS) or parts[-1] in _BARE_MLP else "other"
 
 
 def blocks(names: Iterable[str]) -> frozenset[str]:
