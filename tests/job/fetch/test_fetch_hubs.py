@@ -307,9 +307,12 @@ def test_a_killed_download_is_taken_up_by_the_next(hub: HubServer, environment: 
     )
     first = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     partial = environment.cache / "modelscope/acme--tiny-chat/.partial-master"
-    # small files come beside it, and some may be under way when the first is killed
+    # small files come beside it, and some may be under way when the first is killed; checked ones are in the journal
     wait_until(
-        lambda: (partial / "tokenizer.json").exists() and max(_sizes(partial), default=0) >= 1_000_000,
+        lambda: (
+            any(journal.stat().st_size for journal in partial.glob(".verified.jsonl"))
+            and max(_sizes(partial), default=0) >= 1_000_000
+        ),
         seconds=60,
         what="a whole file and the first megabyte of the weights",
     )
