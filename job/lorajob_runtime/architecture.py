@@ -170,7 +170,10 @@ def read(config: Mapping[str, Any]) -> Architecture | None:
     """
     config = config.get("text_config") or config
     # with classes of its own a repository calls its type as it likes, but the class is transformers' by name
-    own = _TYPES.get((config.get("architectures") or [""])[0])
+    named = (config.get("architectures") or [""])[0]
+    own = _TYPES.get(named)
+    if own is None and named and (config.get("auto_map") or {}).get("AutoModelForCausalLM"):
+        return None
     config = config if own is None else {**config, "model_type": own}
     maker = _MAKERS.get(str(config.get("model_type")))
     if maker is None:
@@ -357,8 +360,14 @@ _MAKERS: dict[str, Callable[[_Fields, int], Layer]] = {
 }
 
 _TYPES = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+    "Qwen3MoeForCausalLM": "qwen3_moe",
+    "Glm4MoeForCausalLM": "glm4_moe",
     "HunYuanMoEV1ForCausalLM": "hunyuan_v1_moe",
     "HunYuanDenseV1ForCausalLM": "hunyuan_v1_dense",
     "MiniMaxM2ForCausalLM": "minimax_m2",
 }
-"""Classes whose repositories bring code, and with it may have a name of their own for the type."""
+"""Classes of transformers' own. Their repositories may bring code all the same, and another name for the type."""

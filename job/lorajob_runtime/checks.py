@@ -18,7 +18,7 @@ from lorajob_runtime import processes as system
 from lorajob_runtime.architecture import Architecture
 from lorajob_runtime.environment import Device, Environment
 from lorajob_runtime.exits import ConfigError, DataError
-from lorajob_runtime.spec import DataSpec, RunSpec
+from lorajob_runtime.spec import DataSpec, ModelSpec, RunSpec
 from lorajob_runtime.store import Store, is_s3, open_store, split_s3
 
 
@@ -74,22 +74,27 @@ def inspector(spec: RunSpec, machine: Machine, *, nodes: int) -> Callable[[Path]
         values = preflight.read_config(config)
         quantization.fp8_blocks(spec.model.name, values)
         shapes = architecture.read(values)
-        if shapes is None and not spec.model.trust_remote_code:
-            _check_class(spec.model.name, config, values)
+        # what is known of a part of a model says nothing of the class for the whole
+        if shapes is None or "text_config" in values:
+            _check_class(spec.model, config, values)
         preflight.check(spec, shapes, template=preflight.template_in(config.parent))
         _check_memory(shapes, spec, machine, nodes)
 
     return inspect
 
 
-def _check_class(name: str, config: Path, values: dict[str, Any]) -> None:
-    """Raises ModelError when transformers has no class for the model. Where weights are here already loading tells."""
-    if any(config.parent.glob("*.safetensors")):
+def _check_class(model: ModelSpec, config: Path, values: dict[str, Any]) -> None:
+    """Raises ModelError when there is no class for the model: transformers has none, nor has code that may run.
+
+    Where weights are here already loading tells.
+    """
+    brings_class = repository_code.reference(values, "AutoModelForCausalLM") is not None
+    if (model.trust_remote_code and brings_class) or any(config.parent.glob("*.safetensors")):
         return
     command = [sys.executable, "-P", "-m", "lorajob_runtime.train.native", str(config)]
     done = subprocess.run(command, env=environment.without_secrets(), capture_output=True, check=False)
     if done.returncode == repository_code.UNKNOWN_CLASS:
-        raise repository_code.needed(name, values)
+        raise repository_code.needed(model.name, values)
 
 
 def _check_memory(shapes: Architecture | None, spec: RunSpec, machine: Machine, nodes: int) -> None:

@@ -34,10 +34,13 @@ def file_of(reference: str) -> str:
 
 def needed(name: str, config: Mapping[str, Any]) -> ModelError:
     """What is wrong with a model that transformers has no class for, and whose repository's code is not trusted."""
-    kind = f"{name}: transformers has no class for {config.get('model_type')!r}"
-    if not config.get("auto_map"):
-        return ModelError(kind, hint="take a model of a type that transformers knows")
+    if reference(config, "AutoModelForCausalLM") is None:
+        return ModelError(
+            f"{name}: transformers has no causal language model of type {config.get('model_type')!r}",
+            hint="take a model of a type that it has one for",
+        )
+    kind = (config.get("architectures") or [None])[0] or config.get("model_type")
     return ModelError(
-        f"{kind}, and its repository's code may not run",
+        f"{name}: transformers has no class for {kind!r}, and its repository's code may not run",
         hint="model.trustRemoteCode runs that code, at the revision that you have read",
     )

@@ -161,6 +161,12 @@ def test_a_repository_that_calls_its_type_otherwise_has_the_shapes_of_its_class(
     assert architecture.read(config) == architecture.read(entry.config)
 
 
+def test_a_class_that_a_repository_brings_has_no_shapes_whatever_type_it_says() -> None:
+    code = {"architectures": ["Own"], "auto_map": {"AutoModelForCausalLM": "own.Own"}}
+
+    assert architecture.read({**catalog.get("qwen3-8b").config, **code}) is None
+
+
 def test_a_model_of_an_unknown_type_has_no_shapes() -> None:
     assert architecture.read({"model_type": "gpt_oss", "hidden_size": 32}) is None
 

@@ -11,24 +11,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING
+import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from lorajob_runtime.repository_code import UNKNOWN_CLASS
+from lorajob_runtime import repository_code
 
 
 def native_type(stored: dict[str, Any]) -> str | None:
-    """transformers' own name of the architecture that a config.json says; None when it has no such class.
+    """transformers' own name of the causal language model that a config.json says; None when it has no such class.
 
     The class it names outranks its model_type: a repository with code of its own can have called that anything.
     """
-    architectures = stored.get("architectures") or [None]
-    types: list[str] = [name for name, known in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items() if known == architectures[0]]
+    named = (stored.get("architectures") or [None])[0]
+    types: list[str] = [name for name, known in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items() if known == named]
     declared: str | None = stored.get("model_type")
-    if declared in types or not types:
-        return declared if declared in CONFIG_MAPPING else None
-    return types[0]
+    if types:
+        return declared if declared in types else types[0]
+    brings_class = repository_code.reference(stored, "AutoModelForCausalLM") is not None
+    if brings_class and named is not None and not hasattr(transformers, str(named)):
+        # a type of transformers' own says nothing of a class that is not
+        return None
+    return declared if declared in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else None
 
 
 if __name__ == "__main__":
-    sys.exit(0 if native_type(json.loads(Path(sys.argv[1]).read_text("utf-8"))) else UNKNOWN_CLASS)
+    sys.exit(0 if native_type(json.loads(Path(sys.argv[1]).read_text("utf-8"))) else repository_code.UNKNOWN_CLASS)

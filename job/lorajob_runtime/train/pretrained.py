@@ -78,10 +78,10 @@ def configuration(path: Path, model: ModelSpec) -> tuple[PreTrainedConfig, bool]
             config.head_dim = stored.get("attention_head_dim") or config.hidden_size // config.num_attention_heads
         return config, False
     code = [repository_code.reference(stored, each) for each in ("AutoConfig", "AutoModelForCausalLM")]
-    if any(code) and not model.trust_remote_code:
+    if code[1] is None or not model.trust_remote_code:
         raise repository_code.needed(model.name, stored)
     _import(path, [each for each in code if each])
-    return AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code), model.trust_remote_code
+    return AutoConfig.from_pretrained(path, trust_remote_code=True), True
 
 
 def _import(path: Path, code: list[str]) -> None:

@@ -161,15 +161,41 @@ WITH_CODE = {
 }
 
 
-def test_a_model_that_only_its_own_code_knows_is_refused_before_its_weights(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(WITH_CODE))
+@pytest.mark.parametrize("type_it_says", [{}, catalog.get("qwen3-8b").config], ids=["its own", "a known one"])
+def test_a_model_that_only_its_own_code_knows_is_refused_before_its_weights(
+    type_it_says: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(WITH_CODE | type_it_says))
     inspect = inspector(parse({"model": {"name": "hf:acme/chat"}}), Machine(processes=1, device="cpu"), nodes=1)
 
     with pytest.raises(ModelError) as caught:
         inspect(tmp_path / "config.json")
 
-    message = "hf:acme/chat: transformers has no class for 'own', and its repository's code may not run"
+    message = "hf:acme/chat: transformers has no class for 'Own', and its repository's code may not run"
     assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("config", "code"),
+    [
+        ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, {}),
+        ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, {"trustRemoteCode": True}),
+        ({"model_type": "qwen2_5_vl", "architectures": ["Qwen2_5_VLForConditionalGeneration"]}, {}),
+        ({"model_type": "llava", "text_config": catalog.get("qwen3-8b").config}, {}),
+    ],
+    ids=["T5", "T5 trusted", "Qwen2.5-VL", "pictures before a known decoder"],
+)
+def test_a_model_that_is_no_causal_language_model_is_refused_before_its_weights(
+    config: dict[str, Any], code: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    spec = parse({"model": {"name": "hf:acme/chat", "revision": "0123abc", **code}})
+
+    with pytest.raises(ModelError) as caught:
+        inspector(spec, Machine(processes=1, device="cpu"), nodes=1)(tmp_path / "config.json")
+
+    kind = config["model_type"]
+    assert caught.value.message == f"hf:acme/chat: transformers has no causal language model of type {kind!r}"
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(tmp_path / "modules")
 
 
-def with_code(folder: Path, code: str, **config: str) -> Path:
+def with_code(folder: Path, code: str, **config: str | list[str]) -> Path:
     """A Qwen3 whose repository brings classes of its own."""
     tiny("qwen3", folder)
     (folder / "own.py").write_text(code)
@@ -90,9 +90,18 @@ def test_code_that_is_not_trusted_does_not_run_and_the_error_says_what_would_run
     with pytest.raises(ModelError) as caught:
         load(folder, trusted=False)
 
-    message = "acme/own: transformers has no class for 'own', and its repository's code may not run"
+    message = "acme/own: transformers has no class for 'Own', and its repository's code may not run"
     assert caught.value.message == message
     assert "model.trustRemoteCode" in caught.value.hint
+
+
+def test_a_class_of_the_repositorys_own_is_no_class_of_the_type_that_it_calls_itself(tmp_path: Path) -> None:
+    own = OWN.replace('    model_type = "own"', "    pass")
+    folder = with_code(tmp_path / "model", own, model_type="qwen3", architectures=["OwnForCausalLM"])
+
+    with pytest.raises(ModelError, match=r"no class for 'OwnForCausalLM', and its repository's code may not run"):
+        load(folder, trusted=False)
+    assert type(load(folder, trusted=True)).__name__ == "OwnForCausalLM"
 
 
 def test_trusted_code_runs_from_a_copy_and_the_folder_stays_as_it_was(tmp_path: Path) -> None:
