@@ -65,14 +65,16 @@ class Counted:
     estimate: estimate.Estimate = field(repr=False)
 
 
-def count(root: Path, family: str, lora: dict[str, Any], **train: Any) -> Counted:
+def count(root: Path, family: str, lora: dict[str, Any], *, quantize: str | None = None, **train: Any) -> Counted:
     """Counts the second step of a small model: in the first the optimizer's state comes into being."""
     model = families.tiny(family, root / "model", **(SIZES | OWN_SIZES.get(family, {})))
     ids = np.random.default_rng(0).integers(3, 300, size=2 * TOKENS).astype(np.int32)
     rows = TokenRows(ids, np.tile(np.arange(TOKENS) > 0, 2), np.arange(3) * TOKENS)
     batch = {"batchSize": 1, "gradientAccumulation": 1}
-    folder = write_run(root / "run", model, rows, {"lora": lora, "train": batch | train})
-    session = sessions.start(plans.loads(folder.plan.read_text()), folder)
+    settings = {"model": {"quantize": quantize}, "lora": lora, "train": batch | train}
+    folder = write_run(root / "run", model, rows, settings)
+    plan = plans.loads(folder.plan.read_text())
+    session = sessions.start(plan, folder, sessions.meet(plan))
     steps.train_step(session, 1)
     parameters = list(session.model.parameters())
     moments = [each for state in session.optimizer.state.values() for each in state.values() if each.dim()]
@@ -113,6 +115,19 @@ def test_a_step_without_adapters_on_experts_takes_what_was_estimated(family: str
     counted = count(tmp_path, family, {"experts": False}, precision="bf16", gradientCheckpointing=False)
 
     _compare(counted)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("family", ["qwen3", "qwen2.5"])
+def test_a_step_on_four_bit_weights_keeps_what_was_estimated(family: str, dropout: float, tmp_path: Path) -> None:
+    lora = {"dropout": dropout}
+
+    counted = count(tmp_path, family, lora, quantize="nf4", precision="bf16", gradientCheckpointing=False)
+
+    print(counted, counted.estimate)
+    estimated = counted.estimate
+    moving = estimated.activations + estimated.passing
+    assert moving == pytest.approx(counted.passing, rel=TOLERANCE)
 
 
 def _compare(counted: Counted) -> None:
