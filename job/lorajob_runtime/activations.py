@@ -1,7 +1,8 @@
 """What autograd keeps between the forward and the backward pass, tensor by tensor, for the layers in `train`.
 
 Standard library only. A frozen matrix without an adapter keeps nothing of its input. With one it keeps the input, the
-dropout mask where there is dropout (both once for the matrices that read the same input), and the input times A.
+dropout mask where there is dropout (both once for the matrices that read the same input), and the input times A. Around
+4-bit weights every adapter with dropout keeps the masked input, one for itself, in place of the input.
 """
 
 from __future__ import annotations
@@ -76,13 +77,15 @@ class Activations:
 
 
 @functools.lru_cache(maxsize=16)
-def of(architecture: Architecture, lora: LoraSpec, *, experts: bool, element_bytes: int) -> Activations:
-    """What a model keeps whose frozen weights have `element_bytes` a number."""
+def of(
+    architecture: Architecture, lora: LoraSpec, *, experts: bool, element_bytes: int, quantized: bool = False
+) -> Activations:
+    """What a model keeps that computes with `element_bytes` a number; `quantized`: its frozen weights are 4-bit."""
     chosen: dict[int | None, set[str]] = {}
     for weight in adapted(architecture, lora, experts=experts):
         chosen.setdefault(weight.layer, set()).add(weight.matrix.path)
     layers = tuple(
-        _layer(architecture, layer, frozenset(chosen.get(number, ())), lora, element_bytes)
+        _layer(architecture, layer, frozenset(chosen.get(number, ())), lora, element_bytes, quantized)
         for number, layer in enumerate(architecture.layers)
     )
     # the first norm keeps nothing, since nothing before it is trained: the last one's input stands in for that
@@ -108,13 +111,14 @@ class _Readers:
 
 
 def _layer(
-    architecture: Architecture, layer: Layer, chosen: frozenset[str], lora: LoraSpec, element: int
+    architecture: Architecture, layer: Layer, chosen: frozenset[str], lora: LoraSpec, element: int, quantized: bool
 ) -> LayerMemory:
     kept = Bytes(token=_norms(architecture) + _attention(architecture, element) + _mlps(layer, element))
     for readers in _readers(layer):
         adapters = [matrix for matrix in readers.matrices if matrix.path in chosen]
         if adapters:
-            inputs = readers.width * (2 if lora.dropout > 0 else 1)
+            copies = 1 + (len(adapters) if quantized else 1) if lora.dropout > 0 else 1
+            inputs = readers.width * copies
             kept += Bytes(
                 token=element * (inputs + len(adapters) * lora.rank),
                 constant=sum(_thin_copies(matrix, lora.rank, element) for matrix in adapters),

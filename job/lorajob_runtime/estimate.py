@@ -142,7 +142,8 @@ def estimate(
     shards = gpus * nodes // max(1, replicas) if sharding == "fsdp" else 1
     size = WEIGHT_BYTES[precision]
     trained = adapter_parameters(arch, spec.lora, experts=experts)
-    kept = activations.of(arch, spec.lora, experts=experts, element_bytes=size)
+    quantized = spec.model.quantize is not None
+    kept = activations.of(arch, spec.lora, experts=experts, element_bytes=size, quantized=quantized)
     loss = activations.loss_bytes(arch, tokens, element_bytes=size)
     parts = {
         "weights": weight_bytes(arch, spec, precision) // shards,

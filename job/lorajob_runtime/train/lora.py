@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -119,8 +120,14 @@ def report(model: nn.Module, *, dropout: float) -> TargetReport:
         groups=groups,
         without_dropout=tuple(group for group in targets.GROUPS if group in without),
         trained_parameters=sum(item.numel() for item in model.parameters() if item.requires_grad),
-        all_parameters=sum(item.numel() for item in model.parameters()),
+        all_parameters=sum(_size(item) for item in model.parameters()),
     )
+
+
+def _size(parameter: nn.Parameter) -> int:
+    """How many numbers a parameter stands for: bitsandbytes packs several of them into a byte."""
+    packed = getattr(parameter, "quant_state", None)
+    return parameter.numel() if packed is None else math.prod(packed.shape)
 
 
 def _numbers(layer: Any) -> int:

@@ -118,16 +118,15 @@ def test_a_step_without_adapters_on_experts_takes_what_was_estimated(family: str
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-@pytest.mark.parametrize("family", ["qwen3", "qwen2.5"])
-def test_a_step_on_four_bit_weights_keeps_what_was_estimated(family: str, dropout: float, tmp_path: Path) -> None:
+def test_a_step_on_four_bit_weights_keeps_what_was_estimated(dropout: float, tmp_path: Path) -> None:
     lora = {"dropout": dropout}
 
-    counted = count(tmp_path, family, lora, quantize="nf4", precision="bf16", gradientCheckpointing=False)
+    counted = count(tmp_path, "qwen3", lora, quantize="nf4", precision="bf16", gradientCheckpointing=False)
 
-    print(counted, counted.estimate)
     estimated = counted.estimate
     moving = estimated.activations + estimated.passing
-    assert moving == pytest.approx(counted.passing, rel=TOLERANCE)
+    # tighter than for plain weights, since all that adapters keep of their inputs is little beside the rest
+    assert moving == pytest.approx(counted.passing, rel=0.05)
 
 
 def _compare(counted: Counted) -> None:

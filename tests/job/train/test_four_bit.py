@@ -62,6 +62,14 @@ def test_the_linear_layers_of_the_decoder_are_four_bits_a_weight(model: Path) ->
     assert {item.dtype for name, item in loaded.named_parameters() if name not in packed} == {torch.bfloat16}
 
 
+def test_a_report_counts_the_numbers_that_packed_bytes_stand_for(model: Path) -> None:
+    plain = pretrained.load(model, ModelSpec(name="m"), torch.float32, CPU)
+
+    report = lora.report(trained_once(model), dropout=0.0)
+
+    assert report.all_parameters - report.trained_parameters == plain.num_parameters()
+
+
 def test_fp8_weights_are_quantised_from_the_numbers_they_stand_for(tmp_path: Path) -> None:
     big = tiny("qwen3", tmp_path / "model", hidden_size=128, intermediate_size=192)
     quantised, plain = write(big, tmp_path)
