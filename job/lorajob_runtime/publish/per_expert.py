@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Layout = Literal["vllm", "per-expert"]
-LAYOUTS: tuple[Layout, ...] = ("vllm", "per-expert")
 
 _ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
 _MLP = frozenset({"gate_proj", "up_proj", "down_proj"})
