@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime import checkpoint, events, layout
+from lorajob_runtime import checkpoint, events, layout, quantization
 from lorajob_runtime.base import BaseModel, describe
 from lorajob_runtime.exits import LorajobError, StorageError
 from lorajob_runtime.fetch import FetchedModel
@@ -71,13 +71,13 @@ def _describe(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel, mo
         thinking=spec.data.thinking,
         quantize=spec.model.quantize,
     ).write(draft)
-    facts = _facts(draft, folder, spec, base)
+    facts = _facts(draft, folder, spec, base, model.path)
     if facts.losses:
         curve.draw(facts.losses, facts.evaluations, draft / layout.LOSS_CURVE, title=spec.run_name)
     (draft / layout.MODEL_CARD).write_text(card.render(facts), encoding="utf-8")
 
 
-def _facts(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel) -> RunFacts:
+def _facts(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel, model: Path) -> RunFacts:
     report = folder.data / "report.json"
     return gather(
         events.read(folder.events),
@@ -86,7 +86,14 @@ def _facts(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel) -> Ru
         data=json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {},
         versions=installed_versions(),
         thinking_switch=_has_thinking_switch(draft),
+        fp8=_is_fp8(spec.model.name, model),
     )
+
+
+def _is_fp8(name: str, model: Path) -> bool:
+    """Whether the base's weights are in FP8, as the config.json beside them says."""
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    return quantization.fp8_blocks(name, config) is not None
 
 
 def _has_thinking_switch(tokenizer: Path) -> bool:

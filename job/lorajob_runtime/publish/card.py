@@ -98,12 +98,13 @@ def _use(facts: RunFacts) -> str:
     trust = ", trust_remote_code=True" if trusted else ""
     if trusted and facts.base.hub_revision:
         trust += f", revision={_python(facts.base.hub_revision)}"
+    imported, options = _loading(facts)
     code = f"""from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {", ".join(sorted(["AutoModelForCausalLM", "AutoTokenizer", *imported]))}
 
 adapter = "."  # this folder
 tokenizer = AutoTokenizer.from_pretrained(adapter)
-model = AutoModelForCausalLM.from_pretrained({_python(facts.base.shown)}, dtype="auto"{trust})
+model = AutoModelForCausalLM.from_pretrained({_python(facts.base.shown)}, dtype="auto"{trust}{options})
 model = PeftModel.from_pretrained(model, adapter).eval()
 
 messages = [
@@ -125,6 +126,24 @@ lorajob generate .{" --trust-remote-code" if trusted else ""} --prompt 'Who are 
 With PEFT:
 
 {_fenced(code, "python")}"""
+
+
+def _loading(facts: RunFacts) -> tuple[list[str], str]:
+    """What has transformers load the base's weights as training did: classes to import, arguments.
+
+    transformers takes no other quantisation for weights that are published in FP8: those are loaded as they stand for.
+    """
+    if facts.fp8:
+        # as they are stored PEFT cannot adapt them
+        return ["FineGrainedFP8Config"], ", quantization_config=FineGrainedFP8Config(dequantize=True)"
+    if facts.spec.model.quantize is None:
+        return [], ""
+    dtype = {"bf16": "bfloat16", "fp32": "float32"}[str(facts.decided.get("precision", "bf16"))]
+    nf4 = (
+        'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, '
+        f'bnb_4bit_compute_dtype="{dtype}"'
+    )
+    return ["BitsAndBytesConfig"], f", quantization_config=BitsAndBytesConfig(\n    {nf4}\n)"
 
 
 def _data(facts: RunFacts) -> str:
@@ -158,11 +177,20 @@ def _recipe(facts: RunFacts) -> str:
         *batch,
         ("optimizer", f"AdamW, weight decay {train.weight_decay:g}, gradient norm at most {train.max_grad_norm:g}"),
         ("precision", str(decided.get("precision", train.precision))),
+        *_quantized(facts),
         ("longest row", f"{facts.spec.data.max_length} tokens"),
         ("thinking", "on" if facts.spec.data.thinking else "off"),
         ("seed", str(train.seed)),
     ]
     return "## Recipe\n\n" + _table(rows)
+
+
+def _quantized(facts: RunFacts) -> list[tuple[str, str]]:
+    """In what form the frozen weights were trained on, where it is not the plain one."""
+    published = ["dequantised from FP8"] if facts.fp8 else []
+    trained = [f"in {facts.spec.model.quantize}"] if facts.spec.model.quantize else []
+    how = ", then ".join(published + trained)
+    return [("quantized", f"base weights {how}")] if how else []
 
 
 def _versions(facts: RunFacts) -> str:

@@ -28,7 +28,10 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFacts:
-    """Everything a model card says. `losses` and `evaluations` are (step, loss); `data` is the data report."""
+    """Everything a model card says. `losses` and `evaluations` are (step, loss); `data` is the data report.
+
+    `fp8`: the base's published weights are in FP8.
+    """
 
     spec: RunSpec
     base: BaseModel
@@ -41,6 +44,7 @@ class RunFacts:
     versions: dict[str, str] = field(default_factory=dict)
     tokens: int = 0
     thinking_switch: bool = False
+    fp8: bool = False
 
     @property
     def loss_before(self) -> float | None:
@@ -62,6 +66,7 @@ def gather(
     data: dict[str, Any],
     versions: dict[str, str],
     thinking_switch: bool,
+    fp8: bool = False,
 ) -> RunFacts:
     """The facts in a run's events."""
     losses: dict[int, float] = {}
@@ -91,6 +96,7 @@ def gather(
         versions=versions,
         tokens=tokens,
         thinking_switch=thinking_switch,
+        fp8=fp8,
     )
 
 

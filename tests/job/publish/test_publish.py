@@ -7,19 +7,22 @@ import io
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from card_example import DATA_REPORT, events
 
+import families
+import fp8_checkpoints
 from lorajob_runtime import checkpoint, layout, publish
 from lorajob_runtime.exits import LorajobError, StorageError
 from lorajob_runtime.fetch import FetchedModel
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.publish import info
 from lorajob_runtime.spec import RunSpec
-from small_models import finished_run, smollm2, tiny_llama
+from small_models import TOKENIZER_FILES, finished_run, smollm2, tiny_llama
 
 SPEC = {"name": "keeper", "data": {"system": "You keep the light."}, "train": {"maxSteps": 8}}
 
@@ -162,6 +165,38 @@ def test_a_disk_that_takes_nothing_is_storages_fault_and_the_older_result_stays(
         publish.publish(folder, spec=spec, model=tiny)
 
     assert (folder.adapter / layout.MODEL_CARD).read_text() == before
+
+
+@pytest.mark.parametrize(("quantize", "fp8"), [("nf4", False), (None, True), ("nf4", True)])
+def test_the_code_in_the_card_loads_the_base_as_training_did(
+    tmp_path: Path, tiny: FetchedModel, monkeypatch: pytest.MonkeyPatch, quantize: str | None, fp8: bool
+) -> None:
+    import torch
+
+    # large enough for whole blocks of 64 weights
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 32}
+    plain = families.tiny("qwen3", tmp_path / "base", vocabulary=49152, **sizes)
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(tiny.path / name, plain / name)
+    path = fp8_checkpoints.write(plain, tmp_path)[0] if fp8 else plain
+    model = FetchedModel(path=path, source=str(path), revision="folder-1")
+    folder, spec = finished_run(tmp_path / "run", plain, spec=SPEC | {"model": {"quantize": quantize}})
+    card = (publish.publish(folder, spec=spec, model=model) / layout.MODEL_CARD).read_text()
+    code = re.search(r"```python\n(.*?)\n```", card, re.DOTALL)
+    assert code is not None
+    runnable = code[1].replace(f'"{path.name}"', repr(str(path))).replace("=256", "=2")
+    names: dict[str, Any] = {}
+
+    monkeypatch.chdir(folder.adapter)
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(runnable, names)  # noqa: S102 - what the card tells people to run
+
+    packed = any(item.dtype == torch.uint8 for item in names["model"].parameters())
+    # transformers makes nf4 of no weights that are published in FP8
+    assert packed == (quantize == "nf4" and not fp8)
+    assert ("FineGrainedFP8Config(dequantize=True)" in code[1]) == fp8
+    said = ", then ".join(["dequantised from FP8"] * fp8 + ["in nf4"] * (quantize is not None))
+    assert f"| quantized | base weights {said} |" in card
 
 
 @pytest.mark.slow
