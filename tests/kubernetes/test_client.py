@@ -148,7 +148,7 @@ def test_lines_of_a_watch_end_quietly_at_the_deadline(client: Cluster) -> None:
 
     assert list(client.lines(client.config_maps(), timeout_seconds=1, watch=True, labelSelector="of=none")) == []
 
-    assert 0.9 < time.monotonic() - began < 3
+    assert 0.9 < time.monotonic() - began < 15
 
 
 class ConnectProxy:
