@@ -158,9 +158,10 @@ def adapter_parameters(architecture: Architecture, lora: LoraSpec, *, experts: b
     return sum(each.matrix.adapter_parameters(lora.rank) for each in adapted(architecture, lora, experts=experts))
 
 
+@functools.lru_cache(maxsize=16)
 def wants_experts(architecture: Architecture, lora: LoraSpec) -> bool:
     """Whether routed experts are to get adapters where memory allows it: asked for, or as the recipe has it."""
-    return architecture.has_experts and targeting.asks_for_experts(lora)
+    return targeting.asks_for_experts(architecture.weights(), lora)
 
 
 def read(config: Mapping[str, Any]) -> Architecture | None:

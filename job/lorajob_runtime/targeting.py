@@ -6,7 +6,7 @@ Standard library only: the same rules hold for weights known from a config.json 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from lorajob_runtime.exits import ConfigError
@@ -53,11 +53,12 @@ class Candidate(Protocol):
 AnyCandidate = TypeVar("AnyCandidate", bound=Candidate)
 
 
-def asks_for_experts(lora: LoraSpec) -> bool:
-    """Whether a spec wants adapters on routed experts, given that the model has some and memory allows it."""
+def asks_for_experts(candidates: Iterable[Candidate], lora: LoraSpec) -> bool:
+    """Whether a spec wants adapters on routed experts that are among the candidates, given that memory allows it."""
+    experts = (each for each in candidates if each.group == "experts")
     if lora.experts == "auto":
-        return any(name.rsplit(".", 1)[-1] in FUSED for name in _asked(lora))
-    return lora.experts
+        return any(is_called(each, name) for each in experts for name in _asked(lora))
+    return lora.experts and any(experts)
 
 
 def select(candidates: Sequence[AnyCandidate], lora: LoraSpec, *, experts: bool, model: str) -> list[AnyCandidate]:

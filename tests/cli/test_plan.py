@@ -58,6 +58,18 @@ def test_a_plan_says_what_takes_the_memory_and_how_many_gpus_would_do(lorajob: C
     assert [line.split()[0] for line in lines[-7:]] == [str(size) for size in GPU_SIZES]
 
 
+@pytest.mark.parametrize(
+    ("model", "target"), [("glm-4.5-air", "shared_experts.gate_proj"), ("hunyuan-a13b", "shared_mlp.down_proj")]
+)
+def test_a_name_of_shared_experts_alone_leaves_routed_ones_without_adapter(
+    lorajob: Call, model: str, target: str
+) -> None:
+    shown = lorajob("plan", "-m", model, "--gpus", "4", "--gpu-memory", "80", "--targets", target).out
+
+    assert re.search(r"^adapter: .* parameters, none on routed experts$", shown, re.MULTILINE)
+    assert re.search(r"^GPUS OF +FEWEST$", shown, re.MULTILINE)
+
+
 @pytest.mark.parametrize("model", catalog.entries())
 def test_a_plan_for_programs_is_as_its_schema_says(lorajob: Call, model: str) -> None:
     schema = json.loads((resources.files("lorajob") / "schemas" / "plan.json").read_text("utf-8"))

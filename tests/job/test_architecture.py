@@ -123,6 +123,24 @@ def test_targets_of_a_mixture_of_experts_mean_what_they_say(lora, groups) -> Non
     chosen = architecture.adapted(of("glm-4.5-air"), lora, experts=True)
 
     assert {weight.group for weight in chosen} == groups
+    assert architecture.wants_experts(of("glm-4.5-air"), lora) == ("experts" in groups)
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "wanted"),
+    [
+        ("glm-4.5-air", ("shared_experts.gate_proj",), False),
+        ("glm-4.5-air", ("layers.0.mlp.down_proj",), False),
+        ("glm-4.5-air", ("mlp.down_proj",), False),
+        ("glm-4.5-air", ("experts.down_proj",), True),
+        ("hunyuan-a13b", ("shared_mlp.down_proj",), False),
+        ("hunyuan-a13b", ("shared_mlp.down_proj", "down_proj"), True),
+        ("minimax-m2", ("w1", "w3"), True),
+        ("qwen3-8b", "auto", False),
+    ],
+)
+def test_routed_experts_are_wanted_where_a_name_is_theirs(name, targets, wanted) -> None:
+    assert architecture.wants_experts(of(name), LoraSpec(targets=targets)) == wanted
 
 
 @pytest.mark.parametrize(
