@@ -26,7 +26,7 @@ _REPLACED_WITHIN_SECONDS = 10.0
 _PAUSE_SECONDS = 1.0
 _STOPPING_SECONDS = 60.0
 """Beyond the grace period of its pods a Job needs no longer to go."""
-_GONE_LOOK_SECONDS = 0.3
+_GONE_LOOK_SECONDS = 0.5
 
 
 class TimedOutError(LorajobError):
@@ -132,10 +132,10 @@ def _same(one: RunStatus, other: RunStatus) -> bool:
     return dataclasses.replace(one, started=None) == dataclasses.replace(other, started=None)
 
 
-def wait_until_gone(cluster: Cluster, name: str, uid: str, *, grace_seconds: float) -> None:
+def wait_until_gone(cluster: Cluster, name: str, uid: str, *, grace_seconds: float, then: str = "") -> None:
     """Waits for the end of a Job that is being deleted, and of its pods, which have `grace_seconds` to stop.
 
-    Raises TimedOutError when they outlive that, and ClusterError.
+    `then` is a command that would go on waiting. Raises TimedOutError when they outlive that, and ClusterError.
     """
     limit = grace_seconds + _STOPPING_SECONDS
     deadline = time.monotonic() + limit
@@ -148,7 +148,8 @@ def wait_until_gone(cluster: Cluster, name: str, uid: str, *, grace_seconds: flo
         if job["metadata"]["uid"] != uid:
             return
         time.sleep(_GONE_LOOK_SECONDS)
+    goes_on = f"; `{then}` goes on waiting" if then else ""
     raise TimedOutError(
-        f"run {name} is being deleted, and is not gone after {duration(limit)}",
-        hint=f"its pods do not end: `kubectl get pods -l {RUN_LABEL}={name} -n {cluster.namespace}` shows them",
+        f"the pods of run {name} have not stopped after {duration(limit)}",
+        hint=f"`kubectl get pods -l {RUN_LABEL}={name} -n {cluster.namespace}` shows them{goes_on}",
     )

@@ -199,7 +199,7 @@ def _remove(cluster: Cluster, job: Object, say: Callable[[str], None]) -> None:
             return
     if (job.get("status") or {}).get("active") or (job.get("status") or {}).get("terminating"):
         say(f"waiting for the pods of run {name} to stop")
-    following.wait_until_gone(cluster, name, job["metadata"]["uid"], grace_seconds=grace)
+    following.wait_until_gone(cluster, name, job["metadata"]["uid"], grace_seconds=grace, then=f"lorajob retry {name}")
 
 
 def _create(cluster: Cluster, name: str, record: Object) -> Object:

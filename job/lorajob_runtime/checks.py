@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,11 @@ def check_trainable(spec: RunSpec) -> None:
     """Raises ConfigError for what this version or the model cannot do, as far as the spec and the catalog tell."""
     template = preflight.template_in(preflight.folder_of(spec.model))
     preflight.check(spec, preflight.architecture_of(spec.model), template=template)
+    if spec.model.quantize is not None and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"model.quantize is {spec.model.quantize!r}: bitsandbytes is not installed here",
+            hint="install lorajob[runtime] anew, or leave model.quantize out",
+        )
 
 
 def check_memory(spec: RunSpec, machine: Machine, *, nodes: int) -> None:
@@ -66,7 +72,7 @@ def check_memory(spec: RunSpec, machine: Machine, *, nodes: int) -> None:
 def inspector(spec: RunSpec, machine: Machine, *, nodes: int) -> Callable[[Path], None]:
     """What looks at the model's own config.json, and a chat template beside it, before its weights are fetched.
 
-    It raises ConfigError for what the run asks of the model and it has not, and for GPUs that cannot hold it;
+    It raises ConfigError for what the run asks of the model and it has not, and for GPUs or a host that cannot hold it;
     ModelError for weights in a form that cannot be read, and for a model that transformers has no class for.
     """
 
@@ -79,6 +85,8 @@ def inspector(spec: RunSpec, machine: Machine, *, nodes: int) -> Callable[[Path]
             _check_class(spec.model, config, values)
         preflight.check(spec, shapes, template=preflight.template_in(config.parent))
         _check_memory(shapes, spec, machine, nodes)
+        if shapes is not None and machine.device == "cpu":
+            preflight.check_host_memory(spec, shapes, host_bytes=system.host_bytes(), nodes=nodes)
 
     return inspect
 
@@ -98,7 +106,7 @@ def _check_class(model: ModelSpec, config: Path, values: dict[str, Any]) -> None
 
 
 def _check_memory(shapes: Architecture | None, spec: RunSpec, machine: Machine, nodes: int) -> None:
-    """A CPU's memory is the host's, and nothing is said of it."""
+    """A CPU's memory is the host's, which the files of a model are held against and no estimate is made for."""
     if shapes is not None and machine.device != "cpu":
         plain = spec.train.precision == "auto" and system.gpus_multiply_bf16() is False
         preflight.check_memory(

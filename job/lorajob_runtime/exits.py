@@ -35,11 +35,18 @@ OUT_OF_MEMORY = FailureClass(
 DIVERGED = FailureClass(
     code=15, name="diverged", final=True, hint="lower train.learningRate, or look at the rows of that step"
 )
-HUB = FailureClass(code=20, name="hub", final=False, hint="the model hub did not answer; it is tried again")
+HUB = FailureClass(
+    code=20, name="hub", final=False, hint="the model hub did not answer; a new attempt goes on from what came"
+)
 STORAGE = FailureClass(
     code=21, name="storage", final=False, hint="storage did not answer; finished checkpoints are kept beside the run"
 )
-STALLED = FailureClass(code=22, name="stalled", final=False, hint="no step was finished in time; it is tried again")
+STALLED = FailureClass(
+    code=22,
+    name="stalled",
+    final=False,
+    hint="no step was finished in time; a new attempt goes on from the last checkpoint",
+)
 PEER = FailureClass(
     code=23, name="peer", final=False, hint="another node of the run was lost; training goes on when it is back"
 )

@@ -118,6 +118,17 @@ def check_memory(
     return choice
 
 
+def check_host_memory(spec: RunSpec, architecture: Architecture, *, host_bytes: int, nodes: int) -> None:
+    """Raises ConfigError where a model is to be trained on CPUs whose memory is less than its weights alone."""
+    weights = estimates.weight_bytes(architecture, spec) // nodes
+    if weights > host_bytes and not spec.resources.allow_oversize:
+        raise ConfigError(
+            f"{_name(spec)} does not fit: its weights alone take {gibibytes(weights)}, and without a GPU they are to "
+            f"be in the host's memory of {gibibytes(host_bytes)}",
+            hint="`lorajob plan` shows how many GPUs would do; resources.allowOversize: true tries it all the same",
+        )
+
+
 def oversize_text(spec: RunSpec, architecture: Architecture, choice: Choice, *, gpus: int, gpu_bytes: int) -> str:
     """Why a run does not fit, and what would do."""
     enough = estimates.smallest(architecture, spec, gpu_bytes=gpu_bytes)

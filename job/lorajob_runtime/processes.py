@@ -94,6 +94,14 @@ def visible_gpus() -> int:
     return count.value
 
 
+def host_bytes() -> int:
+    """All memory of this machine, or of the container."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total
+
+
 def gpus_multiply_bf16() -> bool | None:
     """Whether every GPU that torch would see is of Ampere or newer; None where there is none to ask."""
     generations = _of_each_gpu(

@@ -74,7 +74,11 @@ def command(target: str, layout_name: Layout, output: Path, storage: str) -> Non
     if layout_name == "vllm":
         if done.model_type == "hunyuan_v1_moe" and done.converted.layers:
             click.echo(click.style("warning: ", fg="yellow") + _STACKED_ONLY, err=True)
-        click.echo(f"  {_serve(done, output)}")
+        if done.converted.rank > VLLM_RANKS[-1]:
+            said = f"vLLM serves adapters of rank {VLLM_RANKS[-1]} at most, and this one has {done.converted.rank}"
+            click.echo(click.style("warning: ", fg="yellow") + said, err=True)
+        else:
+            click.echo(f"  {_serve(done, output)}")
 
 
 _STACKED_ONLY = (
@@ -95,6 +99,5 @@ def _serve(done: Conversion, output: Path) -> str:
     """The command that serves what was written."""
     words = ["vllm", "serve", done.base or "BASE", "--enable-lora"]
     if done.converted.rank > VLLM_RANKS[0]:
-        enough = (rank for rank in VLLM_RANKS if rank >= done.converted.rank)
-        words += ["--max-lora-rank", str(next(enough, done.converted.rank))]
+        words += ["--max-lora-rank", str(min(rank for rank in VLLM_RANKS if rank >= done.converted.rank))]
     return shlex.join([*words, "--lora-modules", f"{output.name}={output}"])

@@ -43,7 +43,10 @@ def find(text: str, *, storage: str, environment: Environment, trust_remote_code
     if not is_s3(uri):
         folder = Path(uri).expanduser() / name
         if not folder.is_dir():
-            raise ConfigError(f"no run {name!r} in {uri}: it must be a run's name there, or a folder", hint="")
+            raise ConfigError(
+                f"no run {name!r} in {uri}: it must be a run's name there, or a folder",
+                hint=f"of a run on a cluster give s3://BUCKET/PREFIX/{name}: `lorajob status {name}` shows where it is",
+            )
         yield _in_folder(folder.resolve(), trust_remote_code)
         return
     with tempfile.TemporaryDirectory(prefix="lorajob-adapter-") as copy:

@@ -92,6 +92,15 @@ def test_gpus_that_can_hold_the_model_or_must_try_are_let_through(name, gpus, al
     check_memory(spec, Machine(processes=gpus, device="auto"), nodes=1)
 
 
+def test_four_bits_without_their_library_are_refused_before_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = parse({"model": {"name": "qwen3-8b", "quantize": "nf4"}})
+    check_trainable(spec)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+
+    with pytest.raises(ConfigError, match=r"^model\.quantize is 'nf4': bitsandbytes is not installed here$"):
+        check_trainable(spec)
+
+
 def test_gpus_that_cannot_hold_the_model_are_refused_before_it_is_fetched(monkeypatch) -> None:
     monkeypatch.setattr(processes, "gpu_bytes", lambda: 22 * 2**30)
 
@@ -103,10 +112,39 @@ def test_gpus_that_cannot_hold_the_model_are_refused_before_it_is_fetched(monkey
         )
 
 
-def test_a_cpu_is_never_too_small_for_a_model(monkeypatch) -> None:
+def test_a_cpu_is_not_held_against_a_gpus_memory(monkeypatch) -> None:
     monkeypatch.setattr(processes, "gpu_bytes", lambda: 1)
 
     check_memory(parse({"model": {"name": "minimax-m2"}}), Machine(processes=1, device="cpu"), nodes=1)
+
+
+@pytest.mark.parametrize(("gibibytes", "nodes", "oversize"), [(500, 1, False), (250, 2, False), (24, 1, True)])
+def test_a_host_that_can_hold_the_weights_or_must_try_is_let_through(
+    gibibytes: int, nodes: int, oversize: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "host_bytes", lambda: gibibytes * 2**30)
+
+    _inspect_minimax(tmp_path, nodes=nodes, oversize=oversize)
+
+
+def test_a_host_without_gpus_that_cannot_hold_the_weights_does_not_fetch_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "host_bytes", lambda: 24 * 2**30)
+
+    with pytest.raises(ConfigError) as caught:
+        _inspect_minimax(tmp_path, nodes=1, oversize=False)
+
+    assert caught.value.message == (
+        "minimax-m2 does not fit: its weights alone take 426.0 GiB, and without a GPU they are to be in the host's "
+        "memory of 24.0 GiB"
+    )
+
+
+def _inspect_minimax(folder: Path, *, nodes: int, oversize: bool) -> None:
+    (folder / "config.json").write_text(json.dumps(catalog.get("minimax-m2").config))
+    spec = parse({"model": {"name": "minimax-m2"}, "resources": {"allowOversize": oversize}})
+    inspector(spec, Machine(processes=1, device="cpu"), nodes=nodes)(folder / "config.json")
 
 
 def test_another_models_config_is_held_against_the_spec(tmp_path: Path) -> None:
