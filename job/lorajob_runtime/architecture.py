@@ -39,9 +39,21 @@ class Matrix:
     def parameters(self) -> int:
         return self.copies * self.inputs * self.outputs + (self.outputs if self.bias else 0)
 
+    def part(self, shards: int) -> int:
+        """Parameters of one part of `shards`: whole rows, of a stack whole experts, so some parts hold air."""
+        bias = _share(self.outputs, shards) if self.bias else 0
+        if self.copies > 1:
+            return _share(self.copies, shards) * self.inputs * self.outputs + bias
+        return _share(self.outputs, shards) * self.inputs + bias
+
     def adapter_parameters(self, rank: int) -> int:
         """A [rank, inputs] and B [outputs, rank], once for every copy."""
         return self.copies * rank * (self.inputs + self.outputs)
+
+
+def _share(rows: int, shards: int) -> int:
+    """Rows of each part: FSDP2 makes all parts as large as the first."""
+    return -(-rows // shards)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,13 +69,20 @@ class Layer:
     def parameters(self) -> int:
         return sum(matrix.parameters for matrix in self.matrices) + self.vectors
 
+    def part(self, shards: int) -> int:
+        """Parameters of one part of `shards`, as those of its weights."""
+        return sum(matrix.part(shards) for matrix in self.matrices) + _share(self.vectors, shards)
+
     def of(self, group: Group) -> tuple[Matrix, ...]:
         return tuple(matrix for matrix in self.matrices if matrix.group == group)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A decoder of some layers between an embedding and a head, which are one matrix where `tied`."""
+    """A decoder of some layers between an embedding and a head, which are one matrix where `tied`.
+
+    A plan asks for its sums hundreds of times, and looks things up by it: both are quick.
+    """
 
     model_type: str
     vocabulary: int
@@ -75,6 +94,10 @@ class Architecture:
     """Norms of queries and keys: none, within a head, or over all heads at once."""
     tied: bool
     layers: tuple[Layer, ...]
+
+    def __hash__(self) -> int:
+        # two models that share all of these are rare, and told apart by ==
+        return hash((self.model_type, self.vocabulary, self.hidden, self.heads, len(self.layers)))
 
     @property
     def has_experts(self) -> bool:
@@ -90,7 +113,7 @@ class Architecture:
         """Parameters outside the layers: embedding, head, and the last norm."""
         return self.embedding * (1 if self.tied else 2) + self.hidden
 
-    @property
+    @functools.cached_property
     def parameters(self) -> int:
         return self.ends + sum(layer.parameters for layer in self.layers)
 
@@ -104,15 +127,23 @@ class Architecture:
         )
         return self.parameters - sum(idle)
 
-    @property
+    @functools.cached_property
     def largest_layer(self) -> int:
         """Parameters of the largest decoder layer."""
         return max(layer.parameters for layer in self.layers)
 
-    @property
+    @functools.cached_property
     def largest_matrix(self) -> int:
         """Parameters of the largest single tensor, a stack of experts being one."""
         return max(self.embedding, *(matrix.parameters for layer in self.layers for matrix in layer.matrices))
+
+    def part(self, shards: int) -> int:
+        """Parameters of one part of `shards` of the whole model."""
+        return self.ends_part(shards) + sum(layer.part(shards) for layer in self.layers)
+
+    def ends_part(self, shards: int) -> int:
+        """Of embedding, head and last norm."""
+        return _share(self.vocabulary, shards) * self.hidden * (1 if self.tied else 2) + _share(self.hidden, shards)
 
     def weights(self) -> tuple[Weight, ...]:
         """Everything that an adapter could go to: the layers' matrices and the head."""
@@ -153,6 +184,7 @@ def adapted(
     return tuple(targeting.select(architecture.weights(), lora, experts=experts, model=model))
 
 
+@functools.lru_cache(maxsize=16)
 def adapter_parameters(architecture: Architecture, lora: LoraSpec, *, experts: bool) -> int:
     """Numbers that are trained. Raises ConfigError for targets that the model does not have."""
     return sum(each.matrix.adapter_parameters(lora.rank) for each in adapted(architecture, lora, experts=experts))

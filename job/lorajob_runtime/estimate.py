@@ -6,7 +6,8 @@ as it is: a test counts the bytes of the tensors that are really allocated, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -146,9 +147,7 @@ def estimate(
     kept = activations.of(arch, spec.lora, experts=experts, element_bytes=size, quantized=quantized)
     loss = activations.loss_bytes(arch, tokens, element_bytes=size)
     parts = {
-        "weights": weight_bytes(arch, spec, precision) // shards,
-        "gathered_layers": GATHERED_LAYERS * arch.largest_layer * size if shards > 1 else 0,
-        "gathered_ends": arch.ends * size if shards > 1 else 0,
+        **_weights(arch, spec, precision, shards),
         "adapter": trained * (ADAPTER_BYTES + GRADIENT_BYTES + OPTIMIZER_BYTES),
         "activations": kept.kept(tokens, checkpointing=gradient_checkpointing),
         "passing": kept.passing(tokens, loss=loss, checkpointing=gradient_checkpointing),
@@ -166,6 +165,24 @@ def estimate(
         host=host_bytes(arch),
         **parts,
     )
+
+
+def _weights(arch: Architecture, spec: RunSpec, precision: Precision, shards: int) -> dict[str, int]:
+    """Bytes of the frozen weights that a GPU holds, and of those it gathers: parts that hold air bring it along."""
+    if shards == 1:
+        return {"weights": weight_bytes(arch, spec, precision), "gathered_layers": 0, "gathered_ends": 0}
+    part = _part(arch, shards)
+    return {name: numbers * WEIGHT_BYTES[precision] for name, numbers in part.items()}
+
+
+@functools.lru_cache(maxsize=64)
+def _part(arch: Architecture, shards: int) -> Mapping[str, int]:
+    """The same in numbers."""
+    return {
+        "weights": arch.part(shards),
+        "gathered_layers": GATHERED_LAYERS * shards * max(layer.part(shards) for layer in arch.layers),
+        "gathered_ends": shards * arch.ends_part(shards),
+    }
 
 
 def host_bytes(arch: Architecture) -> int:
@@ -266,8 +283,8 @@ def _checkpointing_to_try(spec: RunSpec) -> tuple[bool, ...]:
     return (False, True) if asked == "auto" else (asked,)
 
 
-GPU_COUNTS = ((1, 1), (2, 1), (4, 1), (8, 1), (8, 2), (8, 4), (8, 8))
-"""(GPUs of a node, nodes) that are usual, the fewest first."""
+GPU_COUNTS = tuple([(gpus, 1) for gpus in range(1, 9)] + [(8, nodes) for nodes in range(2, 9)])
+"""(GPUs of a node, nodes): any number on one node of 8, then whole nodes, the fewest first."""
 
 GPU_SIZES = {24: 22.0, 40: 39.3, 48: 44.3, 80: 79.1, 96: 94.9, 141: 139.7, 192: 178.3}
 """What a GPU's memory is called in GB -> GiB that torch finds on the one of that name that has the least of it.
@@ -286,7 +303,7 @@ class Enough:
 
 
 def smallest(arch: Architecture, spec: RunSpec, *, gpu_bytes: int) -> Enough | None:
-    """The fewest of the usual numbers of GPUs of that memory on which a run fits; None when it fits on none."""
+    """The fewest of GPU_COUNTS, of GPUs of that memory, on which a run fits; None when it fits on none."""
     for gpus, nodes in GPU_COUNTS:
         found = choose(arch, spec, gpus=gpus, nodes=nodes, gpu_bytes=gpu_bytes)
         if found.fits:

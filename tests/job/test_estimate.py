@@ -135,6 +135,35 @@ def test_the_fewest_gpus_that_are_enough_go_down_with_their_memory() -> None:
     assert estimate.smallest(shapes("minimax-m2"), spec(), gpu_bytes=10 * GIBIBYTE) is None
 
 
+@pytest.mark.parametrize(
+    ("model", "size", "experts", "enough", "fewer"),
+    [
+        ("hunyuan-a13b", 80, True, (3, 1), (2, 1)),
+        ("minimax-m2", 141, True, (5, 1), (4, 1)),
+        ("minimax-m2", 40, False, (8, 3), (8, 2)),
+    ],
+)
+def test_any_number_of_gpus_is_tried_on_one_node_and_then_any_of_nodes(model, size, experts, enough, fewer) -> None:
+    wanted, gpu_bytes = spec(lora={"experts": experts}), round(GPU_SIZES[size] * GIBIBYTE)
+
+    found = estimate.smallest(shapes(model), wanted, gpu_bytes=gpu_bytes)
+
+    assert found is not None
+    assert (found.gpus, found.nodes) == enough
+    gpus, nodes = fewer
+    assert not estimate.choose(shapes(model), wanted, gpus=gpus, nodes=nodes, gpu_bytes=gpu_bytes).fits
+
+
+@pytest.mark.parametrize(("shards", "each"), [(8, 8), (32, 2), (40, 2), (64, 1)])
+def test_experts_that_gpus_do_not_divide_leave_air_in_the_parts(shards: int, each: int) -> None:
+    layer = shapes("hunyuan-a13b").layers[0]
+    stacks = layer.of("experts")
+
+    assert [stack.copies for stack in stacks] == [64, 64]
+    assert [stack.part(shards) * 64 for stack in stacks] == [each * stack.parameters for stack in stacks]
+    assert layer.part(shards) * shards >= layer.parameters
+
+
 def test_a_micro_batch_takes_the_room_that_is_left() -> None:
     chosen = estimate.choose(shapes("qwen3-8b"), spec(), gpus=1, gpu_bytes=40 * GIBIBYTE).estimate
 
