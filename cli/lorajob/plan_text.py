@@ -95,7 +95,7 @@ def spread_text(plan: RunPlan) -> str:
 
 
 def memory_text(plan: RunPlan) -> str:
-    """`73.8 GiB of 79.1 GiB a GPU, micro-batches of up to 2,400 tokens`."""
+    """`70.6 GiB of 79.1 GiB a GPU with a row of 1,024 tokens, room for a micro-batch of 6,859 tokens`."""
     if plan.choice is None:
         return "not known for this model"
     estimate = plan.choice.estimate
@@ -108,7 +108,7 @@ def memory_text(plan: RunPlan) -> str:
     if plan.choice.fits is False:
         return f"{row}: does not fit"
     more = plan.most_tokens is not None and plan.most_tokens > estimate.tokens
-    return f"{row}, room for {plan.most_tokens:,}" if more else row
+    return f"{row}, room for a micro-batch of {plan.most_tokens:,} tokens" if more else row
 
 
 def results_text(plan: RunPlan) -> str:

@@ -79,6 +79,11 @@ def is_local(data: DataSpec) -> bool:
     return not data.source.startswith(f"{CACHE_FOLDER}/") or Path(data.source).exists()
 
 
+def is_missing(data: DataSpec) -> bool:
+    """Whether a spec names a file on this machine that is not there."""
+    return is_local(data) and not os.path.exists(os.path.expanduser(data.source or ""))
+
+
 def is_sent(local: LocalData, store: Store) -> bool:
     """Whether storage has the file; `store` is that of DATA_PREFIX. Raises what the store raises."""
     return any(entry.size == local.size_bytes for entry in store.list(local.key))

@@ -15,9 +15,10 @@ from calling import Call
 from lorajob import gpus
 from lorajob_runtime import catalog
 from lorajob_runtime.estimate import GIBIBYTE, GPU_SIZES
-from lorajob_runtime.exits import MODEL
+from lorajob_runtime.exits import DATA, MODEL
 from lorajob_runtime.spec import parse
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PLATFORM = {
     "image": "registry.example/lorajob:9",
     "storage": {"uri": "s3://bucket/lora"},
@@ -165,6 +166,25 @@ def test_a_dataset_at_hand_gives_the_steps_and_what_they_leave_in_storage(lorajo
     assert document["storageBytes"] == 3 * document["checkpointBytes"] + 6 * document["adapterBytes"]
     assert "steps:        about 702 steps: 3 epochs, 16 rows a step (4 x 4 x 1 GPU)" in shown.out
     assert "of all but the last 3 the adapter alone; about 1.3 GB in all" in shown.out
+
+
+def test_a_recipe_is_planned_without_its_dataset(lorajob: Call, tmp_path: Path) -> None:
+    shown = lorajob("plan", "-f", str(EXAMPLES / "glm-4.5-air-zhenhuan.yaml"), "--gpus", "4", "--gpu-memory", "80")
+
+    assert (shown.code, shown.err) == (
+        0,
+        "warning: huanhuan.json is not there: how many steps there are, and how long an epoch takes, is not known\n",
+    )
+    assert "steps:        3 epochs, 64 rows a step (4 x 4 x 4 GPUs)" in shown.out
+    assert re.search(r"^time: .* tokens a second, if 12% of 312 TFLOP/s are reached$", shown.out, re.MULTILINE)
+
+
+def test_a_dataset_that_is_there_and_no_use_is_refused_by_a_plan_too(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text("[]")
+
+    outcome = lorajob("plan", "-m", "qwen3-8b", "-d", "rows.json")
+
+    assert outcome.code == DATA.code
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,10 @@ def test_the_plan_shows_the_memory_of_the_platforms_gpu_type() -> None:
 
     assert plan["spread"] == "sharded over all 8 GPUs, bf16, activations kept"
     assert plan["adapter"] == "rank 8, 594M parameters, routed experts too"
-    assert re.fullmatch(r"\d\d\.\d GiB of 79\.1 GiB a GPU with a row of 1,024 tokens, room for [\d,]+", plan["memory"])
+    assert re.fullmatch(
+        r"\d\d\.\d GiB of 79\.1 GiB a GPU with a row of 1,024 tokens, room for a micro-batch of [\d,]+ tokens",
+        plan["memory"],
+    )
     assert plan["time"].endswith("if weights are gathered at 150 GB/s")
     assert plan_text.warnings(prepared.plan) == []
 

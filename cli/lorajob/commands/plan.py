@@ -56,14 +56,21 @@ def command(
     found = _platform(platform_file, params)
     resolved = resolve.resolve(files, flags.given(context), settings, defaults=found.defaults if found else None)
     data = resolved.spec.data
-    local = shipping.look(data) if shipping.is_local(data) else None
+    is_missing = shipping.is_missing(data)
+    local = shipping.look(data) if shipping.is_local(data) and not is_missing else None
     plan = planning.plan(resolved.spec, gpus.find(resolved.spec, found, gpu_memory), local)
+    if is_missing:
+        _warn(f"{data.source} is not there: how many steps there are, and how long an epoch takes, is not known")
     if output_form != "table":
         click.echo(output.document(planning.to_dict(plan), output_form), nl=False)
         return
     output.show(plan_text.lines(plan))
     for warning in plan_text.warnings(plan) if plan.choice is not None else ():
-        click.echo(click.style("warning: ", fg="yellow") + warning, err=True)
+        _warn(warning)
+
+
+def _warn(text: str) -> None:
+    click.echo(click.style("warning: ", fg="yellow") + text, err=True)
 
 
 def _platform(file: Path | None, params: dict[str, Any]) -> Platform | None:
