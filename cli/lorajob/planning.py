@@ -18,7 +18,7 @@ from lorajob_runtime.architecture import Architecture
 from lorajob_runtime.catalog import ModelEntry
 from lorajob_runtime.data.select import select
 from lorajob_runtime.estimate import GIBIBYTE, GPU_SIZES, Choice, Enough
-from lorajob_runtime.exits import ConfigError, ModelError
+from lorajob_runtime.exits import ConfigError
 from lorajob_runtime.fetch.sources import candidates
 from lorajob_runtime.pod import CACHE_FOLDER
 from lorajob_runtime.spec import ModelSpec, RunSpec
@@ -103,10 +103,7 @@ class RunPlan:
 
 
 def plan(spec: RunSpec, gpu: Gpu, local: LocalData | None = None) -> RunPlan:
-    """The plan of a run on GPUs of that memory.
-
-    Raises UsageError for what its model has not, and ModelError for a name that is no model's.
-    """
+    """The plan of a run on GPUs of that memory. Raises what `check` raises."""
     shapes = check(spec)
     resources = spec.resources
     choice = None
@@ -132,14 +129,15 @@ def plan(spec: RunSpec, gpu: Gpu, local: LocalData | None = None) -> RunPlan:
 def check(spec: RunSpec) -> Architecture | None:
     """The model's shapes, where they are known here.
 
-    Raises UsageError for what a run asks of it and it has not, and ModelError for a name that is no model's.
+    Raises UsageError for what a run asks of it and it has not, and ModelError for a name or a folder that is no model.
     """
     if not is_in_cache(spec.model):
         candidates(spec.model, ("modelscope", "hf"))
+        preflight.refuse_bare_folder(spec.model)
+    shapes = preflight.architecture_of(spec.model)
     try:
-        shapes = preflight.architecture_of(spec.model)
         preflight.check(spec, shapes, template=preflight.template_in(preflight.folder_of(spec.model)))
-    except (ConfigError, ModelError) as error:
+    except ConfigError as error:
         raise UsageError(error.message, hint=error.hint) from error
     return shapes
 

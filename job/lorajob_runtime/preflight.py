@@ -51,6 +51,13 @@ def folder_of(model: ModelSpec) -> Path | None:
     return path if catalog.find(place) is None and ":" not in place and path.is_dir() else None
 
 
+def refuse_bare_folder(model: ModelSpec) -> None:
+    """Raises ModelError for a folder that is there and has no config.json."""
+    folder = folder_of(model)
+    if folder is not None and folder.is_dir() and not (folder / _CONFIG).is_file():
+        raise ModelError(f"the model folder {folder} has no {_CONFIG}: it is no model that transformers can load")
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The values of a config.json. Raises ModelError."""
     try:

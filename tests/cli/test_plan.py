@@ -301,6 +301,29 @@ def test_a_run_here_of_a_model_that_nobody_knows_starts_nothing(lorajob: Call, t
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("command", [("plan",), ("run", "--name", "first")])
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (None, "the model folder made has no config.json: it is no model that transformers can load"),
+        ("[]", "made/config.json is no configuration of a model: it must hold a mapping"),
+        ('{"model_type": "qwen3"}', "config.json of a qwen3 model has no vocab_size"),
+    ],
+)
+def test_a_folder_that_is_no_model_starts_nothing(
+    lorajob: Call, tmp_path: Path, command: tuple[str, ...], config: str | None, message: str
+) -> None:
+    (tmp_path / "made").mkdir()
+    if config is not None:
+        (tmp_path / "made/config.json").write_text(config)
+
+    outcome = lorajob(*command, "-m", "./made")
+
+    assert (outcome.code, outcome.out) == (MODEL.code, "")
+    assert outcome.err.startswith(f"lorajob: error: {message}")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_thinking_asked_of_a_folder_whose_template_has_none_is_refused_here(lorajob: Call, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text(json.dumps(catalog.get("qwen3-8b").config))
