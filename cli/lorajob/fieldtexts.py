@@ -112,5 +112,14 @@ CLUSTER_TEXTS: dict[str, str] = {
 }
 """Fields of which the help of `submit` says something else."""
 
+PLAN_TEXTS: dict[str, str] = {
+    **CLUSTER_TEXTS,
+    "model.name": "Base model: a name from `lorajob models`, a folder with its config.json, modelscope:ORG/NAME, "
+    "hf:ORG/NAME or s3://….",
+    "model.source": "Where the model's files come from, if not from its hub: a folder with its config.json, "
+    "modelscope:ID, hf:ID or s3://….",
+}
+"""The same for `plan`, which reads a folder and asks no hub."""
+
 CLUSTER_ABSENT: dict[str, str] = {"storage.uri": "the platform's"}
 """What a field without a value stands for in a cluster, where that is something else."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,9 +39,12 @@ class SectionOption(click.Option):
 class FieldOption(SectionOption):
     """The flag of one field of the spec."""
 
-    def __init__(self, path: str, expected: Any, default: Any, *, cluster: bool = False) -> None:
+    def __init__(
+        self, path: str, expected: Any, default: Any, *, cluster: bool = False, texts: Mapping[str, str] | None = None
+    ) -> None:
         flag = flag_of(path)
-        text = CLUSTER_TEXTS.get(path, TEXTS[path]) if cluster else TEXTS[path]
+        own = (CLUSTER_TEXTS if cluster else {}) if texts is None else texts
+        text = own.get(path, TEXTS[path])
         declarations = [path.replace(".", "__")]
         declarations.append(f"{flag}/--no-{flag.removeprefix('--')}" if expected is bool else flag)
         if path in SHORT:
@@ -93,13 +96,15 @@ def flag_of(path: str) -> str:
     )
 
 
-def options(*prefixes: str, without: Iterable[str] = (), cluster: bool = False) -> list[click.Parameter]:
+def options(
+    *prefixes: str, without: Iterable[str] = (), cluster: bool = False, texts: Mapping[str, str] | None = None
+) -> list[click.Parameter]:
     """The flags of the fields whose path begins with one of `prefixes` (all, without any).
 
-    `cluster`: also of those that only a cluster can follow, with texts that hold there.
+    `cluster`: also of those that only a cluster can follow, with texts that hold there. `texts`: others in their place.
     """
     return [
-        FieldOption(path, expected, default, cluster=cluster)
+        FieldOption(path, expected, default, cluster=cluster, texts=texts)
         for path, expected, default in flag_fields(*prefixes, cluster=cluster)
         if path not in frozenset(without)
     ]

@@ -18,7 +18,7 @@ NAMED_GPUS: tuple[tuple[str, int | None, int], ...] = (
     (r"b200", 192, 2250),
     (r"mi300x?", 192, 1307),
     (r"h200", 141, 989),
-    (r"h20(?!\d)", 96, 148),
+    (r"h20", 96, 148),
     (r"rtx.?pro.?6000", 96, 503),
     (r"h100|h800", 80, 989),
     (r"a800", 80, 312),
@@ -27,10 +27,10 @@ NAMED_GPUS: tuple[tuple[str, int | None, int], ...] = (
     (r"l40", 48, 181),
     (r"(?:rtx.?)?6000.?ada", 48, 364),
     (r"(?:rtx.?)?a6000", 48, 155),
-    (r"a40(?!\d)", 48, 150),
-    (r"l4(?!\d)", 24, 121),
-    (r"a10(?!\d)", 24, 125),
-    (r"a30(?!\d)", 24, 165),
+    (r"a40", 48, 150),
+    (r"l4", 24, 121),
+    (r"a10", 24, 125),
+    (r"a30", 24, 165),
     (r"(?:rtx.?)?4090", 24, 165),
     (r"(?:rtx.?)?3090", 24, 71),
 )
@@ -118,6 +118,6 @@ def _gigabytes(text: str) -> float | None:
 
 def _named(text: str) -> tuple[float | None, int] | None:
     """GB and teraflops of one of NAMED_GPUS."""
-    return next(
-        ((gb, flops) for name, gb, flops in NAMED_GPUS if re.search(rf"(?<![a-z0-9])(?:{name})", text.lower())), None
-    )
+    # an RTX A1000 is no A100
+    patterns = ((rf"(?<![a-z0-9])(?:{name})(?!\d)", gb, flops) for name, gb, flops in NAMED_GPUS)
+    return next(((gb, flops) for pattern, gb, flops in patterns if re.search(pattern, text.lower())), None)

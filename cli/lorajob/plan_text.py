@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from lorajob import gpus, output, planning
 from lorajob.commands.models import human_bytes, human_count
 from lorajob.planning import RunPlan
+from lorajob_runtime.data.wording import counted
 from lorajob_runtime.estimate import GPU_SIZES, Enough
 from lorajob_runtime.preflight import gibibytes
 from lorajob_runtime.report import human
@@ -43,13 +44,14 @@ def lines(plan: RunPlan) -> list[str]:
 
 
 def model_text(plan: RunPlan) -> str:
-    """`qwen3-8b: Qwen3 8B, 8.2B parameters`; of a folder its type and size."""
+    """`qwen3-8b: Qwen3 8B, 8.2B parameters, Apache-2.0`; of a folder its type and size."""
     name, shapes = plan.spec.model.name, plan.architecture
     if shapes is None:
         return f"{name}, whose sizes are not known here"
     title = f"{plan.entry.name}: {plan.entry.title}" if plan.entry is not None else f"{name}: {shapes.model_type}"
     active = f", {human_count(shapes.active_parameters)} of them active" if shapes.has_experts else ""
-    return f"{title}, {human_count(shapes.parameters)} parameters{active}"
+    licence = f", {plan.entry.licence}" if plan.entry is not None else ""
+    return f"{title}, {human_count(shapes.parameters)} parameters{active}{licence}"
 
 
 def gpus_text(plan: RunPlan) -> str:
@@ -128,10 +130,10 @@ def steps_text(plan: RunPlan) -> str:
     train, ranks = plan.spec.train, plan.gpus
     batch = train.batch_size * train.gradient_accumulation * ranks
     epochs = f"{train.epochs:g} epoch{'' if train.epochs == 1 else 's'}"
-    most = "" if train.max_steps is None else f", at most {train.max_steps:,} steps"
-    known = "" if plan.steps is None else f"about {plan.steps:,} steps: "
-    shares = f"{train.batch_size} x {train.gradient_accumulation} x {ranks} GPU{'s' if ranks > 1 else ''}"
-    return f"{known}{epochs}{most}, {batch:,} rows a step ({shares})"
+    most = "" if train.max_steps is None else f", at most {counted(train.max_steps, 'step')}"
+    known = "" if plan.steps is None else f"about {counted(plan.steps, 'step')}: "
+    shares = f"{train.batch_size} x {train.gradient_accumulation} x {counted(ranks, 'GPU')}"
+    return f"{known}{epochs}{most}, {counted(batch, 'row')} a step ({shares})"
 
 
 def pace_text(plan: RunPlan) -> str:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorajob import plan_text
-from lorajob.commands.models import human_bytes, human_count
+from lorajob.commands.models import human_bytes
 from lorajob.planning import RunPlan, is_in_cache
 from lorajob.platform import Platform
 from lorajob.shipping import LocalData
 from lorajob_runtime import catalog
+from lorajob_runtime.data.wording import counted
 from lorajob_runtime.fetch.sources import candidates
 from lorajob_runtime.pod import CONTAINER
 from lorajob_runtime.report.human import duration, size
@@ -52,7 +53,7 @@ def lines(preview: Preview) -> list[str]:
         ("cluster", preview.place),
         ("platform", preview.platform_source),
         *(("spec", file) for file in preview.files),
-        ("model", model_text(spec)),
+        ("model", plan_text.model_text(preview.plan)),
         ("weights", weights_text(spec, preview.platform)),
         ("data", data_text(preview)),
         ("steps", plan_text.steps_text(preview.plan)),
@@ -64,15 +65,6 @@ def lines(preview: Preview) -> list[str]:
     ]
     width = max(len(name) for name, _ in rows) + _GAP
     return [f"{name:<{width}}{value}" for name, value in rows]
-
-
-def model_text(spec: RunSpec) -> str:
-    """`qwen3-8b: Qwen3-8B, 8.2B parameters, apache-2.0`."""
-    entry = catalog.find(spec.model.source or spec.model.name)
-    if entry is None:
-        return spec.model.name
-    active = "" if entry.is_dense else f", {human_count(entry.active_parameters)} of them active"
-    return f"{entry.name}: {entry.title}, {human_count(entry.parameters)} parameters{active}, {entry.licence}"
 
 
 def weights_text(spec: RunSpec, platform: Platform) -> str:
@@ -93,17 +85,17 @@ def data_text(preview: Preview) -> str:
     )
     if local is None:
         return f"{spec.data.source or 'the example set that comes with lorajob'}{chosen}"
-    counted = "" if local.rows is None else f"{local.rows:,} rows, "
+    rows = "" if local.rows is None else f"{counted(local.rows, 'row')}, "
     form = "" if local.verdict is None else f", {local.verdict}"
     way = f"uploaded to {preview.uploaded_to}" if preview.uploaded_to else "sent along with the run"
-    return f"{local.path} ({counted}{size(local.size_bytes)}){form}{chosen}, {way}"
+    return f"{local.path} ({rows}{size(local.size_bytes)}){form}{chosen}, {way}"
 
 
 def compute_text(spec: RunSpec, container: Mapping[str, Any]) -> str:
     """GPUs, and the CPU and memory that each pod asks for."""
     wanted = spec.resources
     kind = f"{wanted.gpu_type} " if wanted.gpu_type else ""
-    gpus = f"{wanted.gpus} {kind}GPU{'s' if wanted.gpus > 1 else ''}"
+    gpus = counted(wanted.gpus, f"{kind}GPU")
     if wanted.nodes > 1:
         gpus += f" on each of {wanted.nodes} nodes, {wanted.gpus * wanted.nodes} in all"
     asked = container.get("resources", {}).get("requests", {})
@@ -115,7 +107,7 @@ def limits_text(job: Mapping[str, Any], spec: RunSpec) -> str:
     """How long the run may take and how often it is tried."""
     deadline = job["spec"].get("activeDeadlineSeconds")
     longest = f"at most {duration(deadline)}" if deadline else "no limit in time"
-    parts = [longest, f"{spec.resources.retries} retries"]
+    parts = [longest, "1 retry" if spec.resources.retries == 1 else f"{spec.resources.retries} retries"]
     if spec.resources.queue:
         parts.append(f"queue {spec.resources.queue}")
     if spec.resources.priority:

@@ -43,6 +43,13 @@ def test_no_golden_file_is_left_of_a_command_that_is_gone() -> None:
     assert set((ROOT / "tests/golden/help").glob("*.txt")) <= set(RENEW.documents())
 
 
+def test_the_usage_page_lists_every_command() -> None:
+    table = (ROOT / "docs/usage.md").read_text("utf-8").partition("\n## ")[0]
+
+    for name, command in _commands():
+        assert isinstance(command, click.Group) or f"`lorajob {name}" in table, name
+
+
 def _commands() -> list[tuple[str, click.Command]]:
     found = []
     for _, words in RENEW.command_lines():

@@ -52,7 +52,7 @@ def test_a_plan_says_what_takes_the_memory_and_how_many_gpus_would_do(lorajob: C
 
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
-    assert "model:        glm-4.5-air: GLM-4.5 Air, 107B parameters, 13.4B of them active" in lines
+    assert "model:        glm-4.5-air: GLM-4.5 Air, 107B parameters, 13.4B of them active, MIT" in lines
     assert "gpus:         4 of 79.1 GiB (--gpu-memory 80)" in lines
     assert re.search(r"^weights +49\.8 GiB$", outcome.out, re.MULTILINE)
     assert re.search(r"^GPUS OF +WITH EXPERTS +WITHOUT$", outcome.out, re.MULTILINE)
@@ -168,6 +168,15 @@ def test_a_dataset_at_hand_gives_the_steps_and_what_they_leave_in_storage(lorajo
     assert "of all but the last 3 the adapter alone; about 1.3 GB in all" in shown.out
 
 
+def test_one_of_a_thing_is_no_plural(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps([{"input": "a", "output": "b"}]))
+    alone = ("--batch-size", "1", "--gradient-accumulation", "1", "--epochs", "1", "--max-steps", "1")
+
+    shown = lorajob("plan", "-m", "qwen3-8b", "-d", "rows.json", *alone).out
+
+    assert "steps:        about 1 step: 1 epoch, at most 1 step, 1 row a step (1 x 1 x 1 GPU)" in shown
+
+
 def test_a_recipe_is_planned_without_its_dataset(lorajob: Call, tmp_path: Path) -> None:
     shown = lorajob("plan", "-f", str(EXAMPLES / "glm-4.5-air-zhenhuan.yaml"), "--gpus", "4", "--gpu-memory", "80")
 
@@ -258,6 +267,10 @@ def test_the_memory_of_a_gpu_is_what_its_labels_or_its_name_say(
         ("b200", 192, 2250),
         ("mi300x", 192, 1307),
         ("H100-MIG-3g.40gb", 40, 312),
+        ("rtx-a1000", None, None),
+        ("a1000", None, None),
+        ("h1000", None, None),
+        ("l400", None, None),
         ("a100", None, None),
         ("x", None, None),
     ],

@@ -12,6 +12,7 @@ from lorajob import flags, gpus, output, plan_text, planning, platform, resolve,
 from lorajob.cluster_options import cluster_options, connect_from, platform_option
 from lorajob.command import Command
 from lorajob.errors import UsageError
+from lorajob.fieldtexts import PLAN_TEXTS
 from lorajob.platform import Platform
 from lorajob_runtime.exits import LorajobError
 
@@ -24,7 +25,7 @@ from lorajob_runtime.exits import LorajobError
         "lorajob plan -m qwen3-8b -d huanhuan.json --gpu-type h200 -o json",
         "lorajob plan -f lorajob.yaml --set lora.rank=64",
     ],
-    params=flags.options(cluster=True),
+    params=flags.options(cluster=True, texts=PLAN_TEXTS),
 )
 @flags.files_option
 @flags.settings_option

@@ -199,11 +199,11 @@ def _summary(report: CheckReport) -> str:
             "rows",
             f"{report.rows_read:,} read, {report.rows_used:,} of {report.rows_selected:,} trained on, "
             f"{report.eval_rows:,} held out, {dropped:,} dropped, {report.rows_truncated:,} cut, "
-            f"{report.duplicates:,} duplicates",
+            f"{counted(report.duplicates, 'duplicate')}",
         ),
         (
             "tokens",
-            f"{report.tokens:,} an epoch in {report.sequences:,} sequences, {report.target_tokens:,} trained "
+            f"{report.tokens:,} an epoch in {counted(report.sequences, 'sequence')}, {report.target_tokens:,} trained "
             f"({share:.0%}); longest {report.longest_tokens:,}, data.maxLength {report.max_length:,}",
         ),
         *(("dropped", f"{counted(count, 'row')} with {reason}") for reason, count in report.rows_dropped.items()),

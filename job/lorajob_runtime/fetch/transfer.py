@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lorajob_runtime.data.wording import counted
 from lorajob_runtime.exits import ConfigError, HubError, StorageError
 from lorajob_runtime.fetch import cache, process
 from lorajob_runtime.fetch.cache import Manifest, Place
@@ -107,7 +108,7 @@ def _get(
     total = sum(file.size for file in files)
     _check_room(folder, total - sum((folder / name).stat().st_size for name in hashes), source)
     again = f", {len(hashes)} of them here already" if hashes else ""
-    notify(f"downloading {source} at {revision}: {len(files)} files{again}, {human(total)}")
+    notify(f"downloading {source} at {revision}: {counted(len(files), 'file')}{again}, {human(total)}")
     request = {
         "action": "get",
         "source": asdict(source),

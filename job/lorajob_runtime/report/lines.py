@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lorajob_runtime.data.wording import counted
 from lorajob_runtime.events import Event
 from lorajob_runtime.exits import STOPPED, SUCCEEDED
 from lorajob_runtime.report import human
@@ -116,7 +117,8 @@ def _data(event: Event) -> list[Line]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         found.append(Line(f"warning: rows left out: {reasons}", "warning"))
     if truncated := event.get("rows_truncated"):
-        found.append(Line(f"warning: {truncated} rows were cut at data.maxLength", "warning"))
+        were = "was" if truncated == 1 else "were"
+        found.append(Line(f"warning: {counted(truncated, 'row')} {were} cut at data.maxLength", "warning"))
     return found + [Line(f"data: {note}", "quiet") for note in event.get("notes") or ()]
 
 
@@ -141,7 +143,7 @@ def _decided(event: Event) -> list[Line]:
     processes = event["processes"]
     where = f"{processes} {event['device']} process{'es' if processes != 1 else ''}"
     checkpointing = "with" if event["gradient_checkpointing"] else "without"
-    said = f"training: {event['total_steps']} steps of {event['global_batch']} rows on {where}"
+    said = f"training: {counted(event['total_steps'], 'step')} of {counted(event['global_batch'], 'row')} on {where}"
     spread = f", weights in {shards} parts" if (shards := event.get("shards", 1)) > 1 else ""
     return [Line(f"{said}, {event['precision']}{spread}, {checkpointing} gradient checkpointing", "quiet")]
 

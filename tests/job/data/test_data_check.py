@@ -77,6 +77,7 @@ def test_faults_are_listed_by_row_and_none_of_them_stops_the_check(checked: Any)
     assert report.problem is not None
     assert "row 2 (counted from 1)" in report.problem
     text = check_text(report, colour=False)
+    assert ", 1 duplicate\n" in text
     assert "row 3: dropped: empty instruction" in text
     assert "A run with this dataset would end: " in text
 
