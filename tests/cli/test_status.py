@@ -323,7 +323,10 @@ def test_an_old_report_does_not_explain_why_the_last_retry_failed() -> None:
 
 def test_a_class_that_was_tried_again_until_no_retry_was_left_has_a_hint_for_now() -> None:
     words = LastWords(
-        exit_code=20, failure="hub", message="it is down", hint="the model hub did not answer; a new attempt goes on from what came"
+        exit_code=20,
+        failure="hub",
+        message="it is down",
+        hint="the model hub did not answer; a new attempt goes on from what came",
     )
 
     run = from_objects(job(failed("BackoffLimitExceeded", count=4)), [failed_pod(code=20, words=words)], (), NOW)
