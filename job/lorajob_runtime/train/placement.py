@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from lorajob_runtime import architecture, estimate
+from lorajob_runtime import architecture, estimate, preflight
 from lorajob_runtime.architecture import Architecture
 from lorajob_runtime.train import memory, sharding
 from lorajob_runtime.train.model import Precision
@@ -37,7 +36,8 @@ class Placement:
 def choose(plan: TrainPlan, accelerator: Accelerator, precision: Precision, *, experts: bool | None) -> Placement:
     """By the estimate of a run's memory and what rank 0's device has; what the spec says outright stands.
 
-    `experts` is what was decided at the first start. Called by all ranks together: rank 0's choice holds.
+    `experts` is what was decided at the first start. Called by all ranks together: rank 0's choice holds. Raises
+    ModelError for a folder without a model's configuration.
     """
     box = [_choose(plan, accelerator, precision, experts)]
     broadcast_object_list(box)
@@ -71,7 +71,7 @@ def wants_experts(plan: TrainPlan) -> bool:
 
 
 def _shapes(plan: TrainPlan) -> Architecture | None:
-    return architecture.read(json.loads((Path(plan.model_path) / "config.json").read_text(encoding="utf-8")))
+    return architecture.read(preflight.read_config(Path(plan.model_path) / "config.json"))
 
 
 def _shards_unknown(plan: TrainPlan, device: torch.device, precision: Precision, here: int) -> bool:

@@ -56,8 +56,6 @@ def test_an_evaluation_that_is_no_number_ends_with_15_too(tmp_path: Path, tiny_m
     [
         ({"lora": {"targets": ["q_proj", "w1"]}}, 10, "'w1'"),
         ({"lora": {"experts": True}}, 10, "lora.experts"),
-        ({"model": {"quantize": "nf4"}}, 10, "model.quantize"),
-        ({"train": {"sharding": "fsdp"}}, 10, "train.sharding"),
     ],
 )
 def test_what_the_model_does_not_have_is_refused_by_name(
@@ -67,6 +65,12 @@ def test_what_the_model_does_not_have_is_refused_by_name(
 
     assert run_training(folder) == code
     assert words in cause(folder)["message"]
+
+
+def test_one_process_has_nothing_to_shard_over(tmp_path: Path, tiny_model: Path) -> None:
+    folder = write_run(tmp_path, tiny_model, random_rows(4), {"train": {"sharding": "fsdp"}})
+
+    assert run_training(folder) == 0
 
 
 def test_a_folder_without_a_model_ends_with_12(tmp_path: Path) -> None:
