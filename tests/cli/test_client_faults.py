@@ -179,6 +179,7 @@ FORBIDDEN = (
 )
 NOBODY = FORBIDDEN.replace("eve", "system:anonymous")
 QUOTA = 'configmaps "x" is forbidden: exceeded quota: small, requested: count/configmaps=1, used: 1, limited: 1'
+UNCOUNTED = 'jobs.batch "x" is forbidden: status unknown for quota: small, resources: count/jobs.batch'
 WEBHOOK = 'admission webhook "rules.example" denied the request: every Job needs\na cost centre'
 POLICY = "jobs \"x\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'p' denied request: no GPUs on Sundays"
 ENDING = 'configmaps "x" is forbidden: unable to create new content in namespace team because it is being terminated'
@@ -197,6 +198,7 @@ ENDING = 'configmaps "x" is forbidden: unable to create new content in namespace
             10,
             "the quota of namespace team does not allow it: exceeded",
         ),
+        (_status(403, "Forbidden", UNCOUNTED), QuotaExceeded, 10, "does not allow it: status unknown for quota: small"),
         (_status(403, "Forbidden", WEBHOOK), Refused, 10, "denied the request: every Job needs a cost centre"),
         (_status(403, "Forbidden", POLICY), Refused, 10, "denied request: no GPUs on Sundays"),
         (_status(403, "Forbidden", ENDING), Refused, 10, "namespace team is being deleted"),

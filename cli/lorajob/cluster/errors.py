@@ -187,6 +187,9 @@ def from_answer(what: Target, status: int, body: bytes, *, server: str) -> Clust
     )
 
 
+_QUOTA = ("exceeded quota", "failed quota", "status unknown for quota")
+"""What the answer holds for a quota that is used up, that wants limits to be named, or that is not counted yet."""
+
 _DENIALS = (
     "admission webhook",
     "ValidatingAdmissionPolicy",
@@ -198,7 +201,7 @@ _DENIALS = (
 
 
 def _forbidden(what: Target, message: str, known: Mapping[str, Any]) -> ClusterError:
-    if "exceeded quota" in message or "failed quota" in message:
+    if any(sign in message for sign in _QUOTA):
         return QuotaExceeded(
             f"the quota of namespace {what.namespace} does not allow it: {_after(message, 'is forbidden: ')}",
             hint="ask for fewer GPUs, wait until other runs end, or ask for a larger quota",
