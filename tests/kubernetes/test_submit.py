@@ -262,10 +262,12 @@ def test_a_quota_that_is_used_up_leaves_nothing(
     most = "1" if "configmaps" in limit else "0"
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {limit: most}}}
     client.post(path, quota)
-    # it is enforced once it has been counted
+    line = ["submit", "-m", "qwen3-8b", "--nodes", str(nodes), "-d", "rows.json", "--name", "first"]
+    # it is enforced once it has been counted, and once the server's own copy of it is as new
     wait_until(lambda: client.get(f"{path}/few").get("status", {}).get("used"), what="the quota")
+    wait_until(lambda: lorajob(*line, "--dry-run=server").code != 0, what="the quota's enforcement")
 
-    outcome = lorajob("submit", "-m", "qwen3-8b", "--nodes", str(nodes), "-d", "rows.json", "--name", "first")
+    outcome = lorajob(*line)
 
     assert outcome.code == 10
     assert f"the quota of namespace {namespace} does not allow it" in one_error(outcome.err)
