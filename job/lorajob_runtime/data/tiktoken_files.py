@@ -34,7 +34,7 @@ def found(folder: Path) -> bool:
     """Whether the folder's tokenizer is Hunyuan's, and there in this form only."""
     if (folder / "tokenizer.json").exists() or not (folder / FILE).is_file():
         return False
-    return bool(_config(folder).get("tokenizer_class") == _CLASS)
+    return bool(configuration(folder).get("tokenizer_class") == _CLASS)
 
 
 @functools.lru_cache(maxsize=1)
@@ -59,18 +59,19 @@ def load(folder: Path) -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in _CONTROL_TOKENS])
-    settings = {key: value for key, value in _config(folder).items() if key in _KEPT and value is not None}
+    settings = {key: value for key, value in configuration(folder).items() if key in _KEPT and value is not None}
     if (template := folder / "chat_template.jinja").is_file():
         settings["chat_template"] = template.read_text("utf-8")
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **settings)
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def configuration(folder: Path) -> dict[str, Any]:
+    """A tokenizer's own settings; nothing where there are none, or none that can be read."""
     try:
-        config: dict[str, Any] = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+        config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return config
+    return config if isinstance(config, dict) else {}
 
 
 def _ranks(path: Path) -> dict[bytes, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ def load_tokenizer(model_path: Path, *, trust_remote_code: bool = False) -> Toke
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    code = repository_code.reference(_configuration(model_path), "AutoTokenizer")
+    code = repository_code.reference(tiktoken_files.configuration(model_path), "AutoTokenizer")
     try:
         if tiktoken_files.found(model_path):
             return tiktoken_files.load(model_path)
@@ -50,18 +49,9 @@ def needs_code(folder: Path) -> bool:
     """
     import transformers
 
-    config = _configuration(folder)
+    config = tiktoken_files.configuration(folder)
     code = repository_code.reference(config, "AutoTokenizer")
     return code is not None and not hasattr(transformers, str(config.get("tokenizer_class")))
-
-
-def _configuration(model_path: Path) -> dict[str, Any]:
-    """The tokenizer's own settings; nothing where there are none, or none that can be read."""
-    try:
-        config = json.loads((model_path / "tokenizer_config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
