@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import click
 
+from lorajob.complaints import print_error
 from lorajob.main import cli
 from lorajob_runtime.exits import INTERRUPTED, UNEXPECTED, LorajobError
 
@@ -25,20 +26,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo(error.format_message(), err=True)
         return error.exit_code
     except click.ClickException as error:
-        _print_error(error.format_message(), _usage_hint(error))
+        print_error(error.format_message(), _usage_hint(error))
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        _print_error("interrupted")
+        print_error("interrupted")
         return INTERRUPTED.code
     except LorajobError as error:
         if "--debug" in arguments:
             raise
-        _print_error(error.message, error.hint)
+        print_error(error.message, error.hint)
         return error.failure.code
     except Exception as error:
         if "--debug" in arguments:
             raise
-        _print_error(f"unexpected {type(error).__name__}: {error}", "`lorajob --debug …` shows where; please report it")
+        print_error(f"unexpected {type(error).__name__}: {error}", "`lorajob --debug …` shows where; please report it")
         return UNEXPECTED.code
     return result if isinstance(result, int) else 0
 
@@ -46,13 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _usage_hint(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     return f"see `{context.command_path} --help`" if context is not None else ""
-
-
-def _print_error(message: str, hint: str = "") -> None:
-    """`lorajob: error: …` and `hint: …` on stderr, coloured where it is a terminal."""
-    click.echo(click.style("lorajob: error: ", fg="red", bold=True) + " ".join(message.split()), err=True)
-    if hint:
-        click.echo(click.style("hint: ", fg="cyan") + hint, err=True)
 
 
 if __name__ == "__main__":

@@ -7,23 +7,20 @@ import time
 from collections.abc import Callable, Iterator
 
 from lorajob import runs
-from lorajob.cluster import Cluster, NotFound, Unreachable
+from lorajob.cluster import Cluster, Forbidden, NotFound, Unreachable, watching
 from lorajob.errors import CANCELLED, FAILED, NOT_FINISHED, TIMED_OUT
+from lorajob.patience import PASSING, Patience
 from lorajob.runs import Found
 from lorajob.status import RunStatus
 from lorajob_runtime.exits import SUCCEEDED, FailureClass, LorajobError
 from lorajob_runtime.pod import RUN_LABEL
 from lorajob_runtime.report.human import duration
 
-PATIENCE_SECONDS = 300.0
-"""So long a cluster may be out of reach before a command that follows gives up; the run does not care."""
-
 _LOOK_EVERY_SECONDS = 30.0
 _LOOK_EVERY_SECONDS_PENDING = 3.0
 """What a pod waits for changes without a change of its Job."""
 _REPLACED_WITHIN_SECONDS = 10.0
 """A retry deletes the Job and makes a new one of the same name."""
-_PAUSE_SECONDS = 1.0
 _STOPPING_SECONDS = 60.0
 """Beyond the grace period of its pods a Job needs no longer to go."""
 _GONE_LOOK_SECONDS = 0.5
@@ -45,13 +42,14 @@ def follow(
     """The status of a run now and after every change, up to its end.
 
     `say` takes what a user should know beside it: what may not be looked at, an unreachable cluster. Raises NotFound
-    when there is no such run or it is deleted meanwhile, TimedOutError after `timeout_seconds`, Unreachable when the
-    cluster can't be reached at first, or for longer than PATIENCE_SECONDS later on.
+    when there is no such run or it is deleted meanwhile, TimedOutError after `timeout_seconds`, and a ClusterError at
+    once when the cluster does not answer or allow it at first, later when that lasts (`lorajob.patience`).
     """
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     found = runs.read(cluster, name)
     for note in found.notes:
         say(note)
+    follower = _Follower(cluster, name, say)
     shown: RunStatus | None = None
     while True:
         if shown is None or not _same(found.status, shown):
@@ -63,7 +61,7 @@ def follow(
         if left is not None and left <= 0:
             waited = duration(timeout_seconds or 0)
             raise TimedOutError(f"run {name} has not ended within {waited}: it is {shown.phase}")
-        found = _next(cluster, found, left, say) or found
+        found = follower.next_look(found, left) or found
 
 
 def wait_for_end(
@@ -84,47 +82,68 @@ def exit_code_of(status: RunStatus) -> int:
     return ends.get(status.phase, NOT_FINISHED).code
 
 
-def _next(cluster: Cluster, found: Found, left: float | None, say: Callable[[str], None]) -> Found | None:
-    """The run after its next change, or when it is time to look again. None: nothing new in the time that is left."""
-    name = found.status.name
-    seconds = _LOOK_EVERY_SECONDS_PENDING if found.status.phase == "Pending" else _LOOK_EVERY_SECONDS
-    lost_at: float | None = None
-    while True:
-        try:
-            if lost_at is None:
-                _wait_for_change(cluster, found, min(seconds, left) if left is not None else seconds)
-            again = runs.read(cluster, name)
-        except NotFound:
-            if not _is_replaced(cluster, name, left):
-                raise NotFound(f"run {name} was deleted") from None
-        except Unreachable as error:
-            now = time.monotonic()
-            if lost_at is None:
-                lost_at = now
-                say(f"{error.message}; the run goes on, and this tries again")
-            if now - lost_at > PATIENCE_SECONDS:
-                raise
-            if left is not None and now - lost_at > left:
+class _Follower:
+    """Looks at a run after every change of its Job, whatever the cluster does in between."""
+
+    def __init__(self, cluster: Cluster, name: str, say: Callable[[str], None]) -> None:
+        self._cluster = cluster
+        self._name = name
+        self._say = say
+        self._patience = Patience(say)
+        self._pauses = watching.pauses()
+        self._may_watch = False
+
+    def next_look(self, found: Found, left: float | None) -> Found | None:
+        """The run after its next change, or when it is time to look again. None: nothing new in the time left."""
+        deadline = None if left is None else time.monotonic() + left
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            is_watching = not self._patience.is_tried
+            try:
+                if is_watching:
+                    self._wait_for_change(found, left)
+                    self._may_watch, is_watching = True, False
+                again = runs.read(self._cluster, self._name)
+            except NotFound:
+                if not self._is_replaced(left):
+                    raise NotFound(f"run {self._name} was deleted") from None
+                continue
+            except PASSING as error:
+                if is_watching and not self._may_watch and not isinstance(error, Unreachable):
+                    # that was never allowed
+                    raise
+                pause = self._patience.bear(error)
+            else:
+                if again.status.pods is not None or found.status.pods is None:
+                    self._patience.went_well()
+                    return again
+                try:
+                    pause = self._patience.bear(Forbidden("; ".join(again.notes)))
+                except Forbidden:
+                    # it may no longer see them: what the Job says is all there is from now on
+                    return again
+            if deadline is not None and time.monotonic() + pause > deadline:
                 return None
-            time.sleep(_PAUSE_SECONDS)
-        else:
-            if lost_at is not None:
-                say("the cluster answers again")
-            return again
+            time.sleep(pause)
 
+    def _wait_for_change(self, found: Found, left: float | None) -> None:
+        seconds = _LOOK_EVERY_SECONDS_PENDING if found.status.phase == "Pending" else _LOOK_EVERY_SECONDS
+        changes = self._cluster.watch(
+            self._cluster.jobs(),
+            timeout_seconds=seconds if left is None else min(seconds, left),
+            pauses=self._pauses,
+            fieldSelector=f"metadata.name={self._name}",
+            resourceVersion=found.version,
+        )
+        next(changes, None)
 
-def _wait_for_change(cluster: Cluster, found: Found, seconds: float) -> None:
-    selector = f"metadata.name={found.status.name}"
-    changes = cluster.watch(
-        cluster.jobs(), timeout_seconds=seconds, fieldSelector=selector, resourceVersion=found.version
-    )
-    next(changes, None)
-
-
-def _is_replaced(cluster: Cluster, name: str, left: float | None) -> bool:
-    seconds = _REPLACED_WITHIN_SECONDS if left is None else min(left, _REPLACED_WITHIN_SECONDS)
-    changes = cluster.watch(cluster.jobs(), timeout_seconds=seconds, fieldSelector=f"metadata.name={name}")
-    return any(change["type"] in ("ADDED", "MODIFIED") for change in changes)
+    def _is_replaced(self, left: float | None) -> bool:
+        seconds = _REPLACED_WITHIN_SECONDS if left is None else min(left, _REPLACED_WITHIN_SECONDS)
+        selector = f"metadata.name={self._name}"
+        changes = self._cluster.watch(
+            self._cluster.jobs(), timeout_seconds=seconds, pauses=self._pauses, fieldSelector=selector
+        )
+        return any(change["type"] in ("ADDED", "MODIFIED") for change in changes)
 
 
 def _same(one: RunStatus, other: RunStatus) -> bool:

@@ -54,7 +54,7 @@ def resume(cluster: Cluster, name: str, *, dry_run: bool = False) -> str:
 
 
 def _status(cluster: Cluster, name: str) -> RunStatus:
-    return statuses.from_job(runs.job_of(cluster, name), runs.now())
+    return statuses.from_job(runs.job_of(cluster, name), cluster.now())
 
 
 def _change(

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import click
 
-from lorajob import display, output, runs
+from lorajob import display, output
 from lorajob.cluster import Cluster
 from lorajob.following import exit_code_of, follow
 from lorajob.status import RunStatus, to_dict
@@ -26,7 +26,7 @@ def watch(cluster: Cluster, name: str, *, form: str = "table", timeout_seconds: 
     status: RunStatus | None = None
     try:
         for status in follow(cluster, name, timeout_seconds=timeout_seconds, say=say):
-            show(status, runs.now())
+            show(status, cluster.now())
     except KeyboardInterrupt:
         say(f"detached: run {name} goes on; `lorajob watch {name}` shows it again")
         return SUCCEEDED.code

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -76,10 +76,10 @@ def read_line(data: bytes) -> Line:
     return Line(time=time, text=rest)
 
 
-def merged(streams: Mapping[int, Sequence[Line]]) -> Iterator[tuple[int, Line]]:
+def merged(streams: Mapping[int, Iterable[Line]]) -> Iterator[tuple[int, Line]]:
     """The lines of several nodes in the order of their times: (node, line). Those of one node keep their order."""
 
-    def of_node(node: int, lines: Sequence[Line]) -> Iterator[tuple[float, int, int, Line]]:
+    def of_node(node: int, lines: Iterable[Line]) -> Iterator[tuple[float, int, int, Line]]:
         latest = 0.0
         for number, line in enumerate(lines):
             latest = max(latest, line.moment)

@@ -49,8 +49,7 @@ def read(cluster: Cluster, name: str, query: Query, say: Callable[[str], None]) 
     if query.attempt is None:
         pods = logstreams.newest_of(found, back=1 if query.previous else 0)
         if any(wanted.has_node(node) for node in pods):
-            lines = logstreams.of_pods(cluster, pods, wanted, since_seconds=query.since_seconds)
-            yield from logstreams.last_lines(lines, query.tail)
+            yield from logstreams.of_pods(cluster, pods, wanted, since_seconds=query.since_seconds, tail=query.tail)
             return
     try:
         store = _store(cluster, name, found, query)

@@ -52,7 +52,7 @@ def plan(cluster: Cluster, name: str, *, artifacts: bool, platform_file: Path | 
     status: RunStatus | None = None
     missing: NotFound | None = None
     try:
-        status = statuses.from_job(runs.job_of(cluster, name), runs.now())
+        status = statuses.from_job(runs.job_of(cluster, name), cluster.now())
     except NotFound as error:
         missing = error
     leftovers = tuple(retrying.unowned(cluster, name))

@@ -56,7 +56,7 @@ def retry(
     a resumed run may change. Raises UsageError for a run in another phase or other fields, NotFound, ClusterError.
     """
     record, job = _read_record(cluster, name), _job(cluster, name)
-    if record is not None and _is_under_way(job, record):
+    if record is not None and _is_under_way(cluster, job, record):
         if settings:
             raise UsageError(
                 f"an interrupted retry of run {name} is finished first, with the settings that it had",
@@ -70,7 +70,7 @@ def retry(
         raise runs.missing(cluster, name)
     if record is not None and not dry_run:
         _drop_record(cluster, name)
-    _check_phase(job)
+    _check_phase(cluster, job)
     spec = with_settings(manifest.spec_of(job), settings)
     record = _record(job, build(spec))
     _try(cluster, job, record)
@@ -113,8 +113,8 @@ def _job(cluster: Cluster, name: str) -> Object | None:
         return None
 
 
-def _check_phase(job: Object) -> None:
-    run = statuses.from_job(job, runs.now())
+def _check_phase(cluster: Cluster, job: Object) -> None:
+    run = statuses.from_job(job, cluster.now())
     if run.phase not in _RETRIED:
         hint = _HINTS.get(run.phase, _RUNS_HINT).format(name=run.name)
         raise UsageError(f"run {run.name} is {run.phase}: only a failed or cancelled run is retried", hint=hint)
@@ -170,7 +170,7 @@ def _finish(cluster: Cluster, name: str, job: Object | None, record: Object, say
     return f"run {name} retried: it goes on from its last checkpoint; `lorajob watch {name}` shows how"
 
 
-def _is_under_way(job: Object | None, record: Object) -> bool:
+def _is_under_way(cluster: Cluster, job: Object | None, record: Object) -> bool:
     """Whether what was written down is still to be done, and not out of date.
 
     It is so for another Job that has got the name since, and for the new one when it has ended or is being deleted: to
@@ -181,7 +181,7 @@ def _is_under_way(job: Object | None, record: Object) -> bool:
     is_deleted = bool(job["metadata"].get("deletionTimestamp"))
     if job["metadata"]["uid"] == record["was"]:
         return is_deleted
-    return _is_new(job, record) and not is_deleted and not statuses.from_job(job, runs.now()).is_terminal
+    return _is_new(job, record) and not is_deleted and not statuses.from_job(job, cluster.now()).is_terminal
 
 
 def _is_new(job: Object, record: Object) -> bool:
@@ -274,12 +274,23 @@ def _drop_record(cluster: Cluster, name: str) -> None:
 
 
 def _read_record(cluster: Cluster, name: str) -> Object | None:
+    """What an interrupted retry wrote down; None where there is nothing. Raises ConfigError for what can't be read."""
     try:
         found = cluster.get(_record_path(cluster, name))
-        record: Object = json.loads(found["data"][_RECORD_KEY])
-    except (NotFound, KeyError, ValueError):
+    except NotFound:
         return None
-    return record
+    try:
+        record: Object = json.loads(found["data"][_RECORD_KEY])
+        if isinstance(record["was"], str) and all(each["kind"] for each in record["manifests"]) and record["manifests"]:
+            return record
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise ConfigError(
+        f"ConfigMap {name}-retry in namespace {cluster.namespace} is no record of a retry that can be read",
+        hint="what an interrupted retry was about to do stood there: look at it, then "
+        f"`kubectl delete configmap {name}-retry -n {cluster.namespace}` and retry again, or submit the run again "
+        "under its name if its Job is gone: either goes on from storage",
+    )
 
 
 def _write_record(cluster: Cluster, name: str, record: Object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from lorajob import status as statuses
@@ -28,13 +28,10 @@ class Found:
 
     status: RunStatus
     notes: tuple[str, ...]
+    seen: datetime
+    """When it was so, by the server's clock."""
     version: str
     """resourceVersion of its Job, from which a watch goes on."""
-
-
-def now() -> datetime:
-    """The time of this machine's clock."""
-    return datetime.now(UTC)
 
 
 def job_of(cluster: Cluster, name: str) -> Job:
@@ -74,19 +71,19 @@ def read(cluster: Cluster, name: str) -> Found:
     job = job_of(cluster, name)
     notes: list[str] = []
     pods = _pods(cluster, job, notes)
-    status = statuses.from_objects(job, pods, (), now())
+    now = cluster.now()
+    status = statuses.from_objects(job, pods, (), now)
     if status.phase == "Pending" and not job["spec"].get("suspend"):
         events = _events(cluster, job, status.pods, notes)
-        status = statuses.from_objects(job, pods, events, now())
-    return Found(status=status, notes=tuple(notes), version=job["metadata"]["resourceVersion"])
+        status = statuses.from_objects(job, pods, events, now)
+    return Found(status=status, notes=tuple(notes), seen=now, version=job["metadata"]["resourceVersion"])
 
 
 def every(cluster: Cluster, *, selector: str = "", all_namespaces: bool = False) -> Iterator[RunStatus]:
     """All runs, from the Jobs alone, page by page: each Job is dropped as soon as its status is made."""
     path = ALL_JOBS if all_namespaces else cluster.jobs()
-    moment = now()
     for job in cluster.pages(path, labelSelector=",".join(part for part in (OF_LORAJOB, selector) if part)):
-        yield statuses.from_job(job, moment)
+        yield statuses.from_job(job, cluster.now())
 
 
 def _pods(cluster: Cluster, job: Job, notes: list[str]) -> list[dict[str, Any]] | None:

@@ -12,12 +12,10 @@ from lorajob.cluster import Cluster, Forbidden, NotFound
 from lorajob.platform import Platform
 from lorajob_runtime import environment
 from lorajob_runtime.exits import CredentialsError
-from lorajob_runtime.store import Store, open_store
+from lorajob_runtime.store import Keys, Store, open_store
 
 if TYPE_CHECKING:
     from botocore.session import Session
-
-_KEY_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 def connect_store(uri: str, name: str, platform: Platform, cluster: Cluster | None) -> Store:
@@ -28,6 +26,7 @@ def connect_store(uri: str, name: str, platform: Platform, cluster: Cluster | No
     may be one that only pods reach. Raises CredentialsError where there is no key at all.
     """
     settings = dict(os.environ)
+    keys: Keys | None = None
     if not _has_own_key():
         found, why_not = _secret(platform, cluster)
         if not found.get("AWS_ACCESS_KEY_ID") and not _has_role():
@@ -36,9 +35,19 @@ def connect_store(uri: str, name: str, platform: Platform, cluster: Cluster | No
                 hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a key that may use that bucket",
             )
         settings = found | settings
-        # where boto3 looks for keys; nothing that is started from here would inherit more than this user may read
-        os.environ.update({variable: found[variable] for variable in _KEY_VARIABLES if variable in found})
-    return open_store(uri, name, environment.read(_with_platform(settings, platform)))
+        keys = _keys(found)
+    return open_store(uri, name, environment.read(_with_platform(settings, platform)), keys=keys)
+
+
+def _keys(found: Mapping[str, str]) -> Keys | None:
+    """The key in the variables of a Secret, for the one store alone: the next run may be of another platform."""
+    if not found.get("AWS_ACCESS_KEY_ID"):
+        return None
+    return Keys(
+        access_key=found["AWS_ACCESS_KEY_ID"],
+        secret_key=found.get("AWS_SECRET_ACCESS_KEY", ""),
+        session_token=found.get("AWS_SESSION_TOKEN"),
+    )
 
 
 def _with_platform(settings: Mapping[str, str], platform: Platform) -> dict[str, str]:

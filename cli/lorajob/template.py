@@ -12,6 +12,9 @@ from lorajob_runtime import fields, spec
 
 WIDTH = 110
 
+_OTHER_THAN_TEXT = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
+"""Words that YAML 1.1 or 1.2 reads as something else. What else it does begins with no letter: 1e5, 0x1f, .inf, ~."""
+
 _HEAD = """\
 # What `lorajob run` and `lorajob submit` do in this folder. A flag wins over this file, --set over both.
 # A field that is commented out shows its default.
@@ -56,10 +59,12 @@ def _comment(path: str, expected: Any, indent: str) -> list[str]:
 def _yaml(value: Any) -> str:
     """A value on one line. JSON is YAML; plain words need no quotes."""
     if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, str) and value.isalnum() and value not in ("true", "false", "null") and not value.isdigit():
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    if isinstance(value, str) and value.isalnum() and value[0].isalpha() and value.lower() not in _OTHER_THAN_TEXT:
         return value
-    return json.dumps(value, ensure_ascii=False)
+    # YAML takes no character as it is that can't be seen
+    return json.dumps(value, ensure_ascii=isinstance(value, str) and not value.isprintable())
 
 
 def _at(values: Mapping[str, Any], path: str) -> Any:

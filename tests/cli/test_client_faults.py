@@ -5,16 +5,31 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import random
 import socket
+import ssl
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
 
 from fakes.api_server import DROP, HANG, ApiServer, Reply, api_server
-from lorajob.cluster import Cluster, Conflict, Forbidden, Gone, QuotaExceeded, Refused, Unauthenticated, Unreachable
+from lorajob.cluster import (
+    Cluster,
+    Conflict,
+    Forbidden,
+    Gone,
+    Pauses,
+    QuotaExceeded,
+    Refused,
+    Unauthenticated,
+    Unreachable,
+)
 from lorajob.cluster.access import Access
+from lorajob.cluster.faults import explain
 from lorajob_runtime.exits import LorajobError
 
 JOBS = "/apis/batch/v1/namespaces/team/jobs"
@@ -303,6 +318,82 @@ def test_a_watch_gives_up_on_a_server_that_stays_away(
 
     with pytest.raises(Unreachable):
         list(client.watch(JOBS, timeout_seconds=None))
+
+
+_TOO_OLD = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old"}}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param([Reply(200, [])], id="ends at once"),
+        pytest.param([Reply(200, b'{"type": "ADDED", "ob')], id="breaks in the first event"),
+        pytest.param([Reply(200, [_TOO_OLD]), _list(_job("a"))], id="always too old"),
+        pytest.param([DROP], id="drops the connection"),
+    ],
+)
+def test_a_watch_that_ends_at_once_is_not_asked_again_in_a_tight_loop(
+    server: ApiServer, client: Cluster, answers: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorajob.cluster.watching._FIRST_PAUSE_SECONDS", 0.05)
+    server.answers += [_list(_job("a")), *answers * 500]
+
+    told = list(client.watch(JOBS, timeout_seconds=2))
+
+    assert len(told) == 1
+    assert 2 < len(server.requests) < 20, "about one request for each doubling of the pause"
+
+
+def test_a_watch_that_lasts_is_asked_again_at_once(
+    server: ApiServer, client: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that ends each watch in good order after its time must not be asked ever more seldom."""
+    monkeypatch.setattr("lorajob.cluster.watching._FIRST_PAUSE_SECONDS", 30)
+    monkeypatch.setattr("lorajob.cluster.watching._LIVED_SECONDS", 0)
+    server.answers += [_list(), *[Reply(200, [])] * 3, Reply(200, [{"type": "ADDED", "object": _job("a", "4")}])]
+
+    assert next(client.watch(JOBS, timeout_seconds=20))["object"]["metadata"]["name"] == "a"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pauses_double_up_to_the_longest_and_differ(seed: int) -> None:
+    pauses = Pauses(first_seconds=0.5, longest_seconds=5, rng=random.Random(seed))
+
+    taken = [pauses.take() for _ in range(8)]
+    pauses.reset()
+
+    for seconds, most in zip(taken, (0.5, 1, 2, 4, 5, 5, 5, 5), strict=True):
+        assert most / 2 <= seconds <= most
+    assert len(set(taken)) == 8
+    assert pauses.take() <= 0.5
+
+
+@pytest.mark.parametrize("hours", [-2, 0, 2])
+def test_the_time_is_that_of_the_server(server: ApiServer, client: Cluster, hours: int) -> None:
+    there = datetime.now(UTC) + timedelta(hours=hours)
+    server.answers += [Reply(200, {}, headers={"Date": format_datetime(there, usegmt=True)})]
+
+    client.get(JOBS)
+
+    assert abs(client.now() - there) < timedelta(seconds=10)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (9, "the certificate of here:6443 is not valid yet: this machine's clock says "),
+        (10, "the certificate of here:6443 has expired"),
+        (20, "is not signed by the authority in your kubeconfig"),
+    ],
+)
+def test_what_is_wrong_with_a_certificate_is_named(code: int, said: str) -> None:
+    error = ssl.SSLCertVerificationError("refused")
+    error.verify_code, error.verify_message = code, "certificate is not yet valid"
+
+    told = explain(error, place="here:6443", proxy=None, method="GET", timeout_seconds=1)
+
+    assert said in told.message
+    assert ("clock" in told.hint) == (code in (9, 10))
 
 
 def test_a_watch_that_is_not_allowed_says_so(server: ApiServer, client: Cluster) -> None:

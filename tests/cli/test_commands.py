@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from calling import Call
 from lorajob.commands.models import human_bytes, human_count
@@ -26,6 +27,24 @@ def test_init_writes_a_file_that_means_the_recipe_of_the_model(
     written = resolve().spec
     (tmp_path / "lorajob.yaml").unlink()
     assert written == resolve(flags={"model.name": model, "data.source": "my rows.json"}).spec
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *("1e5", "4e12", "0x1f", "0o17", "1_000", "12", "1.5", ".inf", ".nan", "-1", "2026-11-21", "12:30", "~"),
+        *("true", "True", "TRUE", "yes", "No", "on", "null", "Null", "NULL", "n", "=", "<<", "!x", "&a", "*a", "@x"),
+        *("`x", "- a", "a: b", "a #b", "'a'", '"a"', "[a]", "{a}", "a\\b", "甄嬛.json", "甄嬛", "²3", "rows", "a\x85b"),
+        "\U0001f600",
+    ],
+)
+def test_init_writes_every_word_so_that_it_is_read_back_as_it_was(lorajob: Call, data: str) -> None:
+    outcome = lorajob("init", "--data", data)
+
+    assert outcome.code == 0
+    assert resolve().spec.data.source == data
+    written = yaml.safe_load(Path("lorajob.yaml").read_text("utf-8"))
+    assert written["data"]["source"] == data, "older programs read YAML 1.1"
 
 
 def test_what_init_comments_out_are_the_defaults(lorajob: Call, tmp_path: Path) -> None:

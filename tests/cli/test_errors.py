@@ -172,7 +172,7 @@ def test_errors_have_no_colour_codes_where_there_is_no_terminal(lorajob: Call) -
         (("logs", ".."), "'..' is not the name of a run: it must be lower-case letters, digits and -"),
         (("status", "a/b"), "'a/b' is not the name of a run: it must be lower-case letters, digits and -"),
         (
-            ("cancel", "first", "Second"),
+            ("cancel", "Second", "a/b"),
             "'Second' is not the name of a run: it must be lower-case letters, digits and -",
         ),
     ],

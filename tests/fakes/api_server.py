@@ -96,10 +96,12 @@ class ApiServer:
                 self.send(reply)
 
             def send(self, reply: Reply) -> None:
-                self.send_response(reply.status)
+                self.send_response_only(reply.status)
+                self.send_header("Date", reply.headers.get("Date") or self.date_time_string())
                 self.send_header("Content-Type", reply.content_type)
                 for name, value in reply.headers.items():
-                    self.send_header(name, value)
+                    if name != "Date":
+                        self.send_header(name, value)
                 self.close_connection = reply.breaks_off or reply.headers.get("Connection") == "close"
                 if isinstance(reply.body, list):
                     self.send_chunks([json.dumps(line).encode() + b"\n" for line in reply.body], reply.breaks_off)

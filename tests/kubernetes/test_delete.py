@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from s3_servers import S3Server
 
 __all__ = ["lorajob", "made"]
 
+Wait = Callable[..., Any]
 Restricted = Callable[[str, Sequence[Rule]], Path]
 
 
@@ -74,16 +76,39 @@ def test_on_a_terminal_it_asks_first(made: MadeRuns, lorajob: Call, namespace: s
 
 
 def test_of_several_the_others_go_when_one_is_not_there(made: MadeRuns, lorajob: Call, namespace: str) -> None:
-    made.run("first")
-    made.run("second")
+    for name in ("first", "second", "third"):
+        made.run(name)
 
-    missing = lorajob("delete", "first", "nobody", "--yes")
-    both = lorajob("delete", "first", "second", "--yes")
+    missing = lorajob("delete", "first", "nobody", "second", "--yes")
+    wrong = lorajob("delete", "BAD", "third", "--yes")
 
     assert missing.code == 102
     assert f"there is no run nobody in namespace {namespace}" in missing.err
-    assert both.code == 0
+    assert sorted(missing.out.splitlines()) == ["run first (Pending) deleted", "run second (Pending) deleted"]
+    assert (wrong.code, wrong.out) == (2, "run third (Pending) deleted\n")
+    assert "'BAD' is not the name of a run" in wrong.err
     assert names(made) == []
+
+
+def test_several_are_deleted_side_by_side(made: MadeRuns, lorajob: Call, wait_until: Wait) -> None:
+    """Each waits for its pod, which takes a second or two to stop."""
+    for number in range(6):
+        made.live(f"run-{number}")
+    running = lambda: sum(  # noqa: E731 asked again and again below
+        (job.get("status") or {}).get("ready") == 1 for job in made.client.pages(made.client.jobs())
+    )
+    wait_until(lambda: running() == 6, seconds=90, what="the pods of all runs")
+
+    began = time.monotonic()
+    alone = lorajob("delete", "run-0", "--yes")
+    one = time.monotonic() - began
+    rest = lorajob("delete", *(f"run-{number}" for number in range(1, 6)), "--yes")
+    five = time.monotonic() - began - one
+
+    assert (alone.code, rest.code) == (0, 0)
+    assert len(rest.out.splitlines()) == 5
+    assert names(made) == []
+    assert five < 3.5 * one + 1, f"one took {one:.1f} s and five {five:.1f} s"
 
 
 @pytest.mark.parametrize("cut", ["before the old Job goes", "before there is a new Job"])

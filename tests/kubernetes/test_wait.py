@@ -33,6 +33,28 @@ def test_wait_ends_with_the_code_of_what_happened(made: MadeRuns, lorajob: Call)
     assert lorajob("wait", "absent").code == 102
 
 
+def test_wait_goes_on_with_the_others_when_one_is_missing_or_late(made: MadeRuns, lorajob: Call) -> None:
+    for name in ("done", "broken", "late"):
+        made.run(name)
+    made.succeed("done")
+    made.fail("broken", "BackoffLimitExceeded")
+
+    missing = lorajob("wait", "absent", "done", "broken")
+    late = lorajob("wait", "late", "broken", "done", "--timeout", "1s")
+    wrong = lorajob("wait", "done", "NO")
+
+    assert missing.code == 102
+    assert [line.partition(":")[0] for line in missing.out.splitlines() if line.startswith("run ")] == [
+        "run done",
+        "run broken",
+    ]
+    assert late.code == 124
+    assert "run late has not ended within" in late.err
+    assert "run broken: Failed" in late.out
+    assert "run done: Succeeded" in late.out
+    assert (wrong.code, "run done: Succeeded" in wrong.out) == (2, True)
+
+
 def test_wait_ends_when_its_time_is_over_and_says_so(made: MadeRuns, lorajob: Call) -> None:
     made.run("first")
 

@@ -22,6 +22,7 @@ from lorajob.cluster.errors import (
     Unauthenticated,
     Unreachable,
 )
+from lorajob.cluster.pauses import Pauses
 
 __all__ = [
     "AlreadyExists",
@@ -31,6 +32,7 @@ __all__ = [
     "Forbidden",
     "Gone",
     "NotFound",
+    "Pauses",
     "QuotaExceeded",
     "Refused",
     "Unauthenticated",

@@ -9,12 +9,14 @@ import json
 import time
 import zlib
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 from urllib.parse import quote, urlencode
 
 from lorajob.cluster import errors
 from lorajob.cluster.access import Access
 from lorajob.cluster.kubeconfig import find
+from lorajob.cluster.pauses import Pauses
 from lorajob.cluster.transport import Answer, Transport
 
 Json = dict[str, Any]
@@ -123,16 +125,33 @@ class Cluster:
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         yield from self._lines(path, query, deadline)
 
-    def watch(self, path: str, *, timeout_seconds: float | None, **query: Any) -> Iterator[Json]:
+    def watch(
+        self, path: str, *, timeout_seconds: float | None, pauses: Pauses | None = None, **query: Any
+    ) -> Iterator[Json]:
         """What happens to the objects of a list: `{"type": "ADDED"|"MODIFIED"|"DELETED", "object": …}`.
 
         Begins with an ADDED for every object there is, unless `resourceVersion` says from where on; survives what ends
-        a single watch; ends quietly after `timeout_seconds` (None: never). See `lorajob.cluster.watching`.
+        a single watch; ends quietly after `timeout_seconds` (None: never). Who makes one watch after another gives
+        each the same `pauses`. See `lorajob.cluster.watching`.
         """
-        from lorajob.cluster.watching import Watch
+        from lorajob.cluster import watching
 
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        return Watch(list_=self._list, lines=self._lines, path=path, query=query, deadline=deadline).events()
+        return watching.Watch(
+            list_=self._list,
+            lines=self._lines,
+            path=path,
+            query=query,
+            deadline=deadline,
+            pauses=pauses or watching.pauses(),
+        ).events()
+
+    def now(self) -> datetime:
+        """The time by the server's clock as of its last answer, by this machine's before there was one.
+
+        What Kubernetes writes down are times of the server's: ages must not depend on the clock of whoever looks.
+        """
+        return datetime.now(UTC) + timedelta(seconds=self._transport.ahead_seconds)
 
     def hurry(self, timeout_seconds: float) -> None:
         """From now on no request takes longer than that."""

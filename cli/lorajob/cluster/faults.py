@@ -5,14 +5,15 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+import time
 
 from lorajob.cluster.errors import Unreachable
 
 LOST = (ConnectionError, http.client.IncompleteRead, http.client.BadStatusLine, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 """The connection broke after the request was sent, or while it was."""
 
-EXPIRED, OTHER_NAME = 10, 62
-"""X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_HOSTNAME_MISMATCH of OpenSSL."""
+NOT_YET_VALID, EXPIRED, OTHER_NAME = 9, 10, 62
+"""X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED and X509_V_ERR_HOSTNAME_MISMATCH of OpenSSL."""
 
 
 def explain(
@@ -51,8 +52,16 @@ def explain(
 
 
 def _distrust(error: ssl.SSLCertVerificationError, place: str) -> Unreachable:
+    if error.verify_code == NOT_YET_VALID:
+        return Unreachable(
+            f"the certificate of {place} is not valid yet: this machine's clock says {time.strftime('%Y-%m-%d %H:%M')}",
+            hint="set this machine's clock, which is behind; if it is right, who runs the cluster must look at theirs",
+        )
     if error.verify_code == EXPIRED:
-        return Unreachable(f"the certificate of {place} has expired", hint="who runs the cluster must renew it")
+        return Unreachable(
+            f"the certificate of {place} has expired: this machine's clock says {time.strftime('%Y-%m-%d %H:%M')}",
+            hint="if this clock is right, who runs the cluster must renew it",
+        )
     if error.verify_code == OTHER_NAME:
         return Unreachable(
             f"the certificate of {place} is for another name: {error.verify_message}",

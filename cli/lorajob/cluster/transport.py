@@ -13,6 +13,7 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from lorajob.cluster import tls
 from lorajob.cluster.access import Access
 from lorajob.cluster.errors import Unreachable
 from lorajob.cluster.faults import LOST, explain
+from lorajob.cluster.pauses import Pauses
 from lorajob_runtime import __version__
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ _LONGEST_PAUSE_SECONDS = 10.0
 _FRESH_SECONDS = 30.0
 """A login that is refused so soon after it was made is not made again."""
 _READ_BYTES = 1 << 16
+_CLOCK_TOLERANCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,8 @@ class Transport:
         self._credentials: Credentials | None = None
         self._logged_in = 0.0
         self._context: ssl.SSLContext | None = None
+        self.ahead_seconds = 0.0
+        """By so much the server's clock is ahead of this machine's, as far as that is worth a word."""
 
     @property
     def place(self) -> str:
@@ -116,8 +121,9 @@ class Transport:
         whose connection broke or that found the server unavailable. Raises Unreachable.
         """
         deadline = None if self.timeout_seconds is None else time.monotonic() + self.timeout_seconds
-        for number in range(RETRIES):
-            pause = _FIRST_PAUSE_SECONDS * 2**number
+        pauses = Pauses(first_seconds=_FIRST_PAUSE_SECONDS, longest_seconds=_LONGEST_PAUSE_SECONDS)
+        for _ in range(RETRIES):
+            pause = pauses.take()
             try:
                 answer = self._ask(method, path, body, headers, deadline)
             except LOST as error:
@@ -193,7 +199,17 @@ class Transport:
             connection.putheader("Content-Length", str(len(body)))
         connection.endheaders(body)
         connection.limit(deadline)
-        return connection.getresponse()
+        response = connection.getresponse()
+        self._compare_clocks(response.headers.get("Date"))
+        return response
+
+    def _compare_clocks(self, date: str | None) -> None:
+        """Keeps by how much the clocks differ. The header has whole seconds, and an answer takes a moment."""
+        try:
+            ahead = parsedate_to_datetime(date).timestamp() - time.time() if date else 0.0
+        except ValueError:
+            return
+        self.ahead_seconds = ahead if abs(ahead) > _CLOCK_TOLERANCE_SECONDS else 0.0
 
     def _idle_connection(self) -> _Connection | None:
         while self._idle:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lorajob.cluster.errors import ClusterError, Gone, Unreachable, from_answer, target
+from lorajob.cluster.pauses import Pauses
 
 Json = dict[str, Any]
 
@@ -27,6 +28,13 @@ PATIENCE_SECONDS = 60.0
 
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 5.0
+_LIVED_SECONDS = 1.0
+"""A watch that ends sooner is not asked anew at once: a proxy may end each one, a server forget each version."""
+
+
+def pauses() -> Pauses:
+    """The pauses of one who watches; whoever makes one watch after another gives each the same."""
+    return Pauses(first_seconds=_FIRST_PAUSE_SECONDS, longest_seconds=_LONGEST_PAUSE_SECONDS)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,6 +46,7 @@ class Watch:
     path: str
     query: Mapping[str, Any]
     deadline: float | None
+    pauses: Pauses = field(default_factory=pauses)
     _version: str = ""
     _known: dict[str, Json] = field(default_factory=dict)
     """uid -> the object as last told: after a gap, what is no longer there is told as deleted."""
@@ -46,11 +55,11 @@ class Watch:
         """Yields every event. Raises a ClusterError when the server refuses, or is gone for PATIENCE_SECONDS."""
         self._version = str(self.query.get("resourceVersion") or "")
         lost_at: float | None = None
-        pause = _FIRST_PAUSE_SECONDS
         while not self._is_over():
+            began = time.monotonic()
             try:
                 for event in self._told():
-                    lost_at, pause = None, _FIRST_PAUSE_SECONDS
+                    lost_at = None
                     yield event
                 lost_at = None
             except Gone:
@@ -60,8 +69,16 @@ class Watch:
                 lost_at = lost_at or now
                 if now - lost_at > PATIENCE_SECONDS:
                     raise
-                time.sleep(pause if self.deadline is None else max(0.0, min(pause, self.deadline - now)))
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            if time.monotonic() - began > _LIVED_SECONDS and lost_at is None:
+                self.pauses.reset()
+            else:
+                self._pause()
+
+    def _pause(self) -> None:
+        seconds = self.pauses.take()
+        if self.deadline is not None:
+            seconds = max(0.0, min(seconds, self.deadline - time.monotonic()))
+        time.sleep(seconds)
 
     def _is_over(self) -> bool:
         return self.deadline is not None and time.monotonic() >= self.deadline

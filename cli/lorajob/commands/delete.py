@@ -17,6 +17,9 @@ from lorajob.removal import Removal
 from lorajob_runtime.exits import SUCCEEDED
 from lorajob_runtime.report.human import size
 
+_AT_ONCE = 8
+"""Deletions side by side: each waits for its pods to end."""
+
 
 @click.command(
     "delete",
@@ -40,29 +43,33 @@ def command(
     """Remove runs from the cluster; one that runs is stopped, with a checkpoint.
 
     Results in storage stay unless --artifacts is given: a run that is submitted again under the same name and storage
-    goes on from its last checkpoint. On a terminal it asks first.
+    goes on from its last checkpoint. On a terminal it asks first. Of several, one that can't be deleted does not keep
+    the others from it.
     """
     if artifacts and no_wait:
         raise UsageError("--artifacts waits for the pods, which would write results anew: leave --no-wait away")
     with connect_from(params) as cluster:
-        found: list[Removal] = []
-        run_names.each(
-            names,
-            lambda name: found.append(removal.plan(cluster, name, artifacts=artifacts, platform_file=platform_file)),
-        )
-        if not yes and not _agrees(found):
+        found: dict[str, Removal] = {}
+
+        def look(name: str) -> None:
+            found[name] = removal.plan(cluster, name, artifacts=artifacts, platform_file=platform_file)
+
+        errors = run_names.tried(names, look, at_once=_AT_ONCE)
+        there = [found[name] for name in dict.fromkeys(names) if name in found]
+        if there and not yes and not _agrees(there):
             click.echo("nothing was deleted", err=True)
             return USAGE.code
-        of_name = {each.name: each for each in found}
 
         def remove(name: str) -> None:
-            removal.remove(cluster, of_name[name], wait=not no_wait)
-            click.echo(f"{_text(of_name[name])} deleted")
+            removal.remove(cluster, found[name], wait=not no_wait)
+            click.echo(f"{_text(found[name])} deleted")
 
         try:
-            run_names.each(list(of_name), remove)
+            errors += run_names.tried([each.name for each in there], remove, at_once=_AT_ONCE)
         except KeyboardInterrupt:
             live.say("detached: what was asked for in the cluster goes on; results in storage may be left")
+            return SUCCEEDED.code
+    run_names.raise_all(errors)
     return SUCCEEDED.code
 
 

@@ -57,7 +57,7 @@ def command(all_namespaces: bool, selector: str, phases: Sequence[str], output_f
         ]
         if not found and not all_namespaces:
             runs.check_namespace(cluster)
-    now = runs.now()
+    now = cluster.now()
     found.sort(key=lambda status: (status.created or now, status.namespace, status.name))
     if output_form == "name":
         click.echo("".join(f"{status.namespace}/" * all_namespaces + f"{status.name}\n" for status in found), nl=False)

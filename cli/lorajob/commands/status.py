@@ -43,5 +43,5 @@ def command(name: str, with_exit_code: bool, output_form: str, **params: Any) ->
     elif output_form in ("json", "yaml"):
         click.echo(output.document(to_dict(found.status), output_form), nl=False)
     else:
-        output.show(display.page(found.status, runs.now(), wide=output_form == "wide"))
+        output.show(display.page(found.status, found.seen, wide=output_form == "wide"))
     return exit_code_of(found.status) if with_exit_code else SUCCEEDED.code

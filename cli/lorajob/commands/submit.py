@@ -106,11 +106,11 @@ def command(
         job = submission.create(cluster, prepared.manifests)[0]
         if wait or watch:
             return _wait(cluster, prepared.spec.run_name, limit, is_shown=watch, form=output_form)
-    if output_form == "text":
-        for line in next_lines(prepared.spec.run_name, _target(params)):
-            click.echo(line)
-    else:
-        _print_run(job, output_form)
+        if output_form == "text":
+            for line in next_lines(prepared.spec.run_name, _target(params)):
+                click.echo(line)
+        else:
+            _print_run(cluster, job, output_form)
     return SUCCEEDED.code
 
 
@@ -178,14 +178,14 @@ def _target(params: Mapping[str, Any]) -> str:
     return "".join(f" {flag} {shlex.quote(value)}" for flag, value in given if value)
 
 
-def _print_run(job: Mapping[str, Any], form: str) -> None:
+def _print_run(cluster: Cluster, job: Mapping[str, Any], form: str) -> None:
     """The run as a program reads it."""
     if form == "name":
         click.echo(job["metadata"]["name"])
         return
-    from lorajob import output, runs, status  # a submit that only creates does without them
+    from lorajob import output, status  # a submit that only creates does without them
 
-    click.echo(output.document(status.to_dict(status.from_job(job, runs.now())), form), nl=False)
+    click.echo(output.document(status.to_dict(status.from_job(job, cluster.now())), form), nl=False)
 
 
 def _wait(cluster: Cluster, name: str, limit: int | None, *, is_shown: bool, form: str) -> int:
@@ -193,7 +193,7 @@ def _wait(cluster: Cluster, name: str, limit: int | None, *, is_shown: bool, for
 
     For one that only waits, Ctrl-C is no success: `submit --wait && next` must not take it for one.
     """
-    from lorajob import display, following, live, output, runs, status
+    from lorajob import display, following, live, output, status
 
     try:
         live.say(f"run {name} submitted; Ctrl-C leaves it alone")
@@ -206,7 +206,7 @@ def _wait(cluster: Cluster, name: str, limit: int | None, *, is_shown: bool, for
     if form == "name":
         click.echo(name)
     elif form == "text":
-        output.show([display.line(ended, runs.now()), *live.closing_lines(ended)])
+        output.show([display.line(ended, cluster.now()), *live.closing_lines(ended)])
     else:
         click.echo(output.document(status.to_dict(ended), form), nl=False)
     return following.exit_code_of(ended)

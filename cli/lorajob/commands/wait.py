@@ -9,11 +9,14 @@ from typing import Any
 import click
 
 from lorajob import flags, quantities
+from lorajob.cluster import Cluster, NotFound
 from lorajob.cluster_options import cluster_options, connect_from
 from lorajob.command import Command
-from lorajob.following import exit_code_of, wait_for_end
+from lorajob.complaints import print_error
+from lorajob.errors import UsageError
+from lorajob.following import TimedOutError, exit_code_of, wait_for_end
 from lorajob.live import closing_lines, say
-from lorajob.run_names import run_names
+from lorajob.run_names import check, run_names
 from lorajob_runtime.exits import SUCCEEDED
 
 
@@ -36,17 +39,28 @@ from lorajob_runtime.exits import SUCCEEDED
 def command(names: Sequence[str], timeout: str | None, **params: Any) -> int:
     """Wait until runs have ended.
 
-    Ends with 0 when all have succeeded; else with 100 failed, 103 cancelled, 124 timed out or 102 not found, of the
-    first one that did not succeed. Ctrl-C stops waiting and leaves the runs alone.
+    Waits for each, also after one that is not there or whose time is over. Ends with 0 when all have succeeded; else
+    with 100 failed, 103 cancelled, 124 timed out or 102 not found, of the first one named that did not succeed. Ctrl-C
+    stops waiting and leaves the runs alone.
     """
     deadline = None if timeout is None else time.monotonic() + quantities.seconds(timeout, "--timeout")
-    worst = SUCCEEDED.code
+    first = SUCCEEDED.code
     with connect_from(params) as cluster:
-        for name in names:
+        for name in dict.fromkeys(names):
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            status = wait_for_end(cluster, name, timeout_seconds=left, say=say)
-            click.echo(f"run {name}: {status.phase}" + (f": {status.reason}" if status.reason else ""))
-            for line in closing_lines(status):
-                click.echo(line)
-            worst = worst or exit_code_of(status)
-    return worst
+            code = _wait(cluster, name, left)
+            first = first or code
+    return first
+
+
+def _wait(cluster: Cluster, name: str, seconds: float | None) -> int:
+    """Waits for one run and says how it ended. Returns its exit code; raises what has to do with no single run."""
+    try:
+        status = wait_for_end(cluster, check(name), timeout_seconds=seconds, say=say)
+    except (NotFound, TimedOutError, UsageError) as error:
+        print_error(error.message, error.hint)
+        return error.failure.code
+    click.echo(f"run {name}: {status.phase}" + (f": {status.reason}" if status.reason else ""))
+    for line in closing_lines(status):
+        click.echo(line)
+    return exit_code_of(status)

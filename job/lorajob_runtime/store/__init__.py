@@ -29,6 +29,15 @@ class Entry:
     size: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Keys:
+    """What opens storage. Not shown: it must get into no log."""
+
+    access_key: str
+    secret_key: str
+    session_token: str | None = None
+
+
 class Store(Protocol):
     """The files of one run under `<uri>/<name>/`. A key is a relative path with `/`; a put replaces as a whole.
 
@@ -60,13 +69,16 @@ class Store(Protocol):
         """Removes files; one that is not there is as good as removed."""
 
 
-def open_store(uri: str, name: str, environment: Environment) -> Store:
-    """The store of the run `name` under `uri`: s3://bucket/prefix or a folder. Contacts nobody yet."""
+def open_store(uri: str, name: str, environment: Environment, *, keys: Keys | None = None) -> Store:
+    """The store of the run `name` under `uri`: s3://bucket/prefix or a folder. Contacts nobody yet.
+
+    Without `keys` they are looked for where boto3 does.
+    """
     if is_s3(uri):
         from lorajob_runtime.store.s3 import S3Store
 
         bucket, prefix = split_s3(uri)
-        return S3Store(bucket, "/".join(part for part in (prefix, name) if part), environment)
+        return S3Store(bucket, "/".join(part for part in (prefix, name) if part), environment, keys)
     from lorajob_runtime.store.folder import FolderStore
 
     return FolderStore(_folder(uri) / name)

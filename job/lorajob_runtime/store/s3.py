@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from lorajob_runtime.environment import Environment
 from lorajob_runtime.exits import ConfigError, CredentialsError, LorajobError, StorageError
-from lorajob_runtime.store import Entry, check_key
+from lorajob_runtime.store import Entry, Keys, check_key
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -45,12 +45,12 @@ _NO_SUCH_KEY = ("NoSuchKey", "404")
 class S3Store:
     """The store of one run under a prefix of a bucket."""
 
-    def __init__(self, bucket: str, prefix: str, environment: Environment) -> None:
+    def __init__(self, bucket: str, prefix: str, environment: Environment, keys: Keys | None = None) -> None:
         self._bucket = bucket
         self._prefix = prefix
         self._server = _server_name(environment.s3_endpoint)
         self.uri = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
-        self._client = _client(environment)
+        self._client = _client(environment, keys)
 
     def check(self, *, patience_seconds: float, wait: Callable[[float], None] = time.sleep) -> None:
         """Writes and removes a probe. `wait` sleeps between attempts at a server that does not answer."""
@@ -164,7 +164,7 @@ class S3Store:
         return StorageError(f"{self.uri} on {self._server} failed ({code})")
 
 
-def _client(environment: Environment) -> S3Client:
+def _client(environment: Environment, keys: Keys | None) -> S3Client:
     import boto3
     from botocore.config import Config
 
@@ -187,7 +187,12 @@ def _client(environment: Environment) -> S3Client:
         "config": config,
     }
     try:
-        return boto3.session.Session().client("s3", **arguments)
+        session = boto3.session.Session(
+            aws_access_key_id=keys.access_key if keys else None,
+            aws_secret_access_key=keys.secret_key if keys else None,
+            aws_session_token=keys.session_token if keys else None,
+        )
+        return session.client("s3", **arguments)
     except ValueError as error:
         raise ConfigError(
             f"AWS_ENDPOINT_URL is {_server_name(environment.s3_endpoint)!r}: it must be like https://host:port"

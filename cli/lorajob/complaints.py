@@ -1,0 +1,12 @@
+"""An error as a person reads it on stderr: one line, and one with what to do."""
+
+from __future__ import annotations
+
+import click
+
+
+def print_error(message: str, hint: str = "") -> None:
+    """`lorajob: error: …` and `hint: …` on stderr, coloured where it is a terminal."""
+    click.echo(click.style("lorajob: error: ", fg="red", bold=True) + " ".join(message.split()), err=True)
+    if hint:
+        click.echo(click.style("hint: ", fg="cyan") + hint, err=True)
