@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import sys
@@ -26,6 +27,10 @@ class Command(click.Command):
         keywords.setdefault("context_settings", CONTEXT_SETTINGS)
         super().__init__(*arguments, **keywords)
         self.examples = tuple(examples)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        refuse_repeated(self, ctx, args)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if self.examples:
@@ -52,6 +57,10 @@ class LazyGroup(click.Group):
         keywords.setdefault("context_settings", CONTEXT_SETTINGS)
         super().__init__(*arguments, **keywords)
         self.lazy = dict(lazy)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        refuse_repeated(self, ctx, args)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.lazy)
@@ -85,3 +94,32 @@ class LazyGroup(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(SIGPIPE_EXIT_CODE) from None
         return result
+
+
+def refuse_repeated(command: click.Command, ctx: click.Context, args: Sequence[str]) -> None:
+    """Raises click.UsageError for an option that takes one value and is given several times.
+
+    click itself takes the last value and says nothing of the others.
+    """
+    if ctx.resilient_parsing:
+        return
+    options = {}
+    for option in command.get_params(ctx):
+        if (
+            isinstance(option, click.Option)
+            and option.name
+            and not (option.multiple or option.count or option.is_eager)
+        ):
+            options[option.name] = copy.copy(option)
+            options[option.name].multiple = True
+    others = [each for each in command.get_params(ctx) if each.name not in options]
+    # the same options, but each of them collects its values
+    collecting = click.Command(command.name, params=[*options.values(), *others], add_help_option=False)
+    given, _, _ = collecting.make_parser(ctx).parse_args(list(args))
+    for name, option in options.items():
+        values = given.get(name, [])
+        if len(values) > 1:
+            times = "twice" if len(values) == 2 else f"{len(values)} times"
+            flag = "/".join(max(each, key=len) for each in (option.opts, option.secondary_opts) if each)
+            said = "" if option.is_flag else f": {', '.join(map(str, values))}; it takes one value"
+            raise click.UsageError(f"{flag} is given {times}{said}", ctx=ctx)

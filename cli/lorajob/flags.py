@@ -131,7 +131,7 @@ settings_option = option(
     section="Run",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Any field by its path in the file, e.g. train.maxSteps=8. Wins over flags.",
+    help="Any field by its path in the file, e.g. train.maxSteps=8. Wins over flags; the later ones win.",
 )
 
 
@@ -182,7 +182,10 @@ def _read(expected: Any, text: str, flag: str) -> object:
         pairs = [part.partition("=") for part in text.split(",")]
         if not all(role.strip() and equals and column.strip() for role, equals, column in pairs):
             raise ConfigError(f"{flag} is {text!r}: it must be ROLE=COLUMN,ROLE=COLUMN,…")
-        return {role.strip(): column.strip() for role, _, column in pairs}
+        read = {role.strip(): column.strip() for role, _, column in pairs}
+        if len(read) < len(pairs):
+            raise ConfigError(f"{flag} is {text!r}: it must name each role once")
+        return read
     from lorajob import specfile  # the YAML parser is loaded when a number is read
 
     return specfile.scalar(text)
