@@ -18,7 +18,7 @@ from lorajob_runtime.catalog import ModelEntry
 from lorajob_runtime.data import families
 from lorajob_runtime.estimate import Choice, Precision
 from lorajob_runtime.exits import ConfigError, ModelError
-from lorajob_runtime.spec import ModelSpec, RunSpec
+from lorajob_runtime.spec import FOLDERS, ModelSpec, RunSpec
 
 _CONFIG, _TEMPLATE, _TOKENIZER_CONFIG = "config.json", "chat_template.jinja", "tokenizer_config.json"
 
@@ -44,11 +44,12 @@ def architecture_of(model: ModelSpec) -> Architecture | None:
 
 def folder_of(model: ModelSpec) -> Path | None:
     """The folder that a model is, whether or not it is there; None for one of a hub, of storage or of the catalog."""
+    if not model.is_local:
+        return None
     place = model.source or model.name
     path = Path(os.path.expanduser(place))
-    if model.is_local:
-        return path
-    return path if catalog.find(place) is None and ":" not in place and path.is_dir() else None
+    # of a bare word nobody knows whether it was to be a folder or a name
+    return path if place.startswith(FOLDERS) or path.is_dir() else None
 
 
 def refuse_bare_folder(model: ModelSpec) -> None:

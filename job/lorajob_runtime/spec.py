@@ -14,12 +14,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lorajob_runtime import fields
+from lorajob_runtime import catalog, fields
 from lorajob_runtime.exits import ConfigError
 
 API_VERSION = "lorajob.dev/v1"
 NAME_MAX_LENGTH = 52
 """A Job's pods are named <job>-<index>-<5 letters>; longer Job names are cut there."""
+
+ADDRESSES = ("modelscope:", "hf:", "package:", "s3://")
+"""How a model's place begins that is no folder."""
+
+FOLDERS = ("/", ".", "~")
+"""How a folder begins that is never looked for in the catalog."""
 
 _NAME_SUFFIX_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -36,8 +42,13 @@ class ModelSpec:
 
     @property
     def is_local(self) -> bool:
-        """Whether the model is a folder of this machine, whose code changes only by the hand of its owner."""
-        return (self.source or self.name).startswith(("/", "./", "../", "~"))
+        """Whether the model can only be a folder of this machine, whose code changes only by the hand of its owner.
+
+        What names no hub, storage or package, and is not in the catalog, is a folder or nothing: `models/tiny` is as
+        local as `./models/tiny`, also before it is there.
+        """
+        place = self.source or self.name
+        return not place.startswith(ADDRESSES) and (place.startswith(FOLDERS) or catalog.find(place) is None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -245,7 +256,7 @@ def validate(spec: RunSpec) -> None:
     for role in spec.data.columns:
         if role not in COLUMN_ROLES:
             raise ConfigError(f"data.columns has {role!r}: the roles are {', '.join(COLUMN_ROLES)}")
-    if not spec.model.is_local:
+    if spec.model.trust_remote_code and not spec.model.is_local:
         check_pinned(spec.model)
     if spec.data.eval_rows is not None and spec.data.rows is None and spec.data.eval_rows == ":":
         raise ConfigError("data.evalRows is ':': it must leave rows to train on")

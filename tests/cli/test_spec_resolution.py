@@ -253,7 +253,17 @@ def test_code_of_a_repository_is_trusted_only_at_a_revision(model: dict[str, Any
     assert spec.parse({"model": model | {"trustRemoteCode": True, "revision": "abc123"}}).model.trust_remote_code
 
 
-@pytest.mark.parametrize("folder", ["/models/own", "./own", "../own", "~/own"])
+@pytest.mark.parametrize("folder", ["/models/own", "./own", "../own", "~/own", "models/own", "own"])
 def test_code_in_a_folder_of_ones_own_needs_no_revision(folder: str) -> None:
     assert spec.parse({"model": {"name": folder, "trustRemoteCode": True}}).model.trust_remote_code
     assert spec.parse({"model": {"source": folder, "trustRemoteCode": True}}).model.trust_remote_code
+
+
+def test_run_takes_code_of_a_folder_that_is_written_without_dots(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "models/tiny").mkdir(parents=True)
+    (tmp_path / "models/tiny/config.json").write_text("{}")
+
+    outcome = lorajob("run", "--dry-run", "--model", "models/tiny", "--trust-remote-code")
+
+    assert outcome.code == 0, outcome.err
+    assert "trustRemoteCode: true" in outcome.out

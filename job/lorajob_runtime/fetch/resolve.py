@@ -12,7 +12,7 @@ from lorajob_runtime.exits import ConfigError, CredentialsError, HubError, Loraj
 from lorajob_runtime.fetch import cache, embedded, transfer
 from lorajob_runtime.fetch.selection import CONFIG, check_folder
 from lorajob_runtime.fetch.sources import Source, candidates
-from lorajob_runtime.spec import ModelSpec, check_pinned
+from lorajob_runtime.spec import ADDRESSES, ModelSpec, check_pinned
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +67,8 @@ def _fetch(
 ) -> FetchedModel:
     sources = candidates(model, environment.hubs)
     _check_consent(model, sources, environment)
+    if (folder := _folder_of_that_name(model, sources)) is not None:
+        notify(f"{folder} is taken from {sources[0]}: the folder of that name is ./{folder}")
     for source in sources:
         for weights in (True,) if with_weights else (False, True):
             if (found := _at_hand(source, model, environment, with_weights=weights)) is not None:
@@ -94,6 +96,14 @@ def _check_consent(model: ModelSpec, sources: list[Source], environment: Environ
         )
     if any(source.kind in ("modelscope", "hf", "s3") for source in sources):
         check_pinned(model)
+
+
+def _folder_of_that_name(model: ModelSpec, sources: list[Source]) -> str | None:
+    """The model's name, where it is one of the catalog and of a folder with a model as well: the catalog wins."""
+    text = model.source or model.name
+    if sources[0].kind == "folder" or text.startswith(ADDRESSES):
+        return None
+    return text if (Path(text) / CONFIG).is_file() else None
 
 
 def _at_hand(source: Source, model: ModelSpec, environment: Environment, *, with_weights: bool) -> FetchedModel | None:

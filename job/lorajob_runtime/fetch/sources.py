@@ -9,7 +9,7 @@ from typing import Literal
 
 from lorajob_runtime import catalog
 from lorajob_runtime.exits import ModelError
-from lorajob_runtime.spec import ModelSpec
+from lorajob_runtime.spec import FOLDERS, ModelSpec
 
 Kind = Literal["package", "folder", "modelscope", "hf", "s3"]
 
@@ -67,7 +67,7 @@ def _explicit(text: str, revision: str | None) -> Source | None:
         if rest not in {entry.embedded for entry in catalog.entries().values() if entry.embedded}:
             raise ModelError(f"{text!r} names no package that holds a model of the catalog")
         return _source("package", rest, None)
-    if text.startswith((".", "/", "~")):
+    if text.startswith(FOLDERS):
         path = Path(text).expanduser()
         if not path.is_dir():
             raise ModelError(f"the model folder {text} does not exist")
