@@ -36,6 +36,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"layers": 1, "hidden": 64},
     "dense-small": {"layers": 4, "hidden": 256},
     "dense": {"layers": 8, "hidden": 512},
     "moe-small": {"layers": 2, "hidden": 128, "experts": 16},

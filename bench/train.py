@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,14 +66,15 @@ def prepare(run: RunSpec, root: Path) -> RunFolder:
     return folder
 
 
-def lorajob(folder: RunFolder) -> Measured:
-    """Trains in the processes that `lorajob run` starts, and reads the event log."""
+def lorajob(folder: RunFolder, variables: Mapping[str, str] | None = None) -> Measured:
+    """Trains in the processes that `lorajob run` starts, and reads the event log. `variables` join the environment."""
     folder.events.unlink(missing_ok=True)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
-    training = launch.Training(launch.Launch(folder=folder, attempt=1, processes=1, variables=os.environ))
+    inherited = {**os.environ, **(variables or {})}
+    training = launch.Training(launch.Launch(folder=folder, attempt=1, processes=1, variables=inherited))
     while not training.ended(1):
         pass
-    if error := training.error():
+    if error := training.error:
         raise error
     steps = [event for event in events.read(folder.events) if event["event"] == "step"]
     return measure(
@@ -116,17 +118,20 @@ def table(ours: list[Measured], theirs: list[Measured]) -> str:
     return "\n".join([*lines, "", f"lorajob / tutorial: {statistics.median(ratios):.2f}x (rounds: {each})"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_options(parser: argparse.ArgumentParser, *, steps: int) -> None:
+    """What is trained, and how often; `steps` is how many optimizer steps where nothing is said."""
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--data", default=None, help="a dataset file; default: the shipped example set")
     parser.add_argument("--system", default=None, help="system prompt")
     parser.add_argument("--rows", type=int, default=160)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", default="bf16")
-    options = parser.parse_args()
-    run = spec.parse(
+
+
+def spec_of(options: argparse.Namespace) -> RunSpec:
+    """The run that those options ask for."""
+    return spec.parse(
         {
             "name": "bench",
             "model": {"name": options.model},
@@ -135,8 +140,14 @@ def main() -> None:
             "report": {"samples": {"count": 0}},
         }
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser, steps=8)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = prepare(run, Path(scratch))
+        folder = prepare(spec_of(options), Path(scratch))
         ours, theirs = [], []
         for number in range(1, options.rounds + 1):
             ours.append(lorajob(folder))

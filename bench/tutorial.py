@@ -43,14 +43,21 @@ class Clock(TrainerCallback):  # type: ignore[misc]
         self._began = 0.0
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self._began = time.perf_counter()
+        self._began = _now()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.steps.append({"seconds": time.perf_counter() - self._began})
+        self.steps.append({"seconds": _now() - self._began})
 
     def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
         if "loss" in logs:
             self.steps[-1]["loss"] = logs["loss"]
+
+
+def _now() -> float:
+    """The clock, once a GPU has done what it was given: the optimizer step is only queued when a step ends."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def examples(rows: TokenRows) -> list[dict[str, list[int]]]:

@@ -1,0 +1,100 @@
+"""Every script of bench/ runs to its end, on inputs so small that its figures mean nothing."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from small_models import smollm2, tiny_llama
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+NUMBER = r"\d+(?:\.\d+)?"
+TUTORIAL = "started by train.py, whose table has a row of its own for it"
+RUN_HERE = {"train.py", "threads.py", "moe.py", "sharding.py", "cli.py"}
+
+
+@pytest.fixture
+def table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """What a script prints: `table("train.py", *arguments)`, in this process, which has imported torch already."""
+
+    def run(script: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [str(BENCH / script), *arguments])
+        monkeypatch.syspath_prepend(str(BENCH))
+        runpy.run_path(str(BENCH / script), run_name="__main__")
+        return capsys.readouterr().out
+
+    yield run
+    # another script may be called so elsewhere
+    sys.modules.pop("train", None)
+
+
+def _has_row(printed: str, *cells: str) -> bool:
+    """Whether a Markdown table has a row of such cells, each a regular expression."""
+    row = r"\| " + r" \| ".join(f"(?:{cell})" for cell in cells) + r" \|"
+    return re.search(f"(?m)^{row}$", printed) is not None
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("tiny"), smollm2()[0].path)
+
+
+def test_every_script_is_run_by_a_test_here() -> None:
+    assert {path.name for path in BENCH.glob("*.py")} == RUN_HERE | {"tutorial.py"}, TUTORIAL
+
+
+@pytest.mark.slow
+def test_training_is_compared_with_the_tutorials_recipe(model: Path, table: Callable[..., str]) -> None:
+    printed = table("train.py", "--model", str(model), "--rows", "8", "--steps", "2", "--rounds", "1")
+
+    for side in ("tutorial's recipe", "lorajob"):
+        assert _has_row(printed, side, NUMBER, NUMBER, r"\d+\.\d{4}", NUMBER), printed
+    assert re.search(rf"(?m)^lorajob / tutorial: {NUMBER}x \(rounds: {NUMBER}\)$", printed)
+
+
+@pytest.mark.slow
+def test_ways_to_wait_are_compared(model: Path, table: Callable[..., str]) -> None:
+    few = ("--rows", "8", "--steps", "2", "--rounds", "1", "--beside", "1", "--spins", "0")
+    printed = table("threads.py", "--model", str(model), *few)
+
+    assert _has_row(printed, "1", "0", NUMBER, r"1\.00x", NUMBER, rf"{NUMBER} to {NUMBER}"), printed
+
+
+@pytest.mark.slow
+def test_routed_experts_are_compared_with_pefts_own_way(table: Callable[..., str]) -> None:
+    few = ("--experts", "8", "--hidden", "64", "--layers", "1", "--tokens", "16", "--rounds", "1")
+    printed = table("moe.py", *few)
+
+    for side in ("attention and shared only", "PEFT's ParamWrapper", "factored"):
+        assert _has_row(printed, "16", side, NUMBER, NUMBER, rf"-?{NUMBER}"), printed
+    assert re.search(rf"16 tokens: {NUMBER}x faster than PEFT", printed)
+
+
+@pytest.mark.slow
+def test_checkpoints_of_sharded_models_are_compared(table: Callable[..., str]) -> None:
+    printed = table("sharding.py", "--models", "tiny", "--processes", "2", "--rounds", "1", "--saves", "1")
+
+    for side in ("accelerate", "lorajob"):
+        assert _has_row(printed, f"tiny, {NUMBER} MiB", "2", side, *[NUMBER] * 6), printed
+
+
+@pytest.mark.cluster
+def test_the_command_line_is_compared_with_kubectl(api_server: Any) -> None:
+    few = ("--kubeconfig", str(api_server.kubeconfig), "--runs", "3", "--rounds", "1")
+    # 1: over a bar, which says nothing of one round on a busy machine
+    done = subprocess.run([sys.executable, str(BENCH / "cli.py"), *few], capture_output=True, text=True, timeout=300)
+    printed = done.stdout
+    assert done.returncode in (0, 1), f"{printed}\n{done.stderr}"
+
+    for command in ("lorajob --help", "lorajob submit", "lorajob list"):
+        assert _has_row(printed, f"`{command}`", NUMBER, "`.+`", NUMBER, f"{NUMBER}x", f"{NUMBER}x"), printed
+    assert "`lorajob list` over 3 runs held" in printed
+    for way in ("`kubernetes`, typed", "lorajob, pages of 500"):
+        assert _has_row(printed, way, NUMBER, NUMBER, NUMBER), printed
