@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,11 @@ from s3_servers import S3Server, seaweedfs
 from waiting import wait_until as _wait_until
 
 pytest_plugins = ["cluster_fixtures"]
+
+
+def pytest_configure() -> None:
+    """Threads of torch sleep while they wait, in all that is started from here: tests run beside each other."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(scope="session", autouse=True)

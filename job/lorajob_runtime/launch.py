@@ -189,7 +189,8 @@ def _rendezvous(launch: Launch) -> list[str]:
 
 def variables(launch: Launch, *, cores: int) -> dict[str, str]:
     """The environment of the workers: what they inherit, the cores shared out, and the place of a worker alone."""
-    ours = {"OMP_NUM_THREADS": str(max(1, cores // launch.processes)), "PYTHONUNBUFFERED": "1"} | _KEEP_FREED_MEMORY
+    ours = {"OMP_NUM_THREADS": str(max(1, cores // launch.processes)), "PYTHONUNBUFFERED": "1"}
+    ours |= _KEEP_FREED_MEMORY | _SLEEP_WHILE_WAITING
     if launch.processes == 1 and launch.nodes == 1:
         ours |= {"RANK": "0", "WORLD_SIZE": "1"}
     inherited = {name: value for name, value in launch.variables.items() if name not in _OF_OTHER_LAUNCHERS}
@@ -203,6 +204,9 @@ _KEEP_FREED_MEMORY = {
     "MALLOC_TOP_PAD_": str(2**28),
 }
 """Has glibc keep what a step frees, in huge pages: on a CPU every step took the same gigabytes from the kernel anew."""
+
+_SLEEP_WHILE_WAITING = {"OMP_WAIT_POLICY": "passive"}
+"""Has a thread sleep that waits for the others: spinning takes their core from them where another program wants one."""
 
 _OF_OTHER_LAUNCHERS = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
 _OF_A_LOST_PEER = re.compile(
@@ -242,7 +246,9 @@ def explain(
     if cause is not None:
         return exits.error_named(cause.failure.name, cause.message, hint=cause.hint)
     how = f"signal {-exit_status}" if exit_status < 0 else f"exit code {exit_status}"
-    return LorajobError(f"training ended with {how} and gave no cause; its last words: {last_words or 'none'}")
+    return LorajobError(
+        f"training ended with {how} and gave no cause; the last line of its log: {last_words or 'none'}"
+    )
 
 
 def _distance(cause: Cause) -> tuple[int, int]:

@@ -106,6 +106,11 @@ def test_the_workers_allocator_keeps_what_a_step_frees_unless_the_user_set_it(tm
     assert launch.variables(launched(tmp_path, 1, GLIBC_TUNABLES=""), cores=1)["GLIBC_TUNABLES"] == ""
 
 
+def test_threads_of_workers_sleep_while_they_wait_unless_the_user_wants_otherwise(tmp_path: Path) -> None:
+    assert launch.variables(launched(tmp_path, 1), cores=2)["OMP_WAIT_POLICY"] == "passive"
+    assert launch.variables(launched(tmp_path, 1, OMP_WAIT_POLICY="active"), cores=2)["OMP_WAIT_POLICY"] == "active"
+
+
 def test_cores_are_shared_out_and_a_setting_of_the_user_stays(tmp_path: Path) -> None:
     assert launch.variables(launched(tmp_path, 4), cores=6)["OMP_NUM_THREADS"] == "1"
     assert launch.variables(launched(tmp_path, 2, OMP_NUM_THREADS="5"), cores=6)["OMP_NUM_THREADS"] == "5"
