@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lorajob_runtime import environment, inpod, supervisor
+from lorajob_runtime import environment, inpod, private, supervisor
 from lorajob_runtime import spec as specs
 from lorajob_runtime.endings import words_of
 from lorajob_runtime.exits import ConfigError, LorajobError
@@ -21,6 +21,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("spec", type=Path, help="a RunSpec as JSON")
     parser.add_argument("--processes", type=int, help="training processes, in place of the spec's GPUs")
     options = parser.parse_args(arguments)
+    # this process has the keys to everything, and other processes of its user may run a repository's code
+    private.keep_private()
     try:
         settings = environment.read()
         spec = _read(options.spec)

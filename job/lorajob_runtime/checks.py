@@ -100,7 +100,7 @@ def _check_class(model: ModelSpec, config: Path, values: dict[str, Any]) -> None
     if (model.trust_remote_code and brings_class) or any(config.parent.glob("*.safetensors")):
         return
     command = [sys.executable, "-P", "-m", "lorajob_runtime.train.native", str(config)]
-    done = subprocess.run(command, env=environment.without_secrets(), capture_output=True, check=False)
+    done = subprocess.run(command, env=environment.for_training(), capture_output=True, check=False)
     if done.returncode == repository_code.UNKNOWN_CLASS:
         raise repository_code.needed(model.name, values)
 

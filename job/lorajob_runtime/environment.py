@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -101,22 +103,101 @@ def _pod(variables: Mapping[str, str]) -> Pod | None:
     )
 
 
-_SECRETS = frozenset(
-    {
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "HF_TOKEN",
-        "HUGGING_FACE_HUB_TOKEN",
-        "MODELSCOPE_API_TOKEN",
-        "SWANLAB_API_KEY",
-    }
+_EXACT = frozenset(
+    """
+    PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TERM HOSTNAME TMPDIR TEMP TMP PWD VIRTUAL_ENV
+    LD_LIBRARY_PATH LD_PRELOAD LIBRARY_PATH CPATH CC CXX XDG_CACHE_HOME XDG_RUNTIME_DIR
+    SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
+    HF_HOME HF_HUB_CACHE HF_ASSETS_CACHE HF_DATASETS_CACHE HF_MODULES_CACHE HF_HUB_OFFLINE HF_DATASETS_OFFLINE
+    HF_HUB_DISABLE_TELEMETRY HF_HUB_DISABLE_PROGRESS_BARS MODELSCOPE_CACHE
+    LORAJOB_JOB LORAJOB_CACHE LORAJOB_WORK LORAJOB_DEVICE
+    GLIBC_TUNABLES TOKENIZERS_PARALLELISM MASTER_ADDR MASTER_PORT RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE
+    """.split()  # noqa: SIM905 shorter than a list of strings
 )
+_BEGINNINGS = (
+    *("LC_", "PYTHON", "CONDA_"),
+    *("CUDA_", "CUDNN_", "CUBLAS_", "NVIDIA_", "NVTE_", "HIP_", "HSA_", "ROCR_", "ROCM_"),
+    *("NCCL_", "RCCL_", "GLOO_", "UCX_", "FI_", "OFI_", "IBV_", "RDMAV_", "MLX5_"),
+    *("TORCH_", "TORCHINDUCTOR_", "TORCHELASTIC_", "PYTORCH_", "TRITON_", "TRANSFORMERS_", "SAFETENSORS_", "PEFT_"),
+    *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "NUMEXPR_", "RAYON_", "MALLOC_", "ARROW_"),
+)
+_LIKE_A_KEY = re.compile(r"_(KEY|KEYS|KEY_ID|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$")
+
+_WEB = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
+"""In either case. An address of a proxy may hold a password."""
+
+_KEYS_OF_HUBS = {
+    "hf": ("HF_", "HUGGING_FACE_", "HUGGINGFACE_"),
+    "modelscope": ("MODELSCOPE_",),
+    "s3": ("AWS_", "LORAJOB_S3_"),
+    "package": (),
+}
+"""Where a model comes from -> how the variables begin that its client reads."""
+
+_FILES_WITH_KEYS = (
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CONFIG_FILE",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+)
+_MOUNTED_TOKENS = Path("/var/run/secrets")
+"""Where tokens of the pod's account are: the cluster's own, and those that a cloud adds."""
 
 
-def without_secrets(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What training processes inherit: they talk to no storage, hub or report, and may run a repository's code."""
-    return {name: value for name, value in variables.items() if name not in _SECRETS}
+def for_training(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What every process inherits that may run a repository's code: preparation of data, training, generating.
+
+    Only what their libraries are known to read. They talk to no storage, hub or report, so whatever else is set, by a
+    Secret whose keys nobody here knows too, is not theirs.
+    """
+    return {
+        name: value
+        for name, value in variables.items()
+        if (name in _EXACT or name.startswith(_BEGINNINGS)) and not _LIKE_A_KEY.search(name)
+    }
+
+
+def for_hub(kind: str, variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What the client of a hub (`kind` of a source: hf, modelscope, s3, package) gets besides `for_training`."""
+    return _beginning_with(_KEYS_OF_HUBS[kind], variables)
+
+
+def for_swanlab(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What SwanLab's SDK gets besides `for_training`."""
+    return _beginning_with(("SWANLAB_",), variables)
+
+
+@contextlib.contextmanager
+def keys_put_away(variables: MutableMapping[str, str] = os.environ) -> Iterator[None]:
+    """For as long as the block lasts this process has the variables of `for_training` only.
+
+    For code of a repository that runs in this very process, on a machine of one's own: it still runs as its user.
+    """
+    kept = for_training(variables)
+    away = {name: value for name, value in variables.items() if name not in kept}
+    for name in away:
+        del variables[name]
+    try:
+        yield
+    finally:
+        variables.update(away)
+
+
+def hidden_files(variables: Mapping[str, str] = os.environ) -> list[Path]:
+    """Files and folders with keys that such processes cannot open in a pod; on a machine of one's own there are none.
+
+    There they run as the user who trusts them, and see what that user sees.
+    """
+    if not is_in_pod(variables):
+        return []
+    named = (Path(variables[name]) for name in _FILES_WITH_KEYS if variables.get(name))
+    return [path for path in (_MOUNTED_TOKENS, *named) if path.exists()]
+
+
+def _beginning_with(beginnings: tuple[str, ...], variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if name.startswith(beginnings) or name.upper() in _WEB}
 
 
 def _consent(variables: Mapping[str, str]) -> bool:

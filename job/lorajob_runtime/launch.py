@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorajob_runtime import environment, exits, processes
+from lorajob_runtime import environment, exits, private, processes
 from lorajob_runtime.base import describe
 from lorajob_runtime.exits import FailureClass, LorajobError, OutOfMemoryError, PeerError
 from lorajob_runtime.layout import RunFolder
@@ -44,6 +44,8 @@ class Launch:
     processes: int
     variables: Mapping[str, str]
     """What the workers inherit from the environment."""
+    hidden: tuple[Path, ...] = ()
+    """What they cannot open: files with keys."""
     worker: str = WORKER
     """The module that every worker runs, with the run folder as its argument."""
     nodes: int = 1
@@ -107,7 +109,8 @@ def begin(
         attempt=attempt,
         processes=machine.processes,
         # transformers loads in parts onto any GPU that it sees
-        variables=environment.without_secrets() | ({"CUDA_VISIBLE_DEVICES": ""} if machine.device == "cpu" else {}),
+        variables=environment.for_training() | ({"CUDA_VISIBLE_DEVICES": ""} if machine.device == "cpu" else {}),
+        hidden=tuple(environment.hidden_files()),
         worker=worker,
         nodes=nodes,
         node=node,
@@ -127,7 +130,7 @@ class Training:
         launch.log.parent.mkdir(parents=True, exist_ok=True)
         with launch.log.open("ab") as output:
             self._process = subprocess.Popen(
-                processes.bound_to_parent(command(launch), parent=os.getpid()),
+                processes.bound_to_parent(private.confined(command(launch), launch.hidden), parent=os.getpid()),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -12,12 +12,15 @@ import selectors
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from lorajob_runtime import exits
+from lorajob_runtime import exits, private
 from lorajob_runtime.exits import LorajobError
+
+KEYS = "keys"
+"""Field of a request with the variables that only this program is to have."""
 
 Died = Callable[[int, str], LorajobError]
 """From the exit status (negative: a signal) and the last line that was printed to the error to raise."""
@@ -29,21 +32,24 @@ def answers(
     request: dict[str, Any],
     *,
     died: Died,
-    variables: Mapping[str, str] | None = None,
+    variables: Mapping[str, str],
+    keys: Mapping[str, str] | None = None,
+    hidden: Iterable[Path] = (),
     log: Path | None = None,
     tick: Callable[[], None] = lambda: None,
     tick_seconds: float = 1,
 ) -> Iterator[Iterator[dict[str, Any]]]:
     """The answers to one request, one at a time. `tick` is called while waiting; what it raises ends the process.
 
-    `variables` is the program's environment, None for the caller's; what it and its libraries print is appended to
-    `log`. Raises the error that the program reports, or what `died` makes of a death without a word.
+    `variables` is the program's environment. `keys` go into the request, since everyone's environment stands in /proc;
+    the program has to take them (`private.take`). The files `hidden` it cannot open. What it and its libraries print is
+    appended to `log`. Raises the error that the program reports, or what `died` makes of a death without a word.
     """
     with tempfile.TemporaryFile() if log is None else log.open("a+b") as noise:
         begin = noise.seek(0, os.SEEK_END)
         process = subprocess.Popen(
             # -P: a file in the working directory cannot stand in for a package
-            [sys.executable, "-P", "-m", module],
+            private.confined([sys.executable, "-P", "-m", module], hidden),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=noise,
@@ -53,7 +59,8 @@ def answers(
             start_new_session=True,
         )
         try:
-            yield _read(process, request, died, tick, tick_seconds, noise, begin)
+            asked = request if keys is None else request | {KEYS: dict(keys)}
+            yield _read(process, asked, died, tick, tick_seconds, noise, begin)
         finally:
             process.kill()
             process.communicate()

@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lorajob_runtime import __version__, launch, lock, restore
+from lorajob_runtime import __version__, launch, lock, private, restore
 from lorajob_runtime.checks import (
     Machine,
     check_data,
@@ -132,6 +132,8 @@ def _get_ready(
     start = restore.restore(folder, store, spec, warn=warnings.append)
     if spec.resources.nodes > 1 and link is None:
         warnings.append(f"resources.nodes is {spec.resources.nodes}: this machine trains alone, as one node")
+    if environment.pod is not None and spec.model.trust_remote_code and not private.can_confine():
+        warnings.append("this node's kernel has no Landlock: the model's code can read the token of the pod's account")
     journal = Journal(folder.events, folder.supervisor_log(start.attempt))
     for warning in warnings:
         journal.warn(warning)

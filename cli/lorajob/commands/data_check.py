@@ -57,7 +57,9 @@ def command(
     from lorajob_runtime.fetch import fetch_tokenizer
 
     model = fetch_tokenizer(spec.model, environment=environment.read(), notify=lambda line: click.echo(line, err=True))
-    report = check(spec, model_path=model.path, shown_rows=rows_shown)
+    # its tokenizer may be code of the repository's
+    with environment.keys_put_away():
+        report = check(spec, model_path=model.path, shown_rows=rows_shown)
     if output == "json":
         document = {"apiVersion": API_VERSION, "kind": "DataCheck"} | to_dict(report)
         click.echo(json.dumps(document, ensure_ascii=False, indent=2))

@@ -97,7 +97,7 @@ def complete(spec: RunSpec) -> RunSpec:
 
 def train(spec: RunSpec, *, processes: int | None, output: str) -> int:
     """Runs the supervisor in this process and prints what it came to. Returns the exit code of the run."""
-    from lorajob_runtime import environment, supervisor
+    from lorajob_runtime import environment, private, supervisor
     from lorajob_runtime.report.console import Console
     from lorajob_runtime.report.jsonl import JsonLines
 
@@ -105,6 +105,7 @@ def train(spec: RunSpec, *, processes: int | None, output: str) -> int:
         JsonLines(sys.stdout) if output == "json" else Console(sys.stderr, logging_steps=spec.train.logging_steps)
     )
     summary = Summary()
+    private.keep_private()
     code = supervisor.run(spec, environment.read(), sinks=[progress, summary], processes=processes)
     if output == "text":
         for line in closing_lines(spec, summary, code):

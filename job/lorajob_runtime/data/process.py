@@ -31,9 +31,9 @@ def prepare(spec: RunSpec, *, model_path: Path, folder: Path, log: Path) -> dict
             )
         return LorajobError(f"the process that prepares the data ended with {status}: {last_line}")
 
-    variables = environment.without_secrets()
+    variables, hidden = environment.for_training(), environment.hidden_files()
     try:
-        with program.answers(_MODULE, request, died=died, variables=variables, log=log) as given:
+        with program.answers(_MODULE, request, died=died, variables=variables, hidden=hidden, log=log) as given:
             (answer,) = given
     except LorajobError as error:
         if error.failure is UNEXPECTED:

@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lorajob_runtime import private, program
 from lorajob_runtime.exits import HubError, LorajobError
 from lorajob_runtime.fetch import hubs
 from lorajob_runtime.fetch.selection import RemoteFile
@@ -35,7 +36,9 @@ _ATTEMPTS_AT_CONTENT = 2
 
 def main() -> None:
     """Answers one request."""
+    private.keep_private()
     request = json.loads(sys.stdin.readline())
+    private.take(request.pop(program.KEYS, {}))
     threading.Thread(target=_end_with_caller, daemon=True).start()
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)

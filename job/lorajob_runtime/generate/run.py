@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -55,7 +56,21 @@ def _answer(
     say: Callable[[str], None],
 ) -> None:
     model = fetch.fetch(found.base, environment=environment, notify=say)
-    generator = Generator.load(found.base, model.path, found.adapter, thinking=found.thinking)
+    with environment_module.keys_put_away() if found.base.trust_remote_code else contextlib.nullcontext():
+        _talk(request, found, model.path, rows, system, stdin, stdout, say)
+
+
+def _talk(
+    request: Request,
+    found: target.Target,
+    model: Path,
+    rows: list[batch.Row],
+    system: str | None,
+    stdin: TextIO,
+    stdout: TextIO,
+    say: Callable[[str], None],
+) -> None:
+    generator = Generator.load(found.base, model, found.adapter, thinking=found.thinking)
     sampling = Sampling(
         max_new_tokens=request.max_new_tokens,
         temperature=request.temperature,

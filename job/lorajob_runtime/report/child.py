@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,8 +19,11 @@ Message = dict[str, Any]
 class Child:
     """Runs a module of this package. It reads messages on stdin and must end itself at once when that closes."""
 
-    def __init__(self, module: str, *, folder: Path, log: Path) -> None:
-        """`folder`: its working directory. `log`: what it and its libraries print is appended here."""
+    def __init__(self, module: str, *, folder: Path, log: Path, variables: Mapping[str, str]) -> None:
+        """`folder`: its working directory. `log`: what it and its libraries print is appended here.
+
+        `variables`: its environment, which stands in /proc for all to read: keys go into a message.
+        """
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
@@ -29,6 +33,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 cwd=folder,
+                env=variables,
                 # a Ctrl-C at the terminal is the supervisor's to answer
                 start_new_session=True,
                 encoding="utf-8",

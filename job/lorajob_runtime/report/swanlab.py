@@ -17,11 +17,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lorajob_runtime import environment as environment_module
 from lorajob_runtime import spec as specs
 from lorajob_runtime.environment import Environment
 from lorajob_runtime.events import Event
 from lorajob_runtime.exits import INTERRUPTED, STOPPED, SUCCEEDED
 from lorajob_runtime.layout import SWANLOG, RunFolder
+from lorajob_runtime.program import KEYS
 from lorajob_runtime.report import memory
 from lorajob_runtime.report.child import Child, Message
 from lorajob_runtime.report.points import Point, Points
@@ -121,10 +123,12 @@ class SwanLab:
         """Starts the SDK in a folder of its own that holds nothing from before."""
         shutil.rmtree(self._log_dir, ignore_errors=True)
         self._log_dir.mkdir(parents=True)
-        self._child = Child(_MODULE, folder=self._log_dir, log=self._folder.swanlab_log)
+        self._child = Child(
+            _MODULE, folder=self._log_dir, log=self._folder.swanlab_log, variables=environment_module.for_training()
+        )
         self._is_ready = False
         self._start_deadline = time.monotonic() + self._limits.start
-        self._child.send({"start": self._settings()})
+        self._child.send({"start": self._settings(), KEYS: environment_module.for_swanlab()})
 
     def _settings(self) -> Message:
         wanted = self._spec.report.swanlab

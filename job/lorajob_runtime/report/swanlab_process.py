@@ -1,6 +1,7 @@
 """SwanLab's SDK in a process of its own: `python -m lorajob_runtime.report.swanlab_process`.
 
-Reads JSON lines: first {"start": {mode, project, workspace, name, id, log_dir, run_dir, config}}, then any number of
+Reads JSON lines: first {"start": {mode, project, workspace, name, id, log_dir, run_dir, config}, "keys": {the SDK's own
+variables}}, then any number of
 {"log": {step, values, texts}, "number": n}, then {"finish": {state, error}}. Answers {"ready": {url}} or {"failed":
 reason}; {"confirmed": n} when the server has everything up to number n; {"finished": true}. Ends at once when its
 input closes.
@@ -16,6 +17,9 @@ import threading
 import time
 from typing import IO, Any
 
+from lorajob_runtime import private
+from lorajob_runtime.program import KEYS
+
 _TICK_SECONDS = 1.0
 _SETTLE_SECONDS = 2.0
 """A value that was logged reaches the SDK's upload queue through threads of its own; by then it has."""
@@ -26,11 +30,14 @@ Message = dict[str, Any]
 
 def main() -> None:
     """Serves one run, then ends without the SDK's exit hooks, which wait for its host without a limit."""
+    private.keep_private()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sys.stdin, inbox), daemon=True).start()
-    start = inbox.get()["start"]
+    first = inbox.get()
+    start = first["start"]
+    private.take(first[KEYS])
     try:
         run = _start(start)
     except Exception as error:  # noqa: BLE001 whatever keeps the SDK from starting is the answer

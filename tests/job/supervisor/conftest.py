@@ -38,7 +38,7 @@ class Run:
         with output.open("w") as stdout, output.with_suffix(".err").open("w") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, PROGRAMS / "drive.py", json.dumps(whole), json.dumps(quick), str(processes)],
-                env=variables | {"FAKE_WORKER": json.dumps({"total": 4, "save": 2} | orders)},
+                env=variables | {"TORCH_FAKE_WORKER": json.dumps({"total": 4, "save": 2} | orders)},
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lorajob_runtime import environment, exits, launch, processes
+from lorajob_runtime import exits, launch, processes
 from lorajob_runtime.exits import FailureClass, LorajobError
 from lorajob_runtime.launch import Cause, Launch
 from lorajob_runtime.layout import RunFolder
@@ -114,12 +114,6 @@ def test_threads_of_workers_sleep_while_they_wait_unless_the_user_wants_otherwis
 def test_cores_are_shared_out_and_a_setting_of_the_user_stays(tmp_path: Path) -> None:
     assert launch.variables(launched(tmp_path, 4), cores=6)["OMP_NUM_THREADS"] == "1"
     assert launch.variables(launched(tmp_path, 2, OMP_NUM_THREADS="5"), cores=6)["OMP_NUM_THREADS"] == "5"
-
-
-def test_training_processes_inherit_no_secret() -> None:
-    inherited = environment.without_secrets({"AWS_SECRET_ACCESS_KEY": "x", "SWANLAB_API_KEY": "x", "HOME": "/home/me"})
-
-    assert inherited == {"HOME": "/home/me"}
 
 
 def test_a_process_whose_parent_is_gone_before_it_starts_ends(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A training process without training: appends steps and writes checkpoints as the real one does.
 
-FAKE_WORKER in the environment says how: {"total": 6, "save": 2, "hold": 3, "fail": {"rank": 0, "step": 3, …}}
+TORCH_FAKE_WORKER in the environment says how: {"total": 6, "save": 2, "hold": 3, "fail": {"rank": 0, "step": 3, …}}
     hold     at this step it waits until it is asked to stop
     deaf     it does not hear that it is asked to stop
     fail     that rank ends at that step: "class" writes a cause, "signal" kills itself, "words" prints and exits 1
@@ -25,7 +25,7 @@ from lorajob_runtime.train import plan as plans
 def main() -> int:
     folder = RunFolder(Path(sys.argv[1]))
     plan = plans.loads(folder.plan.read_text())
-    orders: dict[str, Any] = json.loads(os.environ["FAKE_WORKER"])
+    orders: dict[str, Any] = json.loads(os.environ["TORCH_FAKE_WORKER"])
     rank = int(os.environ["RANK"])
     log_path = folder.log(plan.attempt, rank)
     log_path.parent.mkdir(parents=True, exist_ok=True)
