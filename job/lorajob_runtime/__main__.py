@@ -23,6 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     # this process has the keys to everything, and other processes of its user may run a repository's code
     private.keep_private()
+    private.wipe_environment(kept=environment.for_training())
     try:
         settings = environment.read()
         spec = _read(options.spec)

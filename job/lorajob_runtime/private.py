@@ -10,6 +10,7 @@ Run as a program it is a shim: `python private.py HIDDEN COMMAND…` becomes COM
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import os
 import struct
@@ -38,6 +39,23 @@ def take(keys: Mapping[str, str]) -> None:
     """Makes keys that came over a pipe variables of this process: /proc shows only those that it was started with."""
     keep_private()
     os.environ.update(keys)
+
+
+def wipe_environment(kept: Iterable[str]) -> None:
+    """Takes from /proc/self/environ all variables but `kept`; to this process they stay.
+
+    A process with keys reads and uploads what training wrote, and a link there may lead to that file.
+    """
+    names = {os.fsencode(name) for name in kept}
+    environ = ctypes.POINTER(ctypes.c_void_p).in_dll(_libc(), "environ")
+    addresses = list(itertools.takewhile(lambda each: each is not None, (environ[each] for each in itertools.count())))
+    for address in addresses:
+        entry = ctypes.string_at(address)
+        name, _, value = entry.partition(b"=")
+        if name and name not in names:
+            # a copy elsewhere takes its place
+            os.putenv(name, value)
+            ctypes.memset(address, 0, len(entry))
 
 
 def can_confine() -> bool:

@@ -171,6 +171,24 @@ def test_a_key_that_is_taken_over_a_pipe_stands_in_no_file_of_proc(sleeper: Any)
     assert "taken-value" not in Path(f"/proc/{process.pid}/environ").read_text()
 
 
+def test_a_process_with_keys_has_them_and_its_own_file_in_proc_has_not() -> None:
+    program = """
+import os
+from lorajob_runtime import private
+private.wipe_environment(kept=["PATH"])
+print(os.environ["MY_KEY"], os.popen("echo $MY_KEY $PATH").read().strip())
+print(open("/proc/self/environ").read().replace(chr(0), " "))
+"""
+    package = str(Path(private.__file__).parents[1])
+    variables = {"MY_KEY": "hidden-value", "PATH": "/bin", "PYTHONPATH": package, "EMPTY": ""}
+
+    done = subprocess.run([sys.executable, "-S", "-c", program], env=variables, capture_output=True, text=True)
+
+    first, second = done.stdout.splitlines()
+    assert first == "hidden-value hidden-value /bin", done.stderr
+    assert second.split() == ["PATH=/bin"]
+
+
 needs_landlock = pytest.mark.skipif(not private.can_confine(), reason="this kernel has no Landlock")
 
 
