@@ -36,6 +36,7 @@ TEXTS: dict[str, str] = {
     "data.maxLength": "Longest conversation in tokens.",
     "data.thinking": "Train with the model's thinking mode on, where it has such a mode.",
     "data.overflow": "What to do with a row that is longer than the maximum.",
+    "data.maxDropped": "Rows at fault that may be left out, as a share like 5%; error: no row may be left out.",
     "lora.rank": "Rank of the adapter.",
     "lora.alpha": "Scale of the adapter; what counts is alpha divided by rank.",
     "lora.dropout": "Dropout in front of the adapter; those of routed experts have none.",

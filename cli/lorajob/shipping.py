@@ -113,7 +113,7 @@ def look(data: DataSpec) -> LocalData:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     selection = select(len(rows), data.rows, data.eval_rows)
     form = detect(rows, data)
-    refuse_unusable(rows, form, selection, path)
+    refuse_unusable(rows, form, selection, data.max_dropped, path)
     return LocalData(path=path, size_bytes=size, sha256=sha256, rows=len(rows), verdict=form.verdict)
 
 

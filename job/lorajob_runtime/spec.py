@@ -53,7 +53,10 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSpec:
-    """Which rows to train on, and how they become conversations. Rows are Python slices, e.g. "5:5000"."""
+    """Which rows to train on, and how they become conversations. Rows are Python slices, e.g. "5:5000".
+
+    `max_dropped` is a share like "5%" of the rows that may be at fault and left out, or "error": none is left out.
+    """
 
     source: str | None = None
     format: Literal["auto", "alpaca", "qa", "sharegpt", "messages", "text"] = "auto"
@@ -64,6 +67,7 @@ class DataSpec:
     max_length: int = 1024
     thinking: bool = False
     overflow: Literal["truncate", "drop", "error"] = "truncate"
+    max_dropped: str = "5%"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -280,6 +284,7 @@ _MOVING = ("main", "master", "latest", "HEAD")
 COLUMN_ROLES = ("system", "instruction", "input", "output", "history", "messages", "text")
 
 _SLICE = re.compile(r"-?\d*:-?\d*")
+_SHARE = re.compile(r"(?:100(?:\.0+)?|\d{1,2}(?:\.\d+)?)%|error")
 _DURATION = re.compile(r"([1-9]\d*)([smhd])")
 
 
@@ -298,6 +303,11 @@ def row_slice(text: str | None) -> slice:
     return slice(int(start) if start else None, int(stop) if stop else None)
 
 
+def dropped_share(text: str) -> float | None:
+    """`5%` -> 0.05: the share of rows that may be left out; None for `error`, where none may."""
+    return None if text == "error" else float(text.removesuffix("%")) / 100
+
+
 def _is_address(text: str, *, needs_key: bool = False) -> bool:
     """Whether an address in S3 names a bucket, and below it something where that is needed; true of all else."""
     bucket, _, key = text.removeprefix("s3://").partition("/")
@@ -312,6 +322,7 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("data.rows", lambda v: _SLICE.fullmatch(v) is not None, "a row range like 5:5000, :5 or -100:"),
     ("data.evalRows", lambda v: _SLICE.fullmatch(v) is not None, "a row range like :5 or -100:"),
     ("data.maxLength", lambda v: 2 <= v <= 10_000_000, "from 2 to 10000000 tokens"),
+    ("data.maxDropped", lambda v: _SHARE.fullmatch(v) is not None, "a share from 0% to 100%, or error"),
     ("lora.rank", lambda v: 1 <= v <= 1024, "from 1 to 1024"),
     ("lora.alpha", lambda v: v > 0, "above 0"),
     ("lora.dropout", lambda v: 0 <= v < 1, "at least 0 and below 1"),
@@ -351,7 +362,9 @@ class Change:
     now: Any
 
 
-MAY_CHANGE_ON_RESUME = frozenset({"data.source", "train.saveSteps", "train.keepCheckpoints", "train.loggingSteps"})
+MAY_CHANGE_ON_RESUME = frozenset(
+    {"data.source", "data.maxDropped", "train.saveSteps", "train.keepCheckpoints", "train.loggingSteps"}
+)
 """Fields of the fixed groups that leave the result as it is. The dataset's identity is its hash, checked apart."""
 
 

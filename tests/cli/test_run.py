@@ -97,7 +97,7 @@ def test_a_finished_run_is_not_trained_again_and_says_so_as_json(
         (
             ["run", "--model", "qwen3-8b", "--data", "odd.json"],
             11,
-            "no row has a known form: the first row has the keys a",
+            "no row has a known form: the first row has the keys 'a'",
         ),
         (["run", "--model", "qwen3-8", "--data", "rows.json"], 12, "did you mean qwen3-8b?"),
         (["data", "check", "nowhere.json"], 11, "nowhere.json"),

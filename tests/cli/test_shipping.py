@@ -47,7 +47,7 @@ def test_a_good_file_tells_its_rows_and_form(tmp_path: Path) -> None:
         ("rows.json", '[{"instruction": "a",\n "output" "b"}]', "line 2 is not JSON"),
         ("rows.jsonl", '{"input": "a", "output": "b"}\n{"input": }\n', "line 2 is not JSON"),
         ("rows.json", "[]", "has no rows"),
-        ("rows.json", '[{"colour": "red"}]', "no row has a known form: the first row has the keys colour"),
+        ("rows.json", '[{"colour": "red"}]', "no row has a known form: the first row has the keys 'colour'"),
         ("rows.json", b"\xff\xfe", "is not UTF-8"),
         ("rows.csv", b"input,output\n\xff,b\n", "line 2 is not UTF-8"),
         ("rows.csv", "input,output\n", "has no rows"),
@@ -73,19 +73,19 @@ def test_a_file_that_no_run_could_use_is_refused_here(
         (
             "rows.json",
             '[[{"from": "human", "value": "Q"}, {"from": "robot", "value": "A"}]]',
-            "row 1 (counted from 1) turn 2 is from 'robot': it must be one of system, human",
+            "row 1 (counted from 1) turn 2 is from 'robot': it must be one of system, developer, human",
         ),
         (
             "rows.jsonl",
             '{"input": "a", "output": "b"}\n{"input": ["a"], "output": "b"}\n{"question": "a"}\n',
-            "row 2 (counted from 1) input is a list: it must be text (at fault as well: 1 row)",
+            "2 of 3 rows in data.rows cannot be used (66.7%, data.maxDropped is 5%): row 2: input is a list",
         ),
         (
             "rows.json",
             '[{"input": "a", "output": ""}, {"input": "", "output": "b"}]',
-            "nothing to train on in data.rows: 1 row with empty output, 1 row with empty input",
+            "nothing to train on in data.rows: 1 row (empty output), 1 row (empty input)",
         ),
-        ("rows.csv", "input,output\na,\nb\n", "nothing to train on in data.rows: 2 rows with empty output"),
+        ("rows.csv", "input,output\na,\nb\n", "nothing to train on in data.rows: 2 rows (empty output)"),
     ],
 )
 def test_rows_that_no_model_could_be_trained_on_are_refused_here(

@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from lorajob_runtime.data import unused
 from lorajob_runtime.data.collect import Collected, collect
 from lorajob_runtime.data.encode import Encoder
-from lorajob_runtime.data.faults import Fault, refuse_errors
-from lorajob_runtime.data.prepare import load, notes, refuse_empty
+from lorajob_runtime.data.faults import Fault
+from lorajob_runtime.data.prepare import Loaded, load, notes, refuse, unused_names
 from lorajob_runtime.data.render import ThinkingMode
 from lorajob_runtime.data.tokenizer import Tokenizer, decode, load_tokenizer
 from lorajob_runtime.data.tokens import Ids, Mask
 from lorajob_runtime.data.wording import brief, counted, harmless
 from lorajob_runtime.exits import DataError
-from lorajob_runtime.spec import RunSpec
+from lorajob_runtime.spec import DataSpec, RunSpec
 
 _FAULTS_SHOWN = 20
 _BARS = 12
@@ -57,7 +58,8 @@ class Bin:
 class CheckReport:
     """A dataset under the eyes of one model. `problem` is what a run would end with, None when it would train.
 
-    `duplicates` are rows that are, token for token, the same as an earlier one.
+    `duplicates` are rows that are, token for token, the same as an earlier one. `unused` is what rows have and nothing
+    reads, with the number of rows.
     """
 
     source: str
@@ -81,6 +83,7 @@ class CheckReport:
     lengths: tuple[Bin, ...]
     faults: tuple[Fault, ...]
     notes: tuple[str, ...]
+    unused: dict[str, int]
     shown: tuple[ShownRow, ...]
     problem: str | None
 
@@ -119,11 +122,12 @@ def check(spec: RunSpec, *, model_path: Path, shown_rows: int = 3) -> CheckRepor
         lengths=histogram(lengths),
         faults=tuple(sorted((*train.faults, *held_out.faults), key=_gravity)),
         notes=notes(selection, train),
+        unused=unused_names(train, held_out),
         shown=tuple(
             ShownRow(number=number, tokens=len(ids), spans=spans(tokenizer, ids, targets))
             for number, (ids, targets) in zip(train.numbers[:shown_rows], train.sequences, strict=False)
         ),
-        problem=_problem(train, held_out, spec, loaded.source.path),
+        problem=_problem(train, held_out, loaded, spec.data),
     )
 
 
@@ -177,12 +181,11 @@ def _duplicates(found: Collected) -> int:
     return len(rows) - len({tuple(row) for row in rows.values()})
 
 
-def _problem(train: Collected, held_out: Collected, spec: RunSpec, path: Path) -> str | None:
+def _problem(train: Collected, held_out: Collected, loaded: Loaded, data: DataSpec) -> str | None:
+    selection, path = loaded.selection, loaded.source.path
     try:
-        refuse_errors((*train.faults, *held_out.faults), path)
-        refuse_empty(train, "data.rows", spec.data, path)
-        if spec.data.eval_rows is not None:
-            refuse_empty(held_out, "data.evalRows", spec.data, path)
+        refuse(train, len(selection.train), "data.rows", data, path)
+        refuse(held_out, len(selection.evaluation), "data.evalRows", data, path)
     except DataError as error:
         return error.message
     return None
@@ -206,10 +209,11 @@ def _summary(report: CheckReport) -> str:
             f"{report.tokens:,} an epoch in {counted(report.sequences, 'sequence')}, {report.target_tokens:,} trained "
             f"({share:.0%}); longest {report.longest_tokens:,}, data.maxLength {report.max_length:,}",
         ),
-        *(("dropped", f"{counted(count, 'row')} with {reason}") for reason, count in report.rows_dropped.items()),
+        *(("dropped", f"{counted(count, 'row')} ({reason})") for reason, count in report.rows_dropped.items()),
         *(("note", note) for note in report.notes),
+        *(("not used", line) for line in unused.lines(report.unused)),
     ]
-    return "\n".join(f"{name:<9} {brief(value, 400)}" for name, value in lines)
+    return "\n".join(f"{name:<9} {brief(value, 800)}" for name, value in lines)
 
 
 def _thinking(report: CheckReport) -> str:

@@ -10,14 +10,12 @@ from typing import Any
 
 from lorajob_runtime.data.conversation import Conversation, RowError, Text
 from lorajob_runtime.data.encode import Encoded, Encoder, Sample, cut
-from lorajob_runtime.data.faults import Fault
+from lorajob_runtime.data.faults import NO_ANSWER_LEFT, TOO_LONG, Fault, reasons
 from lorajob_runtime.data.forms import Form
 from lorajob_runtime.data.tokenizer import control_tokens
 from lorajob_runtime.data.tokens import Ids, Mask
+from lorajob_runtime.data.unused import UnusedNames
 from lorajob_runtime.spec import DataSpec
-
-TOO_LONG = "more tokens than data.maxLength"
-NO_ANSWER_LEFT = "no answer left within data.maxLength"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -29,6 +27,7 @@ class Collected:
     samples: list[Sample] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     remarks: Counter[str] = field(default_factory=Counter)
+    unused: UnusedNames = field(default_factory=UnusedNames)
     shortest_fit: int | None = None
     """Tokens up to the first target of the row that needs the fewest: below this maxLength nothing can be trained."""
     lengths: list[int] = field(default_factory=list)
@@ -36,7 +35,7 @@ class Collected:
 
     def dropped(self) -> dict[str, int]:
         """Reason -> rows that were left out for it."""
-        return dict(Counter(fault.reason for fault in self.faults if fault.severity == "dropped"))
+        return reasons(self.faults)
 
     def truncated(self) -> int:
         """Rows that lost their end."""
@@ -85,6 +84,8 @@ def _watched(
                 reason = f"has the control token {hit} in its text"
                 found.faults.append(Fault(number=index + 1, reason=reason, severity="warning"))
                 found.remarks["control tokens are in the text"] += 1
+            found.unused.add(item.aside.unused)
+            found.remarks.update(item.aside.remarks)
         if isinstance(item, Conversation):
             _remark(item, found.remarks, encoder)
         yield item

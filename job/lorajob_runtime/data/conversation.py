@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Message = dict[str, Any]
-"""`role` and `content` (always a string), with `tool_calls` and `reasoning_content` where the row has them."""
+"""`role` and `content` (always a string), with `tool_calls` and `reasoning_content` where the row has them.
+
+`trained` is False for an answer that the row marks as context only; it is there in no other message.
+"""
+
+
+@dataclass(slots=True)
+class Aside:
+    """What one row has beside what becomes of it: names that mean nothing here, and what a person should know."""
+
+    unused: set[str] = field(default_factory=set)
+    """As `unused.named` writes them."""
+    remarks: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +31,7 @@ class Conversation:
     messages: list[Message]
     tools: list[dict[str, Any]] | None = None
     unanswered: int = 0
+    aside: Aside = field(default_factory=Aside, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +39,15 @@ class Text:
     """A row that is trained whole."""
 
     text: str
+    aside: Aside = field(default_factory=Aside, compare=False)
 
 
 class RowError(Exception):
-    """What is wrong with one row. An empty one is dropped and counted; any other fault must be put right by someone."""
+    """What is wrong with one row, which is left out and counted.
+
+    `droppable`: there is nothing in it to learn (an empty answer), as happens in any file. Any other fault counts
+    towards data.maxDropped, and its reason reads on after "row 7".
+    """
 
     def __init__(self, reason: str, *, droppable: bool = False) -> None:
         super().__init__(reason)

@@ -1,7 +1,7 @@
 """Dataset forms: which one a file has, said in one line, and how its rows become conversations or texts.
 
 alpaca      instruction, input, output[, system, history]      user turn = instruction + input, nothing between
-qa          input, output[, system]
+qa          input, output[, system, history]                   or question/answer, query/response, prompt/completion, …
 sharegpt    conversations of from/value[, tools, system]       or a row that is such a list itself
 messages    messages of role/content[, tools]
 text        text                                               trained whole
@@ -9,149 +9,226 @@ text        text                                               trained whole
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lorajob_runtime.data.conversation import Conversation, Message, RowError, Text
-from lorajob_runtime.data.read import is_turn
-from lorajob_runtime.data.turns import as_text, conversation, finished, parsed, tool_list
+from lorajob_runtime.data import foreign, readings
+from lorajob_runtime.data.calls import calls_of
+from lorajob_runtime.data.conversation import Aside, Conversation, Message, RowError, Text
+from lorajob_runtime.data.foreign import Foreign
+from lorajob_runtime.data.readings import NEEDS, TURN_COLUMNS, Reading, has, turn_column
+from lorajob_runtime.data.turns import finished, messages_of, pair_keys, tool_list, turn_list
+from lorajob_runtime.data.unused import beside, has_something, named
+from lorajob_runtime.data.values import as_text, parsed
 from lorajob_runtime.data.wording import keys_of, kind
 from lorajob_runtime.exits import DataError
-from lorajob_runtime.spec import COLUMN_ROLES, DataSpec
+from lorajob_runtime.spec import DataSpec
 
 LOOKED_AT = 200
 """Rows that the form is detected from."""
 
-_TURN_COLUMNS = ("messages", "conversations", "conversation")
-_NEEDS: dict[str, tuple[str, ...]] = {
-    "sharegpt": ("messages",),
-    "messages": ("messages",),
-    "alpaca": ("instruction", "output"),
-    "qa": ("input", "output"),
-    "text": ("text",),
-}
-"""Form -> the roles without which a row is not of it, the most telling form first."""
+_TOOLS = ("tools", "functions")
+_GLUED = "context"
+"""The column that stands a line below the instruction. Others follow it with nothing between, as tutorials do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Form:
-    """How this file's rows are read. `columns` maps a role to the column that has it; `verdict` says it to a person."""
+    """How this file's rows are read. `columns` maps a role to the column that has it; `verdict` says it to a person.
+
+    `chosen` are columns that the user named for the answer: rows of another kind of training are then taken for it.
+    """
 
     name: str
     columns: Mapping[str, str]
     system: str | None
     verdict: str
+    chosen: frozenset[str] = frozenset()
 
     def convert(self, row: object) -> Conversation | Text:
         """The row as a conversation or a text. Raises RowError."""
+        aside = Aside()
         if isinstance(row, list) and self.name in ("sharegpt", "messages"):
-            return conversation(row, tools=None, system=self.system)
+            return finished(messages_of(row, aside), tools=None, system=self.system, aside=aside)
         if not isinstance(row, dict):
             raise RowError(f"is {kind(row)}: it must be an object with {self._needed()}")
-        if not all(_has(row, self.columns, role) for role in _NEEDS[self.name]):
+        if known := foreign.known_as(row, answer=self._answer_column(row), chosen=self.chosen):
+            raise RowError(known.of_row)
+        if not all(has(row, self.columns, role) for role in NEEDS[self.name]):
             raise RowError(f"has the keys {keys_of(row)}: the form {self.name} needs {self._needed()}")
         if self.name == "text":
-            return self._text(row)
-        if self.name in ("alpaca", "qa"):
-            return self._pair(row)
-        turns = row[_turn_column(row, self.columns)]
-        return conversation(turns, tools=row.get("tools"), system=self._value(row, "system") or self.system)
+            return self._text(row, aside)
+        return self._pair(row, aside) if self.name in ("alpaca", "qa") else self._turns(row, aside)
 
-    def _text(self, row: dict[str, Any]) -> Text:
+    def _text(self, row: dict[str, Any], aside: Aside) -> Text:
         text = self._value(row, "text")
         if not text.strip():
             raise RowError("empty text", droppable=True)
-        return Text(text)
+        aside.unused.update(beside("column", row, {self.columns["text"]}))
+        return Text(text, aside)
 
-    def _pair(self, row: dict[str, Any]) -> Conversation:
-        question = self._value(row, "instruction") + self._value(row, "input")
-        answer = self._value(row, "output")
-        if not question.strip():
+    def _turns(self, row: dict[str, Any], aside: Aside) -> Conversation:
+        column = turn_column(row, self.columns)
+        system, used = self._value(row, "system"), {column}
+        turns = turn_list(row[column])
+        messages = messages_of(turns, aside)
+        if not any(message["role"] == "system" and message["content"].strip() for message in messages):
+            used |= {self.columns.get("system", "")}
+        described = next((name for name in _TOOLS if has_something(row.get(name))), "")
+        tools = row.get(described) if described else _tools_of_turns(turns, aside)
+        aside.unused.update(beside("column", row, used | {described}))
+        return finished(messages, tools=tool_list(tools), system=system or self.system, aside=aside)
+
+    def _pair(self, row: dict[str, Any], aside: Aside) -> Conversation:
+        history = _history(row.get(self.columns["history"]) if "history" in self.columns else None, aside)
+        described = next((name for name in _TOOLS if has_something(row.get(name))), "")
+        system = self._value(row, "system")
+        messages = [{"role": "system", "content": system}] if system.strip() else []
+        asked = self._question(row, aside)
+        answer = self._answer(row, described, aside)
+        used = {self.columns.get(role) for role in ("system", "history", *self._asking(row), "output")} | {described}
+        thought = row.get(self.columns.get("thought", ""))
+        if isinstance(thought, str) and thought.strip() and not answer[0]["content"].lstrip().startswith("<think>"):
+            answer[0].setdefault("reasoning_content", thought)
+            used |= {self.columns["thought"]}
+        aside.unused.update(beside("column", row, {name for name in used if name}))
+        spoken = messages + history + asked + answer
+        return finished(spoken, tools=tool_list(row.get(described)), system=self.system, aside=aside)
+
+    def _asking(self, row: Mapping[str, Any]) -> list[str]:
+        return [role for role in ("instruction", "input") if self.columns.get(role) in row]
+
+    def _question(self, row: dict[str, Any], aside: Aside) -> list[Message]:
+        """The user's turn, or turns as TRL has them in a prompt, whose answers are context."""
+        roles = self._asking(row)
+        prompt = row[self.columns[roles[0]]] if len(roles) == 1 else None
+        if isinstance(prompt, list | dict) and (turns := _as_turns(prompt)):
+            asked = messages_of(turns, aside)
+            return [said | {"trained": False} if said["role"] == "assistant" else said for said in asked]
+        parts = [self._value(row, role) for role in roles]
+        between = "\n" if len(roles) == 2 and self.columns["input"].lower() == _GLUED and all(parts) else ""
+        if not "".join(parts).strip():
             raise RowError("empty instruction" if self.name == "alpaca" else "empty input", droppable=True)
+        return [{"role": "user", "content": between.join(parts)}]
+
+    def _answer(self, row: dict[str, Any], described: str, aside: Aside) -> list[Message]:
+        """The answer: text, turns as TRL has them in a completion, or calls of the functions that the row describes."""
+        value = row[self.columns["output"]]
+        if isinstance(value, list | dict) and (turns := _as_turns(value)):
+            return messages_of(turns, aside)
+        if described and (calls := _as_calls(value)):
+            return [{"role": "assistant", "content": "", "tool_calls": calls_of(calls, 1, aside)}]
+        answer = as_text(value, self.columns["output"])
         if not answer.strip():
             raise RowError("empty output", droppable=True)
-        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        history = _history(row.get(self.columns["history"]) if "history" in self.columns else None)
-        system = self._value(row, "system")
-        spoken = ([{"role": "system", "content": system}] if system.strip() else []) + history + messages
-        return finished(spoken, tools=tool_list(row.get("tools")), system=self.system)
+        return [{"role": "assistant", "content": answer}]
+
+    def _answer_column(self, row: Mapping[str, Any]) -> str | None:
+        if self.name in ("alpaca", "qa"):
+            return self.columns["output"] if self.columns["output"] in row else None
+        return None if self.name == "text" else turn_column(row, self.columns) or None
 
     def _value(self, row: dict[str, Any], role: str) -> str:
         column = self.columns.get(role)
         return as_text(row.get(column) if column is not None else None, str(column))
 
     def _needed(self) -> str:
-        if "messages" in _NEEDS[self.name]:
+        if "messages" in NEEDS[self.name]:
             return self.columns.get("messages", "conversations or messages")
-        return " and ".join(self.columns[role] for role in _NEEDS[self.name])
+        return " and ".join(self.columns[role] for role in NEEDS[self.name])
 
 
 def detect(rows: Sequence[object], data: DataSpec) -> Form:
     """The form of a file's rows: as `data.format` says, else the one that most of the first rows have.
 
-    Raises DataError when no row has a known form, or `data.columns` names a column that no row has.
+    Raises DataError when no row has a known form, when two fit equally, when the rows are made for another kind of
+    training, or when `data.columns` names a column that no row has.
     """
     looked_at = rows[:LOOKED_AT]
-    columns = _columns(data.columns)
     for role, column in data.columns.items():
         if not any(isinstance(row, dict) and column in row for row in rows):
             raise DataError(f"data.columns maps {role} to {column!r}, a column that no row has: {_keys_of(rows[0])}")
-    matches = {name: sum(_matches(name, row, columns) for row in looked_at) for name in _NEEDS}
-    name = data.format if data.format != "auto" else max(matches, key=lambda form: matches[form])
-    if data.format == "auto" and not matches[name]:
-        raise DataError(
-            f"no row has a known form: {_keys_of(rows[0])}; the forms are alpaca (instruction, input, output), "
-            "qa (input, output), sharegpt (conversations), messages and text; map other names with data.columns"
-        )
-    return Form(name=name, columns=columns, system=data.system, verdict=_verdict(name, columns, data, rows[0]))
+    names = _names(looked_at)
+    possible = [reading for reading in readings.possible(names, data.columns) if data.format in ("auto", reading.form)]
+    reading, others = readings.chosen(possible, looked_at)
+    chosen = frozenset(data.columns[role] for role in ("output", "messages") if role in data.columns)
+    if known := _mostly_foreign(looked_at, reading, chosen):
+        raise DataError(known.of_file, hint=known.hint)
+    if reading is None and data.format == "auto":
+        raise DataError(_no_form(rows[0], names))
+    reading = reading or possible[0]
+    verdict = _verdict(reading, data, looked_at)
+    if others and data.format == "auto":
+        verdict += f"; {', '.join(other.shown() for other in others)} would fit as well: data.format decides"
+    return Form(name=reading.form, columns=reading.columns, system=data.system, verdict=verdict, chosen=chosen)
 
 
-def _columns(mapped: Mapping[str, str]) -> dict[str, str]:
-    """Role -> column. A role that is not mapped has the column of its own name, unless another role took that one."""
-    taken = set(mapped.values())
-    return {role: role for role in COLUMN_ROLES if role != "messages" and role not in taken} | dict(mapped)
+def _names(rows: Sequence[object]) -> dict[str, str]:
+    """Name in lower case -> column, as the first row writes it that has it so; a name in lower case wins."""
+    found: dict[str, str] = {}
+    for row in rows:
+        for name in row if isinstance(row, dict) else ():
+            if name.lower() == name:
+                found[name] = name
+            else:
+                found.setdefault(name.lower(), name)
+    return found
 
 
-def _turn_column(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
-    candidates = (columns["messages"],) if "messages" in columns else _TURN_COLUMNS
-    return next((column for column in candidates if column in row), "")
+def _mostly_foreign(rows: Sequence[object], reading: Reading | None, chosen: frozenset[str]) -> Foreign | None:
+    """What more than half of the rows are made for, when it is not answering."""
+    form = Form(name=reading.form, columns=reading.columns, system=None, verdict="") if reading else None
+    found = [
+        known
+        for row in rows
+        if isinstance(row, dict)
+        and (known := foreign.known_as(row, answer=form._answer_column(row) if form else None, chosen=chosen))
+    ]
+    return found[0] if 2 * len(found) > len(rows) else None
 
 
-def _has(row: Mapping[str, Any], columns: Mapping[str, str], role: str) -> bool:
-    if role == "messages":
-        return bool(_turn_column(row, columns))
-    return columns.get(role) in row
+def _as_turns(value: object) -> list[Any]:
+    """The turns in a column that has them in place of a text; empty where they are none."""
+    turns = [value] if isinstance(value, dict) else value
+    if not isinstance(turns, list) or not turns:
+        return []
+    fits = all(isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in turns)
+    return turns if fits else []
 
 
-def _matches(name: str, row: object, columns: Mapping[str, str]) -> bool:
-    if isinstance(row, list):
-        return name == _turn_form(row)
-    if not isinstance(row, dict) or not all(_has(row, columns, role) for role in _NEEDS[name]):
-        return False
-    if name in ("sharegpt", "messages"):
-        return name == _turn_form(row[_turn_column(row, columns)])
-    return True
+def _as_calls(value: object) -> list[Any]:
+    """The calls in an answer that is nothing else; empty where it is a text."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return []
+    if not isinstance(value, list):
+        return []
+    fits = all(isinstance(call, dict) and call.keys() >= {"name", "arguments"} for call in value)
+    return value if fits else []
 
 
-def _turn_form(turns: object) -> str:
-    """Which of the two forms a list of turns has; the empty string when it is none."""
-    try:
-        turns = parsed(turns, "")
-    except RowError:
-        return ""
-    if not isinstance(turns, list) or not turns or not isinstance(turns[0], dict):
-        return ""
-    if "from" in turns[0]:
-        return "sharegpt"
-    return "messages" if is_turn(turns[0]) or "role" in turns[0] else ""
+def _tools_of_turns(turns: Sequence[Any], aside: Aside) -> object:
+    """Function descriptions that a system turn brings, where the row has none."""
+    for turn in turns:
+        if isinstance(turn, dict) and turn.get("role", turn.get("from")) in ("system", "developer"):
+            found = next((name for name in _TOOLS if has_something(turn.get(name))), None)
+            if found:
+                aside.unused.discard(named("turn key", found))
+                return turn[found]
+    return None
 
 
-def _history(value: object) -> list[Message]:
-    """Earlier rounds of an alpaca row: a list of [question, answer] pairs. Raises RowError."""
-    rounds = parsed(value, "history") if value not in (None, "") else None
+def _history(value: object, aside: Aside) -> list[Message]:
+    """Earlier rounds of a row: a list of [question, answer] pairs, or of turns. Raises RowError."""
+    rounds = parsed(value, "history") if has_something(value) else None
     if not rounds:
         return []
+    if turns := _as_turns(rounds):
+        return messages_of(turns, aside)
     if not isinstance(rounds, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in rounds):
         raise RowError("history must be a list of [question, answer] pairs")
     return [
@@ -161,23 +238,56 @@ def _history(value: object) -> list[Message]:
     ]
 
 
-def _verdict(name: str, columns: Mapping[str, str], data: DataSpec, first: object) -> str:
-    how = f"as data.format says: {name}" if data.format != "auto" else f"detected as {name}"
+def _no_form(first: object, names: Mapping[str, str]) -> str:
+    """Why no row has a known form, with the reason of the nearest one."""
+    why = _why_not(first) or readings.looks_like(names)
+    return (
+        f"no row has a known form: {_keys_of(first)}{f'; {why}' if why else ''}; the forms are alpaca (instruction, "
+        "input, output), qa (input, output, or question, answer and the like), sharegpt (conversations), messages and "
+        "text; map other names with data.columns"
+    )
+
+
+def _why_not(first: object) -> str:
+    if not isinstance(first, dict):
+        return ""
+    column = next((name for name in TURN_COLUMNS if name in first), None)
+    if column is not None:
+        try:
+            turns = turn_list(first[column])
+        except RowError as error:
+            return error.reason.replace("the conversation", column)
+        head = next((turn for turn in turns if turn), None)
+        if not isinstance(head, dict):
+            return f"{column} is empty" if head is None else f"{column} has {kind(head)} for a turn"
+        if pair_keys(head) is None:
+            needed = "it needs from and value, or role and content"
+            return f"the first turn in {column} has the keys {keys_of(head)}: {needed}"
+    if first.keys() >= {"role", "content"} or first.keys() >= {"from", "value"}:
+        return "each row is a single turn: a row must hold a whole conversation, its turns in a list"
+    if "input_ids" in first:
+        return "input_ids are tokens of some tokenizer, and rows must be text"
+    return ""
+
+
+def _verdict(reading: Reading, data: DataSpec, rows: Sequence[object]) -> str:
+    how = f"as data.format says: {reading.form}" if data.format != "auto" else f"detected as {reading.form}"
+    first = next((row for row in rows if reading.fits(row)), rows[0])
+    columns = reading.columns
     if isinstance(first, list):
         return f"{how}, each row a list of turns"
-    if name in ("sharegpt", "messages"):
-        return f"{how}, turns in {_turn_column(first, columns) if isinstance(first, dict) else 'the row'}"
-    if name == "text":
+    if reading.form in ("sharegpt", "messages"):
+        return f"{how}, turns in {turn_column(first, columns) if isinstance(first, dict) else 'the row'}"
+    if reading.form == "text":
         return f"{how}, {columns['text']} trained whole"
-    present = [role for role in ("instruction", "input") if _in_first(first, columns, role)]
-    parts = ["user = " + " + ".join(columns[role] for role in present), f"answer = {columns['output']}"]
-    if _in_first(first, columns, "system"):
+    shown = first if isinstance(first, dict) else {}
+    asking = [columns[role] for role in ("instruction", "input") if columns.get(role) in shown]
+    parts = ["user = " + " + ".join(asking), f"answer = {columns['output']}"]
+    if columns.get("system") in shown:
         parts.insert(0, f"system = {columns['system']}")
+    if columns.get("thought") in shown:
+        parts.insert(-1, f"thought = {columns['thought']}")
     return f"{how}, {', '.join(parts)}"
-
-
-def _in_first(first: object, columns: Mapping[str, str], role: str) -> bool:
-    return isinstance(first, dict) and columns.get(role) in first
 
 
 def _keys_of(row: object) -> str:

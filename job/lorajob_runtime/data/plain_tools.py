@@ -15,9 +15,10 @@ _INTRODUCTION = (
 
 
 def written_out(messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None) -> list[Message]:
-    """The same conversation with nothing left in it but roles and content."""
+    """The same conversation with nothing left in it but roles, content and what is not trained."""
     plain = [
         {"role": message["role"], "content": message["content"] + _calls(message.get("tool_calls", ()))}
+        | ({"trained": False} if message.get("trained") is False else {})
         for message in messages
     ]
     if not tools:

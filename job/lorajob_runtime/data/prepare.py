@@ -6,21 +6,22 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime.data.collect import NO_ANSWER_LEFT, TOO_LONG, Collected, collect
+from lorajob_runtime.data.collect import Collected, collect
 from lorajob_runtime.data.encode import Encoder, Sample
-from lorajob_runtime.data.faults import nothing_left, refuse_errors
+from lorajob_runtime.data.faults import NO_ANSWER_LEFT, TOO_LONG, nothing_left, refuse_dropped, refuse_errors
 from lorajob_runtime.data.forms import Form, detect
 from lorajob_runtime.data.read import Source, read
 from lorajob_runtime.data.render import stop_ids
 from lorajob_runtime.data.select import Selection, select
 from lorajob_runtime.data.tokenizer import Tokenizer, load_tokenizer
 from lorajob_runtime.data.tokens import TokenRows
+from lorajob_runtime.data.unused import UnusedNames
 from lorajob_runtime.data.wording import counted
 from lorajob_runtime.exits import DataError, StorageError
 from lorajob_runtime.spec import DataSpec, RunSpec
@@ -39,6 +40,7 @@ class DataReport:
     """What the dataset came to; report.json holds exactly these. `sequences` is what a step's batch counts.
 
     `tokens` and `target_tokens` are of one epoch; the latter carry loss. `fingerprint` is a hash of the token arrays.
+    `unused` is what rows have and nothing reads, with the number of rows.
     """
 
     fingerprint: str
@@ -59,6 +61,7 @@ class DataReport:
     eval_rows: int
     eval_rows_dropped: dict[str, int]
     notes: tuple[str, ...]
+    unused: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -102,15 +105,13 @@ def tokenise(spec: RunSpec, tokenizer: Tokenizer) -> Tokenised:
     encoder = Encoder(tokenizer, thinking=data.thinking)
     rows, wanted = loaded.source.rows, spec.report.samples.count
 
-    def gather(indices: Iterable[int]) -> Collected:
+    def gather(indices: Sequence[int], field: str) -> Collected:
         found = collect(rows, indices, form=loaded.form, encoder=encoder, data=data, samples=wanted)
-        refuse_errors(found.faults, loaded.source.path)
+        refuse(found, len(indices), field, data, loaded.source.path)
         return found
 
-    train, held_out = gather(loaded.selection.train), gather(loaded.selection.evaluation)
-    refuse_empty(train, "data.rows", data, loaded.source.path)
-    if data.eval_rows is not None:
-        refuse_empty(held_out, "data.evalRows", data, loaded.source.path)
+    train = gather(loaded.selection.train, "data.rows")
+    held_out = gather(loaded.selection.evaluation, "data.evalRows")
     trained = TokenRows.of(train.sequences)
     evaluation = TokenRows.of(held_out.sequences) if held_out.sequences else None
     return Tokenised(
@@ -134,7 +135,15 @@ def load(data: DataSpec) -> Loaded:
     return Loaded(source=source, form=form, selection=select(len(source.rows), data.rows, data.eval_rows))
 
 
-def refuse_empty(found: Collected, field: str, data: DataSpec, path: Path) -> None:
+def refuse(found: Collected, rows: int, field: str, data: DataSpec, path: Path) -> None:
+    """Raises DataError when a range of so many rows cannot be used as it is: nothing left, or too many at fault."""
+    refuse_errors(found.faults, path)
+    refuse_dropped(found.faults, rows, field, data.max_dropped, path)
+    if rows:
+        _refuse_empty(found, field, data, path)
+
+
+def _refuse_empty(found: Collected, field: str, data: DataSpec, path: Path) -> None:
     """Raises DataError when no token carries loss; when the limit is why, with the length that would do."""
     if found.sequences:
         return
@@ -165,6 +174,14 @@ def notes(selection: Selection, found: Collected) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def unused_names(*parts: Collected) -> dict[str, int]:
+    """What rows have and nothing reads: column, or key of a turn, call or content part -> rows."""
+    both = UnusedNames()
+    for found in parts:
+        both.merge(found.unused)
+    return both.counts()
+
+
 def _report(
     loaded: Loaded,
     encoder: Encoder,
@@ -192,6 +209,7 @@ def _report(
         eval_rows=len(set(held_out.numbers)),
         eval_rows_dropped=held_out.dropped(),
         notes=notes(loaded.selection, train),
+        unused=unused_names(train, held_out),
     )
 
 

@@ -89,7 +89,7 @@ class ChatTemplate:
         return self.text(messages, tools=tools, add_generation_prompt=True, enable_thinking=self._thinking)
 
     def answers(self, messages: Sequence[Message], tools: Tools = None) -> list[Answer]:
-        """Every answer of a conversation that has something before it, in order.
+        """Every trained answer of a conversation that has something before it, in order.
 
         Raises RowError for an answer of which nothing is left, and whatever the template raises.
         """
@@ -97,7 +97,7 @@ class ChatTemplate:
         return [
             self._answer(messages[: index + 1], tools)
             for index, message in enumerate(messages)
-            if message["role"] == "assistant" and index > 0
+            if message["role"] == "assistant" and index > 0 and message.get("trained") is not False
         ]
 
     def stop_tokens(self) -> list[str]:

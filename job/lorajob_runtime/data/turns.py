@@ -2,151 +2,245 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lorajob_runtime.data.conversation import Conversation, Message, RowError
+from lorajob_runtime.data import masks
+from lorajob_runtime.data.calls import CALLS, calls_in, calls_of
+from lorajob_runtime.data.conversation import Aside, Conversation, Message, RowError
+from lorajob_runtime.data.unused import beside, has_something
+from lorajob_runtime.data.values import as_text, parsed
 from lorajob_runtime.data.wording import brief, keys_of, kind
 
 _ROLES = {
     "system": "system",
+    "developer": "system",
     "human": "user",
     "user": "user",
+    "prompter": "user",
     "gpt": "assistant",
     "chatgpt": "assistant",
     "assistant": "assistant",
     "model": "assistant",
+    "bot": "assistant",
+    "chatbot": "assistant",
+    "ai": "assistant",
     "function_call": "call",
+    "tool_call": "call",
+    "tool_calls": "call",
     "observation": "tool",
+    "observations": "tool",
     "function_response": "tool",
+    "tool_response": "tool",
+    "tool_result": "tool",
     "function": "tool",
     "tool": "tool",
+    "environment": "tool",
+    "ipython": "tool",
 }
-_KEPT = ("name", "tool_call_id", "reasoning_content")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thoughts", "thought")
+"""Keys in which a thought stands apart from the answer, the first that has one wins."""
+
+_PAIRS = (("human", "assistant"), ("user", "assistant"), ("input", "output"), ("query", "response"))
+"""Keys of a whole round as one turn: Firefly's, MOSS's and XTuner's."""
+_KEPT = ("name", "tool_call_id")
+_SAID = ("value", "content")
+_READ = frozenset(("from", "role", *_KEPT))
+_TEXT_KEYS = ("text", "value")
+_THOUGHT_PARTS = ("reasoning", "thinking")
+
+ASKED_FOR_OTHERS = "marks ask to train turns that are not the assistant's, which are never trained"
+CONTEXT_ONLY = "answers that are marked not to be trained are context only"
 
 
-def conversation(turns: object, *, tools: object, system: str | None) -> Conversation:
+def conversation(turns: object, *, tools: object, system: str | None, aside: Aside | None = None) -> Conversation:
     """The conversation in a list of turns. `system` is used where the turns have none.
 
-    Raises RowError: droppable when a question or answer is empty or there is no answer at all.
+    Raises RowError: droppable when a question or answer is empty or there is no answer to train.
     """
-    return finished(messages_of(turns), tools=tool_list(tools), system=system)
+    aside = aside or Aside()
+    return finished(messages_of(turns, aside), tools=tool_list(tools), system=system, aside=aside)
 
 
-def messages_of(turns: object) -> list[Message]:
-    """The messages in a list of turns, as they are. Raises RowError."""
+def messages_of(turns: object, aside: Aside | None = None) -> list[Message]:
+    """The messages in a list of turns, as they are. `aside` takes what they have besides. Raises RowError."""
+    aside = aside or Aside()
+    found: list[Message] = []
+    for number, turn in enumerate(turn_list(turns), start=1):
+        turn = _turn(number, turn)
+        pair = pair_keys(turn)
+        found += [_message(number, turn, aside)] if pair is None else _round(number, turn, pair, aside)
+    return found
+
+
+def turn_list(turns: object) -> list[Any]:
+    """A conversation as a list: from JSON text, from columns of roles and contents, or as it is. Raises RowError."""
     turns = parsed(turns, "the conversation")
+    if isinstance(turns, dict):
+        turns = _transposed(turns)
     if not isinstance(turns, list):
         raise RowError(f"the conversation is {kind(turns)}: it must be a list of turns")
-    return [_message(number, turn) for number, turn in enumerate(turns, start=1)]
+    if len(turns) == 1 and isinstance(turns[0], list) and all(isinstance(turn, dict) for turn in turns[0]):
+        return turns[0]
+    return turns
 
 
-def finished(messages: Sequence[Message], *, tools: list[dict[str, Any]] | None, system: str | None) -> Conversation:
-    """Checks the messages, puts the system prompt first, and ends with the last answer. Raises RowError."""
+def pair_keys(turn: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The keys of question and answer in a turn that is a whole round; None for a turn of one speaker."""
+    if "from" in turn or "role" in turn:
+        return None
+    return next((pair for pair in _PAIRS if pair[0] in turn and pair[1] in turn), None)
+
+
+def finished(
+    messages: Sequence[Message], *, tools: list[dict[str, Any]] | None, system: str | None, aside: Aside
+) -> Conversation:
+    """Checks the messages, puts the system prompt first, and ends with the last trained answer. Raises RowError."""
     # An empty system prompt means none; one of the templates cannot even render it.
     spoken = [message for message in messages if message["role"] != "system" or message["content"].strip()]
     for message in spoken:
         if message["role"] == "user" and not message["content"].strip():
             raise RowError("empty question", droppable=True)
-        if message["role"] == "assistant" and not (message["content"].strip() or message.get("tool_calls")):
+        if _is_trained(message) and not (message["content"].strip() or message.get("tool_calls")):
             raise RowError("empty answer", droppable=True)
     answers = [index for index, message in enumerate(spoken) if message["role"] == "assistant"]
+    trained = [index for index in answers if _is_trained(spoken[index])]
     if not answers:
         raise RowError("no answer", droppable=True)
-    kept = spoken[: answers[-1] + 1]
+    if not trained:
+        raise RowError("every answer marked not to be trained", droppable=True)
+    kept = spoken[: trained[-1] + 1]
     if system and kept[0]["role"] != "system":
         kept.insert(0, {"role": "system", "content": system})
-    if kept[0]["role"] == "assistant" and len(answers) == 1:
+    if kept[0]["role"] == "assistant" and len(trained) == 1 and trained[0] == 0:
         raise RowError("an answer without a question", droppable=True)
-    return Conversation(messages=kept, tools=tools, unanswered=len(spoken) - answers[-1] - 1)
+    if len(trained) < len(answers):
+        aside.remarks.add(CONTEXT_ONLY)
+    return Conversation(messages=kept, tools=tools, unanswered=len(spoken) - answers[-1] - 1, aside=aside)
 
 
 def tool_list(value: object) -> list[dict[str, Any]] | None:
     """Function descriptions, given as JSON text or a list, in OpenAI's form. Raises RowError."""
-    tools = parsed(value, "tools") if value not in (None, "") else None
+    tools = parsed(value, "tools") if has_something(value) else None
     if not tools:
         return None
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+    items = [parsed(tool, "tools") for tool in tools] if isinstance(tools, list) else None
+    if items is None or not all(isinstance(tool, dict) for tool in items):
         raise RowError(f"tools is {kind(tools)}: it must be a list of function descriptions")
-    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
+    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in items]  # type: ignore[operator,misc]
 
 
-def parsed(value: object, what: str) -> object:
-    """A value that may have been written as JSON text. Raises RowError when the text is not JSON."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise RowError(f"{what} is text that is not JSON") from error
+def _is_trained(message: Message) -> bool:
+    return message["role"] == "assistant" and message.get("trained") is not False
 
 
-def as_text(value: object, what: str) -> str:
-    """Text of a value: null is empty, a number is written out. Raises RowError for anything else."""
-    if value is None or value != value:  # NaN stands for null in tables
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    raise RowError(f"{what} is {kind(value)}: it must be text")
+def _transposed(turns: Mapping[str, Any]) -> object:
+    """`{"role": [...], "content": [...]}`, as `datasets` gives a sequence of turns, as a list; else unchanged."""
+    columns = {key: values for key, values in turns.items() if isinstance(values, list)}
+    lengths = {len(values) for values in columns.values()}
+    if not columns.keys() & {"from", "role"} or not columns.keys() & set(_SAID) or len(lengths) != 1:
+        return turns
+    return [{key: values[index] for key, values in columns.items()} for index in range(lengths.pop())]
 
 
-def _message(number: int, turn: object) -> Message:
+def _turn(number: int, turn: object) -> dict[str, Any]:
+    if isinstance(turn, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            turn = json.loads(turn)
     if not isinstance(turn, dict):
         raise RowError(f"turn {number} is {kind(turn)}: it must be an object with from and value, or role and content")
-    said = turn.get("from", turn.get("role"))
-    role = _ROLES.get(said.strip().lower()) if isinstance(said, str) else None
+    return turn
+
+
+def _round(number: int, turn: dict[str, Any], pair: tuple[str, str], aside: Aside) -> list[Message]:
+    """A question with its answer in one turn, and what stands before them as system prompt."""
+    asked, answered = pair
+    marks = {key: turn[key] for key in turn.keys() & masks.KEYS}
+    thoughts = {key: turn[key] for key in THOUGHTS if key in turn}
+    aside.unused.update(beside("turn key", turn, {asked, answered, "system", *marks, *thoughts}))
+    spoken = [{"role": "user", "content": turn[asked]}]
+    if has_something(turn.get("system")):
+        spoken.insert(0, {"role": "system", "content": turn["system"]})
+    spoken.append({"role": "assistant", "content": turn[answered]} | marks | thoughts)
+    return [_message(number, said, aside) for said in spoken]
+
+
+def _message(number: int, turn: dict[str, Any], aside: Aside) -> Message:
+    said = turn.get("from") if turn.get("from") is not None else turn.get("role")
+    role = _ROLES.get(said.strip().lower().replace("-", "_")) if isinstance(said, str) else None
     if role is None:
         raise RowError(f"turn {number} is from {brief(said)!r}: it must be one of {', '.join(_ROLES)}")
-    if "value" not in turn and "content" not in turn and not _calls_in(turn):
+    calls = calls_in(turn)
+    if "value" not in turn and "content" not in turn and calls is None:
         raise RowError(f"turn {number} has the keys {keys_of(turn)}: it needs value or content")
-    content = turn.get("value", turn.get("content"))
+    is_trained, used = masks.trained(turn, number)
+    used |= _READ
+    at = next((key for key in _SAID if has_something(turn.get(key))), "content")
+    content, used = turn.get(at), used | {at}
+    message: Message
     if role == "call":
-        return {"role": "assistant", "content": "", "tool_calls": _calls(parsed(content, f"turn {number}"), number)}
-    if role == "tool" and isinstance(content, dict | list) and not _is_parts(content):
-        content = json.dumps(content, ensure_ascii=False)
-    message: Message = {"role": role, "content": _joined(content, number)}
+        content = parsed(content, f"turn {number}")
+        message = {"role": "assistant", "content": "", "tool_calls": calls_of(content, number, aside)}
+    elif role == "tool" and isinstance(content, dict | list | bool) and not _is_parts(content):
+        message = {"role": role, "content": json.dumps(content, ensure_ascii=False)}
+    else:
+        message = {"role": role} | _said(content, number, aside)
     message |= {key: turn[key] for key in _KEPT if isinstance(turn.get(key), str)}
-    if role == "assistant" and _calls_in(turn):
-        message["tool_calls"] = _calls(_calls_in(turn), number)
+    if message["role"] == "assistant":
+        used |= _complete(message, turn, calls, number, aside)
+        if is_trained is False:
+            message["trained"] = False
+    elif is_trained:
+        aside.remarks.add(ASKED_FOR_OTHERS)
+    aside.unused.update(beside("turn key", turn, used))
     return message
 
 
-def _calls_in(turn: dict[str, Any]) -> object:
-    return turn.get("tool_calls") or turn.get("function_call")
-
-
-def _calls(value: object, number: int) -> list[dict[str, Any]]:
-    """Tool calls in OpenAI's form, their arguments as an object. Raises RowError."""
-    calls = []
-    for item in value if isinstance(value, list) else [value]:
-        function = item.get("function", item) if isinstance(item, dict) else None
-        name = function.get("name") if isinstance(function, dict) else None
-        if not isinstance(function, dict) or not isinstance(name, str):
-            raise RowError(f"turn {number} calls no function by name: a call needs name and arguments")
-        arguments = parsed(function.get("arguments") or {}, f"the arguments in turn {number}")
-        if not isinstance(arguments, dict):
-            raise RowError(f"the arguments in turn {number} are {kind(arguments)}: they must be an object")
-        call: dict[str, Any] = {"type": "function", "function": {"name": name, "arguments": arguments}}
-        if isinstance(item, dict) and isinstance(item.get("id"), str):
-            call["id"] = item["id"]
-        calls.append(call)
-    if not calls:
-        raise RowError(f"turn {number} calls no function")
-    return calls
+def _complete(message: Message, turn: Mapping[str, Any], calls: object, number: int, aside: Aside) -> set[str]:
+    """Adds an answer's calls and its thought to it; the keys that they were read from."""
+    used = set()
+    if calls is not None:
+        message["tool_calls"] = message.get("tool_calls", []) + calls_of(calls, number, aside)
+        used |= {key for key in CALLS if has_something(turn.get(key))}
+    # A thought that is in the answer as well is not put in front of it again.
+    if not message["content"].lstrip().startswith("<think>"):
+        for key in THOUGHTS:
+            thought = turn.get(key)
+            says_it = isinstance(thought, str) and thought.strip()
+            if says_it and message.setdefault("reasoning_content", thought) == thought:
+                used.add(key)
+    return used
 
 
 def _is_parts(content: object) -> bool:
     return isinstance(content, list) and all(isinstance(part, dict) and "type" in part for part in content)
 
 
-def _joined(content: object, number: int) -> str:
+def _said(content: object, number: int, aside: Aside) -> Message:
     """Content as one text; OpenAI's lists of parts are joined. Raises RowError for a part that is not text."""
     if not isinstance(content, list):
-        return as_text(content, f"turn {number}")
+        return {"content": as_text(content, f"turn {number}")}
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[object] = []
     for part in content:
-        if not isinstance(part, dict) or not isinstance(part.get("text"), str):
-            raise RowError(f"turn {number} has a part that is not text: only text can be trained here")
-    return "".join(part["text"] for part in content)
+        if not isinstance(part, dict):
+            raise RowError(f"turn {number} has a part that is {kind(part)}: it must be an object with type and text")
+        sort = part.get("type", "text")
+        if sort == "tool_call" and has_something(part.get("value")):
+            calls.append(part["value"])
+            continue
+        at = next((key for key in (*_TEXT_KEYS, "thinking") if isinstance(part.get(key), str)), None)
+        if at is None or sort not in ("text", "input_text", "output_text", *_THOUGHT_PARTS):
+            what = sort if "type" in part else keys_of(part)
+            raise RowError(f"turn {number} has a part that is not text ({brief(what)}): only text can be trained here")
+        (thoughts if sort in _THOUGHT_PARTS else texts).append(part[at])
+        aside.unused.update(beside("part key", part, {"type", at}))
+    message: Message = {"content": "".join(texts)}
+    if thoughts:
+        message["reasoning_content"] = "".join(thoughts)
+    if calls:
+        message["tool_calls"] = [call for item in calls for call in calls_of(item, number, aside)]
+    return message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 _KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
 _KEYS_SHOWN = 12
@@ -26,13 +27,19 @@ def brief(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def quoted(name: object, limit: int = 40) -> str:
+    """A name between quotes, in which a blank at either end can be seen, as can what does not print."""
+    text = str(name)
+    return repr(text if len(text) <= limit else text[: limit - 1] + "…")
+
+
 def counted(number: int, thing: str) -> str:
     """1, row -> 1 row; 1200, row -> 1,200 rows."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def keys_of(row: Mapping[object, object]) -> str:
+def keys_of(row: Mapping[Any, object]) -> str:
     """The keys of a row, not more of them than can be read."""
-    shown = [brief(key, 40) for key in list(row)[:_KEYS_SHOWN]]
+    shown = [quoted(key) for key in list(row)[:_KEYS_SHOWN]]
     more = [f"{len(row) - _KEYS_SHOWN} more"] if len(row) > _KEYS_SHOWN else []
     return ", ".join(shown + more) or "none"

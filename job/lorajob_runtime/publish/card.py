@@ -9,6 +9,7 @@ from pathlib import PurePath
 
 from lorajob_runtime import layout
 from lorajob_runtime.base import hub_licence
+from lorajob_runtime.data import unused
 from lorajob_runtime.data.wording import counted
 from lorajob_runtime.publish.facts import RunFacts, Sample
 
@@ -162,6 +163,8 @@ def _data(facts: RunFacts) -> str:
         ("tokens an epoch", f"{data.get('tokens', 0):,}, of which {data.get('target_tokens', 0):,} carry loss"),
         ("chat template", _plain(str(data.get("template_family", "")))),
     ]
+    if names := unused.lines(data.get("unused") or {}):
+        rows.append(("not used", _plain("; ".join(names))))
     if facts.spec.data.system:
         rows.append(("system prompt", _plain(facts.spec.data.system)))
     return "## Data\n\n" + _table(rows)

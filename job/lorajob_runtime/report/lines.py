@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lorajob_runtime.data import unused
 from lorajob_runtime.data.wording import counted
 from lorajob_runtime.events import Event
 from lorajob_runtime.exits import STOPPED, SUCCEEDED
@@ -114,12 +115,13 @@ def _data(event: Event) -> list[Line]:
     tokens = f"{human.count(event['tokens'])} tokens an epoch, {human.count(event['target_tokens'])} of them with loss"
     found.append(Line(f"data: {used}, {tokens}, the longest row {event['max_tokens']}", "quiet"))
     if dropped := event.get("rows_dropped"):
-        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
-        found.append(Line(f"warning: rows left out: {reasons}", "warning"))
+        reasons = ", ".join(f"{counted(count, 'row')} ({reason})" for reason, count in dropped.items())
+        found.append(Line(f"warning: left out: {reasons}", "warning"))
     if truncated := event.get("rows_truncated"):
         were = "was" if truncated == 1 else "were"
         found.append(Line(f"warning: {counted(truncated, 'row')} {were} cut at data.maxLength", "warning"))
-    return found + [Line(f"data: {note}", "quiet") for note in event.get("notes") or ()]
+    notes = [*(event.get("notes") or ()), *(f"not used: {line}" for line in unused.lines(event.get("unused") or {}))]
+    return found + [Line(f"data: {note}", "quiet") for note in notes]
 
 
 def _targets(event: Event) -> list[Line]:

@@ -65,7 +65,7 @@ def test_a_long_conversation_keeps_the_answers_that_fit(smollm2: Any, prepared: 
 
 def test_rows_without_any_target_are_an_error_that_counts_the_reasons(smollm2: Any, prepared: Any) -> None:
     rows = [{"instruction": "Q", "output": ""}, {"instruction": "", "output": "A"}, {"instruction": "Q", "output": " "}]
-    with pytest.raises(DataError, match="2 rows with empty output, 1 row with empty instruction"):
+    with pytest.raises(DataError, match=r"2 rows \(empty output\), 1 row \(empty instruction\)"):
         prepared(smollm2, rows)
 
 

@@ -52,8 +52,8 @@ def test_the_form_can_be_forced() -> None:
 
 def test_a_file_of_no_known_form_says_what_it_has_and_what_to_do() -> None:
     with pytest.raises(DataError) as caught:
-        detect([{"question": "Q", "answer": "A"}], DataSpec())
-    assert "the first row has the keys question, answer" in caught.value.message
+        detect([{"frage": "Q", "antwort": "A"}], DataSpec())
+    assert "the first row has the keys 'frage', 'antwort'" in caught.value.message
     assert "data.columns" in caught.value.message
 
 
@@ -68,7 +68,7 @@ def test_a_mapped_column_that_no_row_has_is_named() -> None:
         (
             {"instruction": "Q", "output": "A"},
             {"instruction": "Q", "ouput": "A"},
-            "has the keys instruction, ouput: the form alpaca needs instruction and output",
+            "has the keys 'instruction', 'ouput': the form alpaca needs instruction and output",
         ),
         ({"input": "Q", "output": "A"}, {}, "has the keys none: the form qa needs input and output"),
         ({"instruction": "Q", "output": "A"}, 7, "is a number: it must be an object with instruction and output"),
@@ -95,7 +95,7 @@ def test_a_mapped_column_that_no_row_has_is_named() -> None:
         (
             {"conversations": TURNS},
             {"conversation_id": 3},
-            "has the keys conversation_id: the form sharegpt needs conversations or messages",
+            "has the keys 'conversation_id': the form sharegpt needs conversations or messages",
         ),
         (
             {"conversations": TURNS},
@@ -111,7 +111,7 @@ def test_a_mapped_column_that_no_row_has_is_named() -> None:
         (
             {"conversations": TURNS},
             {"conversations": [{"from": "human", "text": "x"}]},
-            "turn 1 has the keys from, text: it needs value or content",
+            "turn 1 has the keys 'from', 'text': it needs value or content",
         ),
         ({"conversations": TURNS}, {"conversations": TURNS, "tools": "nope"}, "tools is text that is not JSON"),
         ({"conversations": TURNS}, {"conversations": TURNS, "tools": {"a": 1}}, "tools is an object"),

@@ -104,7 +104,7 @@ def test_without_a_terminal_there_are_plain_lines():
         "data",
         "data: alpaca: instruction, input, output",
         "data: 200 of 203 rows, 5 held out, 12.3k tokens an epoch, 4k of them with loss, the longest row 300",
-        "warning: rows left out: 3 without an answer",
+        "warning: left out: 3 rows (without an answer)",
         "warning: 2 rows were cut at data.maxLength",
         "data: column text is not used",
         "train",

@@ -1,0 +1,121 @@
+"""Rows that are made for another kind of training, known by their columns and refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lorajob_runtime.data.unused import has_something
+from lorajob_runtime.data.wording import quoted
+
+_COMPARED: tuple[tuple[str, ...], ...] = (
+    ("chosen", "rejected"),
+    ("chosen_response", "rejected_response"),
+    ("response_chosen", "response_rejected"),
+    ("chosen_messages", "rejected_messages"),
+    ("rejected_response",),
+    ("rejected_messages",),
+    ("rejected_output",),
+    ("rejected_answer",),
+)
+"""A better answer with a worse one; or a worse one alone, beside the answer of a form."""
+_JUDGED = ("kto_tag", "kto_label")
+_TURNS = ("messages", "conversations", "conversation")
+_MEDIA = ("images", "videos", "audios")
+_MEDIUM = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
+_TREE = {"message_id", "parent_id", "role", "text"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Foreign:
+    """What rows are made for: `of_row` reads on after "row 7", `of_file` stands alone; `hint` says what can be done."""
+
+    of_row: str
+    of_file: str
+    hint: str
+
+
+def known_as(row: Mapping[str, Any], *, answer: str | None, chosen: Iterable[str]) -> Foreign | None:
+    """What a row is made for when that is not answering; None for every other row.
+
+    `answer` is the column of the answer, where one was found. With `chosen`, the columns that data.columns names, the
+    user has said which answer is to be trained.
+    """
+    media = _media(row)
+    if media:
+        return _images(media)
+    if set(chosen):
+        return None
+    compared = next((names for names in _COMPARED if all(_is_answer(row.get(name)) for name in names)), None)
+    if compared:
+        return _preference(compared, row, answer)
+    judged = next((name for name in _JUDGED if _is_flag(row.get(name))), None)
+    if judged is None and answer not in (None, "label", "text") and _is_flag(row.get("label")):
+        judged = "label"
+    if judged:
+        return _judged(judged, answer)
+    if row.keys() >= _TREE:
+        return Foreign(
+            of_row="is one message of a tree of conversations ('parent_id')",
+            of_file="these are single messages of trees of conversations ('message_id', 'parent_id')",
+            hint="write one row for each conversation, its messages in a list",
+        )
+    return None
+
+
+def _media(row: Mapping[str, Any]) -> str:
+    found = next((name for name in _MEDIA if has_something(row.get(name))), "")
+    if found:
+        return found
+    for name, placeholder in _MEDIUM.items():
+        value = row.get(name)
+        if isinstance(value, dict) and value.keys() & {"bytes", "path"} and any(value.values()):
+            return name
+        if has_something(value) and any(placeholder in str(other) for key, other in row.items() if key != name):
+            return name
+    return ""
+
+
+def _images(column: str) -> Foreign:
+    return Foreign(
+        of_row=f"has {quoted(column)}: only text can be trained here",
+        of_file=f"these rows have {quoted(column)}: only text can be trained here",
+        hint="leave those rows out, or the column where the text does not need it",
+    )
+
+
+def _preference(names: tuple[str, ...], row: Mapping[str, Any], answer: str | None) -> Foreign:
+    listed = ", ".join(quoted(name) for name in names)
+    better, turns = names[0], row.get(names[0])
+    asked = next((name for name in ("prompt", "question", "instruction", "query", "input") if name in row), None)
+    asked = asked or next((name for name in _TURNS if name in row), None)
+    if len(names) == 1:
+        columns = f"{'messages' if answer in _TURNS else 'output'}={answer}"
+    elif isinstance(turns, list) and len(turns) > 1:
+        columns = f"messages={better}"
+    else:
+        columns = f"input={asked},output={better}" if asked else f"output={better}"
+    return Foreign(
+        of_row=f"is a preference row ({listed})",
+        of_file=f"these are preference rows: {listed}; answers are trained here, not compared",
+        hint=f"to train the better answers alone, say so: --columns {columns}",
+    )
+
+
+def _judged(name: str, answer: str | None) -> Foreign:
+    role = "messages" if answer in _TURNS else "output"
+    return Foreign(
+        of_row=f"is a KTO row ({quoted(name)} says whether the answer is a good one)",
+        of_file=f"these are KTO rows: {quoted(name)} says whether an answer is good, and bad ones would be trained",
+        hint=f"keep the rows with good answers only; to train every row as it stands, say --columns {role}={answer}",
+    )
+
+
+def _is_answer(value: object) -> bool:
+    return isinstance(value, str | list | dict) and has_something(value)
+
+
+def _is_flag(value: object) -> bool:
+    """True or false, as JSON has it or as a table writes it."""
+    return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false"))

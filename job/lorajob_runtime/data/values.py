@@ -1,0 +1,34 @@
+"""Values of a row: text, and what may have been written as JSON text."""
+
+from __future__ import annotations
+
+import json
+
+from lorajob_runtime.data.conversation import RowError
+from lorajob_runtime.data.wording import kind
+
+
+def parsed(value: object, what: str) -> object:
+    """A value that may have been written as JSON text. Raises RowError when the text is not JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        looks = " but a Python literal: write it with json.dumps" if _is_literal(value) else ""
+        raise RowError(f"{what} is text that is not JSON{looks}") from error
+
+
+def as_text(value: object, what: str) -> str:
+    """Text of a value: null is empty, a number is written out. Raises RowError for anything else."""
+    if value is None or value != value:  # NaN stands for null in tables
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    raise RowError(f"{what} is {kind(value)}: it must be text")
+
+
+def _is_literal(text: str) -> bool:
+    return text.lstrip().startswith(("[{'", "{'", "[['"))
