@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime import architecture, environment, preflight, quantization, repository_code
+from lorajob_runtime import architecture, environment, identity, preflight, quantization, repository_code
 from lorajob_runtime import processes as system
 from lorajob_runtime.architecture import Architecture
 from lorajob_runtime.environment import Device, Environment
-from lorajob_runtime.exits import ConfigError, DataError
+from lorajob_runtime.exits import ConfigError, DataError, LorajobError
 from lorajob_runtime.spec import DataSpec, ModelSpec, RunSpec
 from lorajob_runtime.store import Store, is_s3, open_store, split_s3
 
@@ -119,6 +119,20 @@ def _check_memory(shapes: Architecture | None, spec: RunSpec, machine: Machine, 
         )
 
 
+def check_not_missing(data: DataSpec, environment: Environment, *, is_done: Callable[[], bool]) -> None:
+    """As `check_data`, but a run that `is_done` needs its dataset no more. That is asked only where it is missing."""
+    try:
+        check_data(data, environment)
+    except DataError as error:
+        try:
+            done = is_done()
+        except LorajobError:
+            # storage that does not answer either: what was found first is told
+            done = False
+        if not done:
+            raise error from None
+
+
 def check_data(data: DataSpec, environment: Environment) -> None:
     """Raises DataError when the dataset that a spec names does not exist."""
     if data.source is None:
@@ -132,6 +146,26 @@ def check_data(data: DataSpec, environment: Environment) -> None:
         raise DataError(
             f"data.source is {data.source!r}: there is no such file", hint="correct the path or the address"
         )
+
+
+def dataset_at_hand(data: DataSpec, work: Path, environment: Environment) -> frozenset[str]:
+    """The hashes of the dataset that a spec names, as `identity.of_dataset`; none where there is no such file now.
+
+    What has to be fetched goes below `work`. Raises what storage raises.
+    """
+    if data.source is None:
+        # the example set changes with the version alone
+        return frozenset()
+    try:
+        path = Path(data.source).expanduser()
+        if is_s3(data.source):
+            store, name = _object(data.source, environment)
+            path = work / "source" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            store.get(name, path)
+        return identity.of_dataset(path)
+    except (DataError, OSError):
+        return frozenset()
 
 
 def localize(data: DataSpec, work: Path, environment: Environment) -> DataSpec:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime import checkpoint, events
+from lorajob_runtime import checkpoint, events, identity
 from lorajob_runtime import spec as specs
 from lorajob_runtime.checkpoint import Manifest
-from lorajob_runtime.exits import SUCCEEDED, ConfigError
+from lorajob_runtime.events import Event
+from lorajob_runtime.exits import SUCCEEDED, ConfigError, StorageError
+from lorajob_runtime.identity import Identity
 from lorajob_runtime.layout import (
     ADAPTER,
     ADAPTER_WEIGHTS,
@@ -24,6 +27,7 @@ from lorajob_runtime.layout import (
     RESUME_ONLY,
     SINKS,
     SPEC,
+    STATE,
     RunFolder,
     checkpoint_key,
     step_of,
@@ -46,6 +50,8 @@ class Start:
     """That checkpoint is the last one: nothing is left to train."""
     is_published: bool
     """All work is done and in storage."""
+    made_with: Identity = Identity()  # noqa: RUF009 frozen
+    """What the checkpoint to go on from, or the finished run, was made with."""
 
 
 def restore(folder: RunFolder, store: Store, spec: RunSpec, *, warn: Warn) -> Start:
@@ -56,11 +62,14 @@ def restore(folder: RunFolder, store: Store, spec: RunSpec, *, warn: Warn) -> St
     checkpoint.remove_drafts(folder)
     in_storage = _sizes_in_storage(store)
     steps = sorted({*checkpoint.steps(folder), *in_storage}, reverse=True)
-    if steps:
+    log = _log_in_storage(store)
+    done = is_published(store, log)
+    if steps or done:
         _refuse_changes(_earlier_spec(folder, store), spec)
     attempt = _next_attempt(folder, store)
-    if is_published(store):
-        return Start(attempt=attempt, step=None, is_trained=True, is_published=True)
+    if done:
+        made_with = _recorded(max(steps, default=None), folder, store, log)
+        return Start(attempt=attempt, step=None, is_trained=True, is_published=True, made_with=made_with)
     _keep_spec(folder, store, spec)
     step = next((step for step in steps if _make_ready(step, folder, store, in_storage.get(step), warn)), None)
     if steps and step is None:
@@ -77,6 +86,7 @@ def restore(folder: RunFolder, store: Store, spec: RunSpec, *, warn: Warn) -> St
         step=step,
         is_trained=bool(state.get("finished")),
         is_published=False,
+        made_with=identity.in_state(state),
     )
 
 
@@ -126,14 +136,32 @@ def _next_attempt(folder: RunFolder, store: Store) -> int:
     return 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
-def is_published(store: Store) -> bool:
+def is_published(store: Store, log: Sequence[Event] | None = None) -> bool:
     """Whether the log in storage, which goes there last of all, says so, and the adapter is still there."""
-    log = map(events.parse, reversed((store.get_bytes(EVENTS) or b"").splitlines()))
+    log = _log_in_storage(store) if log is None else log
     # a report may have had a warning to give as it ended
-    last = next((event for event in log if event is not None and event["event"] != "report"), None)
+    last = next((event for event in reversed(log) if event["event"] != "report"), None)
     if last is None or last["event"] != "end" or last.get("class") != SUCCEEDED.name:
         return False
     return any(entry.key == f"{ADAPTER}/{ADAPTER_WEIGHTS}" for entry in store.list(ADAPTER))
+
+
+def _log_in_storage(store: Store) -> list[Event]:
+    lines = (store.get_bytes(EVENTS) or b"").splitlines()
+    return [event for line in lines if (event := events.parse(line)) is not None]
+
+
+def _recorded(step: int | None, folder: RunFolder, store: Store, log: Sequence[Event]) -> Identity:
+    """What a finished run was made with: its last checkpoint says, and the log where it says nothing of the data."""
+    content = None if step is None else store.get_bytes(checkpoint_key(step, STATE))
+    if content is None and step is not None and (path := folder.checkpoint(step) / STATE).is_file():
+        content = path.read_bytes()
+    try:
+        known = identity.in_state(json.loads(content or b"{}"))
+    except (ValueError, AttributeError) as error:
+        raise StorageError(f"{STATE} of checkpoint {step} of {store.uri} cannot be read: {error}") from error
+    logged = identity.in_log(log)
+    return dataclasses.replace(known, tokens=known.tokens or logged.tokens, contents=known.contents or logged.contents)
 
 
 def _sizes_in_storage(store: Store) -> dict[int, dict[str, int]]:

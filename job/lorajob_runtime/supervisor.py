@@ -14,13 +14,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lorajob_runtime import __version__, launch, lock, private, restore
+from lorajob_runtime import __version__, identity, launch, lock, private, restore
 from lorajob_runtime.checks import (
     Machine,
-    check_data,
     check_memory,
+    check_not_missing,
     check_trainable,
     choose_machine,
+    dataset_at_hand,
     inspector,
     localize,
 )
@@ -39,10 +40,11 @@ from lorajob_runtime.exits import (
     StalledError,
     StoppedError,
 )
+from lorajob_runtime.identity import Identity
 from lorajob_runtime.interrupts import Interrupts
 from lorajob_runtime.journal import Follower, Journal
 from lorajob_runtime.launch import WORKER, Training
-from lorajob_runtime.layout import ADAPTER, RunFolder
+from lorajob_runtime.layout import ADAPTER, RunFolder, step_name
 from lorajob_runtime.link import Leader
 from lorajob_runtime.report import Sink
 from lorajob_runtime.report.fanout import Fanout
@@ -123,13 +125,17 @@ def _get_ready(
     check_trainable(spec)
     machine = choose_machine(processes=processes, gpus=spec.resources.gpus, device=environment.device)
     check_memory(spec, machine, nodes=1 if link is None else spec.resources.nodes)
-    check_data(spec.data, environment)
     store = open_store(_storage_uri(spec), spec.run_name, environment)
+    check_not_missing(spec.data, environment, is_done=lambda: restore.is_published(store))
     folder = folder_of(spec, environment)
     stack.enter_context(lock.hold(folder.lock))
     store.check(patience_seconds=limits.storage_at_start)
     warnings: list[str] = []
     start = restore.restore(folder, store, spec, warn=warnings.append)
+    if start.is_published:
+        identity.refuse_others(
+            start.made_with, _at_hand(spec, folder, environment), result=f"the finished run {spec.run_name!r}"
+        )
     if spec.resources.nodes > 1 and link is None:
         warnings.append(f"resources.nodes is {spec.resources.nodes}: this machine trains alone, as one node")
     if environment.pod is not None and spec.model.trust_remote_code and not private.can_confine():
@@ -149,6 +155,15 @@ def _get_ready(
         journal=journal,
         link=link,
     )
+
+
+def _at_hand(spec: RunSpec, folder: RunFolder, environment: Environment) -> Identity:
+    """What this machine has of the spec's dataset and model, without fetching weights to say that a run is done."""
+    from lorajob_runtime.fetch import at_hand
+
+    model = at_hand(spec.model, environment=environment)
+    known = Identity() if model is None else identity.of_model(model.path)
+    return dataclasses.replace(known, contents=dataset_at_hand(spec.data, folder.work, environment))
 
 
 def _end_early(sinks: Sequence[Sink], limits: Limits, error: LorajobError | None, *, message: str = "") -> int:
@@ -274,6 +289,9 @@ class Attempt:
         spec = dataclasses.replace(self.spec, data=data)
         log = self.folder.supervisor_log(self.start.attempt)
         report = prepare(spec, model_path=model.path, folder=self.folder.data, log=log)
+        if self.start.step is not None:
+            now = dataclasses.replace(identity.of_model(model.path), tokens=report.get("fingerprint"))
+            identity.refuse_others(self.start.made_with, now, result=f"checkpoint {step_name(self.start.step)}")
         self.journal.add("report", name="data", **report)
 
     def _train(self, model: FetchedModel, follower: Follower, worker: str) -> None:

@@ -75,8 +75,10 @@ def command(
         click.echo(specfile.dumps(specs.to_dict(spec, defaults=True)), nl=False)
         return SUCCEEDED.code
     require_runtime("training")
-    if shipping.is_local(spec.data) and not str(spec.data.source).endswith(".gz"):
-        # of rows in no form that can be trained on it is said before a model is fetched for them
+    is_here = shipping.is_local(spec.data) and not shipping.is_missing(spec.data)
+    if is_here and not str(spec.data.source).endswith(".gz"):
+        # of rows in no form that can be trained on it is said before a model is fetched for them; one that is missing
+        # may be that of a finished run
         shipping.look(spec.data)
     for path in resolved.files:
         click.echo(f"spec: {path}", err=True)

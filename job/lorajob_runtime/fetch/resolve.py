@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,15 @@ def fetch_tokenizer(model: ModelSpec, *, environment: Environment, notify: Calla
     Raises as `fetch` does.
     """
     return _fetch(model, environment, notify, with_weights=False)
+
+
+def at_hand(model: ModelSpec, *, environment: Environment) -> FetchedModel | None:
+    """The model's files where all of them are on this machine, asking no one; None where they are not."""
+    for source in candidates(model, environment.hubs):
+        with suppress(ModelError):
+            if (found := _at_hand(source, model, environment, with_weights=True)) is not None:
+                return found
+    return None
 
 
 def fetch_embedded(*, environment: Environment, notify: Callable[[str], None]) -> FetchedModel:

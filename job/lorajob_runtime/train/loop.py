@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
-from lorajob_runtime import checkpoint, layout
+from lorajob_runtime import checkpoint, identity, layout
 from lorajob_runtime.data import tiktoken_files
 from lorajob_runtime.exits import DivergedError, StoppedError
 from lorajob_runtime.layout import RunFolder
@@ -26,17 +26,7 @@ from lorajob_runtime.train.samples import SamplePrompts
 from lorajob_runtime.train.session import Session
 from lorajob_runtime.train.step import StepResult, evaluate, train_step
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "generation_config.json",
-)
+_COPIED = (*identity.TOKENIZER_FILES, "generation_config.json")
 
 
 def train(plan: TrainPlan, folder: RunFolder, *, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -128,7 +118,7 @@ def _write_tokenizer(model: Path, path: Path) -> None:
     if tiktoken_files.found(model):
         # the form that needs no code of the model's repository
         tiktoken_files.load(model).save_pretrained(str(path))
-    for name in TOKENIZER_FILES:
+    for name in _COPIED:
         if (model / name).is_file() and not (path / name).exists():
             shutil.copyfile(model / name, path / name)
 
@@ -143,8 +133,7 @@ def _state(run: Session, step: int, *, owes_look: bool) -> dict[str, Any]:
         "seed": run.steps.seed,
         "decided": asdict(run.decided),
         "owes_look": owes_look,
-        "data_fingerprint": run.data_fingerprint,
-        "weights_fingerprint": run.weights_fingerprint,
+        **identity.for_state(run.made_with),
         "model_source": run.plan.model_source,
         "model_revision": run.plan.model_revision,
     }

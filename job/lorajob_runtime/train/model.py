@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from lorajob_runtime.train import attention, pretrained
 from lorajob_runtime.train.sharding import REPLICATED, Sharding
 
 Precision = Literal["bf16", "fp32"]
-_EDGE_BYTES = 2**20
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -54,22 +52,6 @@ def load(
     loaded.requires_grad_(False)
     loaded.config.use_cache = False
     return loaded if sharding.is_sharded else cast(PreTrainedModel, loaded.to(device))
-
-
-def fingerprint(path: Path) -> str:
-    """Tells weights apart without reading all of them: names, sizes, and both ends of every safetensors file.
-
-    Other revisions, other precisions and dequantised copies of a model differ in these.
-    """
-    digest = hashlib.sha256()
-    for file in sorted(path.glob("*.safetensors")):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}\n".encode())
-        with file.open("rb") as content:
-            digest.update(content.read(_EDGE_BYTES))
-            content.seek(max(0, size - _EDGE_BYTES))
-            digest.update(content.read(_EDGE_BYTES))
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

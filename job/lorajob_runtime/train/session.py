@@ -16,10 +16,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from torch import nn
 
-from lorajob_runtime import checkpoint, estimate, layout
+from lorajob_runtime import checkpoint, estimate, identity, layout
 from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.events import EventLog
-from lorajob_runtime.exits import ConfigError
+from lorajob_runtime.identity import Identity
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.train import fused, lora, memory, placement, sharding, share
 from lorajob_runtime.train import model as model_module
@@ -60,8 +60,7 @@ class Session:
     accelerator: Accelerator
     rows: TokenRows
     eval_rows: TokenRows | None
-    data_fingerprint: str
-    weights_fingerprint: str
+    made_with: Identity
     model: nn.Module
     masks: DropoutMasks
     gradients: FlatGradients
@@ -110,11 +109,11 @@ def start(plan: TrainPlan, folder: RunFolder, accelerator: Accelerator) -> Sessi
     saved = None if plan.resume_step is None else checkpoint.read_state(folder.checkpoint(plan.resume_step))
     rows = TokenRows.load(folder.data / "train.safetensors")
     eval_path = folder.data / "eval.safetensors"
-    fingerprint = json.loads((folder.data / "report.json").read_text())["fingerprint"]
-    weights = model_module.fingerprint(Path(plan.model_path))
+    made_with = _identity(plan, folder)
     if saved is not None:
-        _refuse_others(saved, plan, data=fingerprint, weights=weights)
-    share.check_same_weights(weights, plan, accelerator)
+        result = f"checkpoint {layout.step_name(saved['step'])}"
+        identity.refuse_others(identity.in_state(saved), made_with, result=result)
+    share.check_same_weights(str(made_with.weights), plan, accelerator)
     decided = None if saved is None else Decisions(**saved["decided"])
     precision = decided.precision if decided else model_module.choose_precision(train.precision, accelerator.device)
     placed = _placement(plan, accelerator, precision, decided)
@@ -139,8 +138,7 @@ def start(plan: TrainPlan, folder: RunFolder, accelerator: Accelerator) -> Sessi
         accelerator=accelerator,
         rows=rows,
         eval_rows=TokenRows.load(eval_path) if eval_path.exists() else None,
-        data_fingerprint=fingerprint,
-        weights_fingerprint=weights,
+        made_with=made_with,
         model=model,
         masks=masks,
         gradients=FlatGradients(adapter.values()),
@@ -179,19 +177,15 @@ def _placement(plan: TrainPlan, accelerator: Accelerator, precision: Precision, 
     )
 
 
-def _refuse_others(saved: dict[str, Any], plan: TrainPlan, *, data: str, weights: str) -> None:
-    """Raises ConfigError for other training tokens or base weights than those that the checkpoint was made with."""
-    name = layout.step_name(saved["step"])
-    if saved["data_fingerprint"] != data:
-        raise ConfigError(
-            f"the training tokens are not those of checkpoint {name}: data.source or the model's files have changed; "
-            "give the run another name, or the old data"
-        )
-    if saved["weights_fingerprint"] != weights:
-        raise ConfigError(
-            f"the weights in {plan.model_path} are not those of checkpoint {name}: they came from "
-            f"{saved['model_source']} at {saved['model_revision']}; set model.source and model.revision to it"
-        )
+def _identity(plan: TrainPlan, folder: RunFolder) -> Identity:
+    """What this attempt trains with: the data as it was prepared, and the model's files."""
+    report = json.loads((folder.data / "report.json").read_text())
+    content = report.get("source_sha256")
+    return dataclasses.replace(
+        identity.of_model(Path(plan.model_path)),
+        tokens=report["fingerprint"],
+        contents=frozenset([content] if content else []),
+    )
 
 
 def _decide(

@@ -5,6 +5,7 @@ Arguments: a spec as JSON, limits as JSON, processes. Prints the run's events, a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
@@ -23,20 +24,36 @@ from lorajob_runtime.upload import Pace
 def fetch(model: Any, *, environment: Any, notify: Any, inspect: Any) -> Any:
     if model.name == "endless":
         time.sleep(60)
-    return types.SimpleNamespace(path=Path("/nowhere"), source="folder", revision="1")
+    return at_hand(model) or types.SimpleNamespace(path=Path("/nowhere"), source="folder", revision="1")
+
+
+def at_hand(model: Any, *, environment: Any = None) -> Any:
+    """A folder is a model, whatever is in it."""
+    path = Path(model.name)
+    return types.SimpleNamespace(path=path, source=str(path), revision="1") if path.is_dir() else None
 
 
 def prepare(spec: Any, *, model_path: Path, folder: Path, log: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     if spec.data.format == "text":
         raise KeyError("a fault of ours")
-    return {"source": spec.data.source}
+    report = {"source": spec.data.source}
+    if spec.data.source is not None and (path := Path(spec.data.source)).suffix == ".json":
+        content = path.read_bytes()
+        # the template has a part in the tokens; how the rows are written has none
+        template = model_path / "chat_template.jinja"
+        tokens = json.dumps(json.loads(content)) + (template.read_text() if template.exists() else "")
+        report["fingerprint"] = hashlib.sha256(tokens.encode()).hexdigest()
+        report["source_sha256"] = hashlib.sha256(content).hexdigest()
+    (folder / "report.json").write_text(json.dumps(report))
+    return report
 
 
 def publish(folder: RunFolder, *, spec: Any, model: Any) -> Path:
     newest = sorted(folder.checkpoints.iterdir())[-1]
     folder.adapter.mkdir(exist_ok=True)
     (folder.adapter / ADAPTER_WEIGHTS).write_bytes((newest / ADAPTER_WEIGHTS).read_bytes())
+    (folder.adapter / "README.md").write_text((folder.data / "report.json").read_text())
     return folder.adapter
 
 
@@ -46,7 +63,7 @@ def module(name: str, **members: Any) -> None:
 
 
 if __name__ == "__main__":
-    module("lorajob_runtime.fetch", fetch=fetch)
+    module("lorajob_runtime.fetch", fetch=fetch, at_hand=at_hand)
     module("lorajob_runtime.data.process", prepare=prepare)
     module("lorajob_runtime.publish", publish=publish)
     values = json.loads(sys.argv[2])

@@ -8,6 +8,7 @@ TORCH_FAKE_WORKER in the environment says how: {"total": 6, "save": 2, "hold": 3
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -15,9 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime import checkpoint, exits, layout
+from lorajob_runtime import checkpoint, exits, identity, layout
 from lorajob_runtime.events import EventLog
 from lorajob_runtime.exits import LorajobError
+from lorajob_runtime.identity import Identity
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.train import plan as plans
 
@@ -32,6 +34,11 @@ def main() -> int:
     log_path.write_text(f"rank {rank} of {os.environ['WORLD_SIZE']}, {os.environ['OMP_NUM_THREADS']} threads\n")
     (folder.work / f"pid-{rank}").write_text(str(os.getpid()))
     log = EventLog(folder.events)
+    report = json.loads((folder.data / "report.json").read_text())
+    contents = frozenset([report["source_sha256"]] if "source_sha256" in report else [])
+    made_with = dataclasses.replace(
+        identity.of_model(Path(plan.model_path)), tokens=report.get("fingerprint"), contents=contents
+    )
     first = (plan.resume_step or 0) + 1
     for step in range(first, orders["total"] + 1):
         if rank == 0:
@@ -42,7 +49,7 @@ def main() -> int:
         stopping = folder.stop_request.exists() and not orders.get("deaf")
         last = step == orders["total"]
         if rank == 0 and (step % orders["save"] == 0 or last or stopping):
-            checkpoint.save(folder, step, lambda draft, step=step, last=last: _write(draft, step, last))
+            checkpoint.save(folder, step, lambda draft, step=step, last=last: _write(draft, step, last, made_with))
             log.append("checkpoint", step=step, path=f"checkpoints/step-{step:06d}")
         if stopping and not last:
             return _leave(folder, rank, "stopped", f"stopped at step {step} of {orders['total']}, with a checkpoint")
@@ -69,11 +76,11 @@ def _leave(folder: RunFolder, rank: int, name: str, message: str) -> int:
     return failure.code
 
 
-def _write(draft: Path, step: int, last: bool) -> None:
+def _write(draft: Path, step: int, last: bool, made_with: Identity) -> None:
     (draft / layout.ADAPTER_WEIGHTS).write_bytes(f"adapter of step {step}".encode())
     (draft / layout.ADAPTER_CONFIG).write_text("{}")
     (draft / layout.OPTIMIZER).write_bytes(f"optimizer of step {step}".encode())
-    (draft / layout.STATE).write_text(json.dumps({"step": step, "finished": last}))
+    (draft / layout.STATE).write_text(json.dumps({"step": step, "finished": last} | identity.for_state(made_with)))
 
 
 if __name__ == "__main__":
