@@ -31,11 +31,19 @@ class Machine:
     device: Device
 
 
-def choose_machine(*, processes: int | None, gpus: int, device: Device, visible: int | None = None) -> Machine:
-    """One process a GPU that was asked for, or the number given. `visible` None: the driver is asked for GPUs.
+def choose_machine(
+    *,
+    processes: int | None,
+    gpus: int,
+    device: Device,
+    visible: int | None = None,
+    capability: tuple[int, int] | None = None,
+) -> Machine:
+    """One process a GPU that was asked for, or the number given.
 
+    `visible` and `capability` are how many GPUs there are and what the oldest can do; None: the driver is asked.
     A platform that says `device: cpu` has CPUs stand in for GPUs; so does a number of processes where no GPU is.
-    Raises ConfigError for GPUs that are not there.
+    Raises ConfigError for GPUs that are not there, and for some that torch has no kernels for.
     """
     wanted = gpus if processes is None else processes
     if device == "cpu":
@@ -49,6 +57,13 @@ def choose_machine(*, processes: int | None, gpus: int, device: Device, visible:
         raise ConfigError(
             f"{field} is {wanted} and {found} here",
             hint="ask for fewer, or set LORAJOB_DEVICE=cpu to train on the CPU",
+        )
+    capability = system.oldest_capability() if capability is None else capability
+    if capability is not None and capability < system.OLDEST_CAPABILITY:
+        needed = ".".join(map(str, system.OLDEST_CAPABILITY))
+        raise ConfigError(
+            f"the GPU here has compute capability {capability[0]}.{capability[1]}, and torch needs at least {needed}",
+            hint="take a newer GPU (Turing, like T4, or later), or set LORAJOB_DEVICE=cpu to train on the CPU",
         )
     return Machine(processes=wanted, device="auto")
 

@@ -32,8 +32,12 @@ NF4_BYTES = 0.5 + 4 / 64
 ADAPTER_BYTES, GRADIENT_BYTES, OPTIMIZER_BYTES = 4, 4, 8
 """Bytes of a trained number: itself, its gradient, and AdamW's two moments, all fp32 and whole on every GPU."""
 
-GATHERED_LAYERS = 2
-"""Sharded layers that are whole at a time: the one at work, and the one being gathered for after it."""
+GATHERED_LAYERS = 3
+"""Sharded layers whose weights a GPU has room taken for at a time.
+
+The one at work; the one being gathered for after it; and what it is gathered through, which FSDP2 keeps in the pool of
+a stream of its own until the next layer's is copied out.
+"""
 
 WORKSPACE_BYTES = 768 * 2**20
 """The CUDA context and its kernels, and the workspace of cuBLAS."""

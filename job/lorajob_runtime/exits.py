@@ -30,7 +30,10 @@ CREDENTIALS = FailureClass(
     code=13, name="credentials", final=True, hint="check the key, its secret and what it may do on the bucket or hub"
 )
 OUT_OF_MEMORY = FailureClass(
-    code=14, name="out-of-memory", final=True, hint="lower data.maxLength or train.batchSize, or ask for more GPUs"
+    code=14,
+    name="out-of-memory",
+    final=True,
+    hint="lower data.maxLength, set train.gradientCheckpointing to true, or ask for GPUs with more memory",
 )
 DIVERGED = FailureClass(
     code=15, name="diverged", final=True, hint="lower train.learningRate, or look at the rows of that step"

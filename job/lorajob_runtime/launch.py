@@ -194,6 +194,8 @@ def variables(launch: Launch, *, cores: int) -> dict[str, str]:
     """The environment of the workers: what they inherit, the cores shared out, and the place of a worker alone."""
     ours = {"OMP_NUM_THREADS": str(max(1, cores // launch.processes)), "PYTHONUNBUFFERED": "1"}
     ours |= _KEEP_FREED_MEMORY | _SLEEP_WHILE_WAITING
+    if _OLD_ALLOCATOR_NAME not in launch.variables:
+        ours |= _GROWING_SEGMENTS
     if launch.processes == 1 and launch.nodes == 1:
         ours |= {"RANK": "0", "WORLD_SIZE": "1"}
     inherited = {name: value for name, value in launch.variables.items() if name not in _OF_OTHER_LAUNCHERS}
@@ -210,6 +212,10 @@ _KEEP_FREED_MEMORY = {
 
 _SLEEP_WHILE_WAITING = {"OMP_WAIT_POLICY": "passive"}
 """Has a thread sleep that waits for the others: spinning takes their core from them where another program wants one."""
+
+_GROWING_SEGMENTS = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+"""Has torch's allocator for GPUs grow what it has: every micro-batch has other shapes, which leave holes otherwise."""
+_OLD_ALLOCATOR_NAME = "PYTORCH_CUDA_ALLOC_CONF"
 
 _OF_OTHER_LAUNCHERS = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
 _OF_A_LOST_PEER = re.compile(

@@ -19,8 +19,12 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1
 _MAJOR_OF_CAPABILITY = 75
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR of cuda.h."""
-_AMPERE = 8
-"""Major compute capability of the first GPUs that multiply bf16."""
+_MINOR_OF_CAPABILITY = 76
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR."""
+_AMPERE = (8, 0)
+"""Compute capability of the first GPUs that multiply bf16."""
+OLDEST_CAPABILITY = (7, 5)
+"""Compute capability of the oldest GPUs that torch's packages for CUDA 13 have kernels for (Turing)."""
 
 
 def die_with_parent(parent: int | None = None) -> None:
@@ -104,10 +108,19 @@ def host_bytes() -> int:
 
 def gpus_multiply_bf16() -> bool | None:
     """Whether every GPU that torch would see is of Ampere or newer; None where there is none to ask."""
-    generations = _of_each_gpu(
+    oldest = oldest_capability()
+    return None if oldest is None else oldest >= _AMPERE
+
+
+def oldest_capability() -> tuple[int, int] | None:
+    """The lowest compute capability of the GPUs that torch would see; None where there is none to ask."""
+    majors = _of_each_gpu(
         ctypes.c_int, lambda driver, value, gpu: driver.cuDeviceGetAttribute(value, _MAJOR_OF_CAPABILITY, gpu)
     )
-    return min(generations) >= _AMPERE if generations else None
+    minors = _of_each_gpu(
+        ctypes.c_int, lambda driver, value, gpu: driver.cuDeviceGetAttribute(value, _MINOR_OF_CAPABILITY, gpu)
+    )
+    return min(zip(majors, minors, strict=True), default=None)
 
 
 def gpu_bytes() -> int | None:

@@ -80,7 +80,7 @@ def test_a_plan_for_programs_is_as_its_schema_says(lorajob: Call, model: str) ->
     Draft202012Validator(schema).validate(document)
     parts = dict(document["memory"])
     assert parts.pop("total") == sum(parts.values())
-    assert document["fits"] is True
+    assert document["fits"] is (model != "minimax-m2")
     assert document["model"]["parameters"] == catalog.get(model).parameters
 
 
@@ -103,7 +103,7 @@ def test_sharded_weights_are_what_the_published_sizes_give(
     memory = json.loads(lorajob("plan", "-m", model, *given, "-o", "json").out)["memory"]
 
     assert memory["weights"] * 8 / 1e9 == pytest.approx(all_of_it, rel=0.005)
-    assert memory["gatheredLayers"] / 2 / 1e9 == pytest.approx(largest_layer, rel=0.02)
+    assert memory["gatheredLayers"] / 3 / 1e9 == pytest.approx(largest_layer, rel=0.02)
     assert memory["gatheredEnds"] == pytest.approx(ends * 2, rel=1e-4)
 
 
@@ -147,7 +147,7 @@ def test_a_dataset_at_hand_gives_an_epoch_its_time(lorajob: Call, tmp_path: Path
 
 def test_short_rows_leave_sharded_weights_to_be_gathered_for_few_tokens(lorajob: Call, tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([{"input": "a" * 90, "output": "b" * 90}] * 1000))
-    given = ("plan", "-m", "glm-4.5-air", "--gpus", "4", "--gpu-type", "h100")
+    given = ("plan", "-m", "hunyuan-a13b", "--gpus", "4", "--gpu-type", "h200")
 
     full, short = lorajob(*given), lorajob(*given, "-d", "rows.json")
 

@@ -48,11 +48,10 @@ def names_in_blocks() -> None:
 @leaned_on(
     "transformers: attention functions by name, called with what was given to the model",
     by="train/attention.py, train/model.py",
-    why="documents end to end are kept apart by cu_seq_lens_q, which the model must hand through",
+    why="documents end to end are kept apart by cu_seq_lens_q, which the model must hand through, and no mask is made",
 )
 def attention_interface() -> None:
     from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface
 
     from lorajob_runtime.train import model as models
 
@@ -61,11 +60,11 @@ def attention_interface() -> None:
     def watched(
         module: nn.Module, query: Any, key: Any, value: Any, mask: Any, *, scaling: float, **others: Any
     ) -> Any:
-        seen.append((mask, others.get("cu_seq_lens_q"), others.get("max_length_q"), scaling))
+        names = ("cu_seq_lens_q", "max_length_q", "document_bounds")
+        seen.append((mask, *(others.get(name) for name in names), scaling))
         return torch.zeros_like(query).transpose(1, 2), None
 
     AttentionInterface.register("leaned_on", watched)
-    AttentionMaskInterface.register("leaned_on", lambda *_, **__: None)
     for family in families.FAMILIES:
         tried = model.__wrapped__(family)
         tried.set_attn_implementation("leaned_on")
@@ -73,8 +72,8 @@ def attention_interface() -> None:
         seen.clear()
         tried(**models.packed_inputs(TOKENS, [5, 7]))
         assert len(seen) == families.LAYERS, family
-        mask, bounds, longest, _ = seen[0]
-        assert (mask, bounds.tolist(), longest) == (None, [0, 5, 12], 7), family
+        mask, bounds, longest, numbers, _ = seen[0]
+        assert (mask, bounds.tolist(), longest, numbers) == (None, [0, 5, 12], 7, [0, 5, 12]), family
 
 
 @leaned_on(

@@ -35,8 +35,10 @@ def main(arguments: list[str]) -> int:
         return _leave(folder, rank, error.failure, error.message, error.hint)
     except Exception as error:  # noqa: BLE001 - the last place that can say why
         traceback.print_exc()
-        from lorajob_runtime.train.failures import is_out_of_memory
+        from lorajob_runtime.train.failures import is_out_of_memory, of_this_gpu
 
+        if (final := of_this_gpu(error)) is not None:
+            return _leave(folder, rank, final.failure, final.message, final.hint)
         failure = exits.OUT_OF_MEMORY if is_out_of_memory(error) else exits.UNEXPECTED
         return _leave(folder, rank, failure, f"{type(error).__name__}: {_first_line(error)}", failure.hint)
     _close_process_group()

@@ -7,14 +7,16 @@ document.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface
 
 NAME = "lorajob_documents"
 
@@ -23,9 +25,14 @@ UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
 
 def register() -> None:
-    """Makes the name known to `from_pretrained(attn_implementation=…)`."""
+    """Makes the name known to `from_pretrained(attn_implementation=…)`, and chooses the kernel behind it.
+
+    No mask function is registered with it: transformers then makes no mask, and need not ask the GPU whether the
+    positions are those of several documents. torch would take cuDNN's kernel where there is one, which builds a graph,
+    and keeps it, for every new set of shapes; micro-batches of documents practically never have the same ones twice.
+    """
     AttentionInterface.register(NAME, document_attention)
-    AttentionMaskInterface.register(NAME, _no_mask)
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def supports(config: Any) -> bool:
@@ -51,17 +58,21 @@ def document_attention(
     dropout: float = 0.0,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
+    document_bounds: Sequence[int] | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """query [1, heads, tokens, dim], key and value [1, key heads, tokens, dim] -> ([1, tokens, heads, dim], None).
 
-    Without boundaries the whole sequence is one document. Raises ValueError for what it does not do.
+    Without boundaries the whole sequence is one document. `document_bounds` are those of `cu_seq_lens_q` as numbers of
+    Python, which the GPU need not be asked for. Raises ValueError for what it does not do.
     """
     if dropout or attention_mask is not None or any(others.get(name) is not None for name in UNSUPPORTED):
         raise ValueError(f"attention of {type(module).__name__} needs more than causal attention within documents")
-    if _has_flash(query):
+    if has_flash(query.device, query.dtype):
         return _flash_varlen(query, key, value, scaling, cu_seq_lens_q, max_length_q), None
-    bounds = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
+    bounds = document_bounds
+    if bounds is None:
+        bounds = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
     documents = [
         F.scaled_dot_product_attention(
             query[:, :, start:end],
@@ -76,11 +87,23 @@ def document_attention(
     return torch.cat(documents, dim=1), None
 
 
-def _has_flash(query: Tensor) -> bool:
-    """Whether the kernel takes it: 16-bit numbers, on a GPU of Ampere or newer."""
-    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+def has_flash(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the flash kernel takes it: 16-bit numbers, on a GPU of Ampere or newer."""
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return False
-    return torch.cuda.get_device_capability(query.device) >= (8, 0)
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def backend(model: Any, dtype: torch.dtype) -> str:
+    """What works out a loaded model's attention, for the run's report.
+
+    flash: torch's kernel for documents of different lengths; documents: one call of scaled_dot_product_attention a
+    document; anything else is the name of transformers' own implementation, for a model that needs more.
+    """
+    name = str(model.config._attn_implementation)
+    if name != NAME:
+        return name
+    return "flash" if has_flash(model.device, dtype) else "documents"
 
 
 def _flash_varlen(
@@ -89,6 +112,8 @@ def _flash_varlen(
     from torch.nn.attention.varlen import varlen_attn
 
     tokens = query.shape[2]
+    # torch before 2.15 has no such switch: its kernel takes fewer key heads as they are
+    grouped: dict[str, Any] = {"enable_gqa": key.shape[1] != query.shape[1]} if _takes_gqa() else {}
     if bounds is None or longest is None:
         bounds, longest = torch.tensor([0, tokens], dtype=torch.int32, device=query.device), tokens
     output = varlen_attn(
@@ -101,10 +126,13 @@ def _flash_varlen(
         longest,
         scale=scaling,
         window_size=(-1, 0),
-        enable_gqa=key.shape[1] != query.shape[1],
+        **grouped,
     )
     return cast(Tensor, output).unsqueeze(0)
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    """The boundaries say all that a mask would."""
+@functools.cache
+def _takes_gqa() -> bool:
+    from torch.nn.attention.varlen import varlen_attn
+
+    return "enable_gqa" in inspect.signature(varlen_attn).parameters

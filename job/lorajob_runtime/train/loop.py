@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from lorajob_runtime import checkpoint, identity, layout
 from lorajob_runtime.data import tiktoken_files
-from lorajob_runtime.exits import DivergedError, StoppedError
+from lorajob_runtime.exits import StoppedError
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.train import heartbeat, lora, memory, samples, session
 from lorajob_runtime.train.plan import TrainPlan
@@ -76,9 +76,7 @@ def _report_step(run: Session, step: int, result: StepResult, *, seconds: float)
 def _look(run: Session, prompts: SamplePrompts, step: int) -> None:
     """Evaluation and sample answers, where the run has any. Before the checkpoint of the step, so never twice."""
     if run.eval_rows is not None:
-        mean_loss = evaluate(run, run.eval_rows)
-        if not math.isfinite(mean_loss):
-            raise DivergedError(f"the evaluation loss is {mean_loss} after step {step}: training diverged")
+        mean_loss = evaluate(run, run.eval_rows, step)
         run.report(
             "evaluation",
             step=step,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, UntypedStorage, nn
 
 from lorajob_runtime.train import model as model_module
@@ -97,6 +98,24 @@ def free_bytes(device: torch.device, processes_here: int) -> int:
         torch.cuda.empty_cache()
         return int(torch.cuda.mem_get_info(device)[0])
     return host_free_bytes() // processes_here
+
+
+def least_over_ranks(size_bytes: int, device: torch.device) -> int:
+    """The smallest of all ranks' numbers: what all of them have. Called by all ranks together."""
+    if not dist.is_initialized():
+        return size_bytes
+    least = torch.tensor(size_bytes, device=device)
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    return int(least)
+
+
+def halved(token_budget: int, too_large: int, longest_row: int) -> int | None:
+    """The token budget after memory was not enough for a micro-batch of `too_large` tokens; None: there is no smaller.
+
+    Half of what failed, but never less than the longest row, which is not cut in two.
+    """
+    smaller = max(longest_row, min(token_budget, too_large) // 2)
+    return smaller if smaller < min(token_budget, too_large) else None
 
 
 def processes_here(ranks: int) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from peft import PeftModel
@@ -20,6 +22,8 @@ from lorajob_runtime.train import attention, pretrained
 from lorajob_runtime.train.sharding import REPLICATED, Sharding
 
 Precision = Literal["bf16", "fp32"]
+_RANDOM_SETTINGS = ("dropout", "pdrop", "drop_rate", "jitter", "noise")
+"""Parts of the names of a configuration's settings that have a layer draw random numbers where they are above 0."""
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -123,23 +127,49 @@ def hidden_states(model: nn.Module, tokens: Tensor, documents: list[int]) -> Ten
     return seen[0]
 
 
-def packed_inputs(tokens: Tensor, documents: list[int]) -> dict[str, Any]:
+def packed_inputs(tokens: Tensor, documents: Sequence[int]) -> dict[str, Any]:
     """What a transformers model needs to keep documents apart; positions start anew in each."""
-    device = tokens.device
-    positions = torch.cat([torch.arange(length) for length in documents]).unsqueeze(0).to(device)
-    bounds = torch.zeros(len(documents) + 1, dtype=torch.int32)
-    bounds[1:] = torch.tensor(documents).cumsum(0)
-    bounds = bounds.to(device)
+    edges = [0, *itertools.accumulate(documents)]
+    # one copy to the device, since each costs a call, and waits where it is not from pinned memory
+    numbers = on_device(
+        np.concatenate([np.asarray(edges), *(np.arange(length) for length in documents)]).astype(np.int32),
+        tokens.device,
+    )
+    bounds, positions = numbers[: len(edges)], numbers[len(edges) :]
     longest = max(documents)
     return {
         "input_ids": tokens,
-        "position_ids": positions,
+        "position_ids": positions.unsqueeze(0),
         "use_cache": False,
         "cu_seq_lens_q": bounds,
         "cu_seq_lens_k": bounds,
         "max_length_q": longest,
         "max_length_k": longest,
+        "document_bounds": edges,
     }
+
+
+def on_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """The numbers on a device. To a GPU they go from pinned memory: from any other a copy waits for all work before it.
+
+    torch gives the pinned memory to nobody else before the copy is done.
+    """
+    tensor = torch.from_numpy(array)
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def draws_random_numbers(model: PreTrainedModel) -> bool:
+    """Whether training the plain model may draw from torch's own generator: by dropout or noise of its own."""
+    if any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules()):
+        return True
+    settings = model.config.get_text_config().to_dict()
+    return any(
+        isinstance(value, float) and value > 0
+        for name, value in settings.items()
+        if any(part in name for part in _RANDOM_SETTINGS)
+    )
 
 
 def layers(model: nn.Module) -> int:
@@ -167,6 +197,11 @@ def generating(model: nn.Module) -> Iterator[None]:
 
 
 def _close(left: Tensor, right: Tensor) -> bool:
-    """Alike but for rounding, which is a few percent in bf16; what other documents do to a token is as large as it."""
+    """Alike but for rounding, which is a few percent in bf16; what other documents do to a token is as large as it.
+
+    Numbers that are not finite tell nothing of it: the first step ends with what is wrong with them.
+    """
+    if not torch.isfinite(right).all():
+        return True
     difference = torch.linalg.vector_norm(left.float() - right.float())
     return bool(difference < 0.2 * torch.linalg.vector_norm(right.float()).clamp(min=1e-6))

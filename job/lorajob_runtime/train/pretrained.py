@@ -51,7 +51,7 @@ def load(path: Path, model: ModelSpec, dtype: torch.dtype, device: torch.device,
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         if failures.is_out_of_memory(error):
             raise OutOfMemoryError(f"{model.name}: its weights do not fit: {error}") from error
-        if failures.may_pass(error):
+        if failures.may_pass(error) or failures.of_this_gpu(error) is not None:
             raise
         raise ModelError(f"{model.name}: transformers cannot load it from {path}: {error}") from error
     # transformers makes up what it does not find, and trains on

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import StoppingCriteria
@@ -63,9 +62,7 @@ def _spare_bytes(session: Session) -> int:
         return 0
     device = session.accelerator.device
     free = memory.free_bytes(device, memory.processes_here(session.ranks))
-    spare = torch.tensor(int(memory.SHARE * free), device=device)
-    dist.all_reduce(spare, dist.ReduceOp.MIN)
-    return int(spare)
+    return memory.least_over_ranks(int(memory.SHARE * free), device)
 
 
 @torch.no_grad()

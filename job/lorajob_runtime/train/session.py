@@ -19,9 +19,10 @@ from torch import nn
 from lorajob_runtime import checkpoint, estimate, identity, layout
 from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.events import EventLog
+from lorajob_runtime.exits import OutOfMemoryError
 from lorajob_runtime.identity import Identity
 from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.train import fused, lora, memory, placement, sharding, share
+from lorajob_runtime.train import attention, fused, lora, memory, placement, sharding, share
 from lorajob_runtime.train import model as model_module
 from lorajob_runtime.train.batches import StepPlan
 from lorajob_runtime.train.dropout import DropoutMasks
@@ -51,9 +52,12 @@ class Decisions:
     experts: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Session:
-    """One attempt. `step` is the last step done before it; `owes_look`, that its evaluation and samples are not."""
+    """One attempt. `step` is the last step done before it; `owes_look`, that its evaluation and samples are not.
+
+    Nothing of it changes but the token budget among the decisions, where memory turns out to be less than it seemed.
+    """
 
     plan: TrainPlan
     folder: RunFolder
@@ -85,12 +89,29 @@ class Session:
         if self.log is not None:
             self.log.append(event, **values)
 
+    def lower_token_budget(self, too_large: int, longest_row: int, where: str) -> None:
+        """Goes on with smaller micro-batches after one of `too_large` tokens found no memory; called by all ranks.
+
+        Raises OutOfMemoryError when none can be smaller: it was one row, or no more than the longest.
+        """
+        budget = memory.halved(self.decided.token_budget, too_large, longest_row)
+        if budget is None:
+            raise OutOfMemoryError(
+                f"the memory is not enough for a micro-batch of {too_large} tokens at {where}, "
+                f"and none can be smaller: the longest row has {longest_row}"
+            )
+        self.decided = dataclasses.replace(self.decided, token_budget=budget)
+        text = f"out of memory at {where} with a micro-batch of {too_large} tokens: going on with {budget} at the most"
+        self.report("report", name="warning", message=text)
+
 
 def meet(plan: TrainPlan) -> Accelerator:
     """Joins the other training processes, all of which have said a word when this returns.
 
     They may wait as long for each other as one of them takes to load the model.
     """
+    # fp32 is taken where bf16 cannot be, or by who asked for its exactness: not to be rounded to TF32's ten bits
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
     accelerator = Accelerator(
         cpu=plan.device == "cpu" or not torch.cuda.is_available(),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_LOADING_LIMIT)],
@@ -120,6 +141,7 @@ def start(plan: TrainPlan, folder: RunFolder, accelerator: Accelerator) -> Sessi
     spread = placed.sharding(accelerator.num_processes)
     base = model_module.load(Path(plan.model_path), plan.spec.model, precision, accelerator.device, spread)
     traits = Traits(packs=decided.packs, plain_head=decided.plain_head) if decided else model_module.probe(base)
+    draws = model_module.draws_random_numbers(base)
     model = lora.attach(base, plan.spec.lora, seed=train.seed, experts=placed.experts)
     if isinstance(model_module.head(model), BaseTunerLayer):
         # an adapter on the head: its loss must go through it
@@ -130,7 +152,8 @@ def start(plan: TrainPlan, folder: RunFolder, accelerator: Accelerator) -> Sessi
     if decided is None:
         decided = _decide(plan, accelerator, model, rows, precision, traits, placed)
     if decided.gradient_checkpointing:
-        base.gradient_checkpointing_enable({"use_reentrant": False})
+        # keeping torch's random state costs a layer more than it should where nothing draws from it
+        base.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": draws})
     adapter = lora.trained(model)
     session = Session(
         plan=plan,
@@ -197,17 +220,16 @@ def _decide(
     traits: Traits,
     placed: Placement,
 ) -> Decisions:
-    """Rank 0 decides for all, since they must not differ."""
+    """Rank 0 decides for all, since they must not differ, by the memory of the rank that has the least."""
     train = plan.spec.train
     world = accelerator.num_processes
     kept = memory.kept_bytes_per_token(model)
     sharding.part(model)
+    free = memory.free_bytes(accelerator.device, memory.processes_here(world))
     outcome = memory.decide(
         kept_bytes_per_token=kept,
         layers=model_module.layers(model),
-        free_bytes=max(
-            0, memory.free_bytes(accelerator.device, memory.processes_here(world)) - memory.reserved_bytes(model)
-        ),
+        free_bytes=memory.least_over_ranks(max(0, free - memory.reserved_bytes(model)), accelerator.device),
         longest_row=int(rows.lengths.max()),
         device_tokens=memory.CPU_TOKENS if accelerator.device.type == "cpu" else estimate.GPU_TOKENS,
         asked=train.gradient_checkpointing,
@@ -259,4 +281,6 @@ def _report_start(session: Session) -> None:
         total_steps=session.steps.total_steps,
         resumed_from=session.plan.resume_step,
         shards=session.sharding.shards,
+        rows=len(session.rows),
+        attention=attention.backend(session.model, model_module.DTYPES[session.decided.precision]),
     )

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-GATHERED_LAYERS = 2
-"""Layers whose weights are whole on a rank at a time: the one that works and the one being gathered for after it."""
+from lorajob_runtime import estimate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +117,7 @@ def gathered_bytes(model: nn.Module) -> int:
     """Bytes of weights that are whole for a while in a forward and backward pass, beside this rank's parts.
 
     The embedding, the final norm and the head stay whole from the first to the last layer's work; of the layers,
-    GATHERED_LAYERS of the largest.
+    as many of the largest as the estimate counts.
     """
     layers: dict[str, int] = {}
     edges = 0
@@ -131,4 +130,4 @@ def gathered_bytes(model: nn.Module) -> int:
                 layers[layer] = layers.get(layer, 0) + size
             else:
                 edges += size
-    return edges + GATHERED_LAYERS * max(layers.values(), default=0)
+    return edges + estimate.GATHERED_LAYERS * max(layers.values(), default=0)

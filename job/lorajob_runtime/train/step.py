@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.exits import DivergedError
-from lorajob_runtime.train import batches, heartbeat, loss, schedule
+from lorajob_runtime.train import batches, failures, heartbeat, loss, schedule, sharding
 from lorajob_runtime.train import model as model_module
 from lorajob_runtime.train.session import Session
 
@@ -32,28 +34,28 @@ class StepResult:
 def train_step(session: Session, step: int) -> StepResult:
     """Makes one optimizer step: the mean loss over its target tokens, whatever rank and micro-batch they are in.
 
-    Raises DivergedError when the loss or the gradient's norm is not finite; the weights are then those before it.
+    Where memory is not enough for a micro-batch the step is begun anew with smaller ones: OutOfMemoryError when there
+    are none. Raises DivergedError when the loss or the gradient's norm is not finite; the weights stay as before it.
     """
     train = session.plan.spec.train
     rows = session.steps.rows_of(step)
     targets = _target_tokens(session.rows, rows)
-    session.gradients.zero()
-    # float64: it also carries the count of ranks that were asked to stop
-    sums = torch.zeros(2, dtype=torch.float64, device=session.accelerator.device)
-    for index, micro_batch in enumerate(_micro_batches(session, session.rows, rows)):
-        session.masks.start(train.seed, step, session.rank, index)
-        summed = summed_loss(session, session.rows, micro_batch)
-        (summed / targets).backward()
-        sums[0] += summed.detach()
-    sums[1] += session.folder.stop_request.exists()
+
+    def gradients(sums: Tensor) -> int:
+        session.gradients.zero()
+        for index, micro_batch in enumerate(_micro_batches(session, session.rows, rows)):
+            session.masks.start(train.seed, step, session.rank, index)
+            if not _add_gradients(session, micro_batch, targets, sums):
+                return _tokens(session.rows, micro_batch)
+        sums[1] += session.folder.stop_request.exists()
+        return 0
+
+    sums = _within_memory(session, session.rows, gradients, f"step {step}")
     session.gradients.sum_over_ranks()
-    _sum_over_ranks(sums)
     mean_loss = float(sums[0]) / targets
     grad_norm = session.gradients.clip(train.max_grad_norm)
     if not np.isfinite(mean_loss) or not np.isfinite(grad_norm):
-        raise DivergedError(
-            f"loss is {mean_loss} and the gradient's norm {grad_norm} at step {step}: training diverged"
-        )
+        raise diverged(session, f"loss is {mean_loss} and the gradient's norm {grad_norm} at step {step}", step - 1)
     rate = schedule.learning_rate(train, step=step, total_steps=session.steps.total_steps)
     for group in session.optimizer.param_groups:
         group["lr"] = rate
@@ -69,16 +71,106 @@ def train_step(session: Session, step: int) -> StepResult:
 
 
 @torch.no_grad()
-def evaluate(session: Session, rows: TokenRows) -> float:
-    """Mean loss over the target tokens of `rows`, shared out over the ranks, without dropout."""
+def evaluate(session: Session, rows: TokenRows, step: int) -> float:
+    """Mean loss over the target tokens of `rows` after `step`, shared out over the ranks, without dropout."""
     session.model.eval()
-    total = torch.zeros(1, dtype=torch.float64, device=session.accelerator.device)
-    for micro_batch in _micro_batches(session, rows, range(len(rows))):
-        heartbeat.beat(session.folder)
-        total += summed_loss(session, rows, micro_batch)
-    _sum_over_ranks(total)
+
+    def losses(sums: Tensor) -> int:
+        for micro_batch in _micro_batches(session, rows, range(len(rows))):
+            heartbeat.beat(session.folder)
+            if not _add_loss(session, rows, micro_batch, sums):
+                return _tokens(rows, micro_batch)
+        return 0
+
+    sums = _within_memory(session, rows, losses, f"the evaluation after step {step}")
     session.model.train()
-    return float(total) / rows.target_tokens
+    mean_loss = float(sums[0]) / rows.target_tokens
+    if not math.isfinite(mean_loss):
+        raise diverged(session, f"the evaluation loss is {mean_loss} after step {step}", step)
+    return mean_loss
+
+
+def diverged(session: Session, what: str, updates: int) -> DivergedError:
+    """The error for a number that is not finite, after so many updates of the adapter."""
+    broken = next(
+        (name for name, item in session.model.named_parameters() if not item.requires_grad and not _is_finite(item)),
+        None,
+    )
+    if broken is not None:
+        name = broken.removeprefix("base_model.model.").replace(".base_layer", "")
+        return DivergedError(
+            f"{what}: the model's weights are broken, {name} has numbers that are not finite",
+            hint="fetch the weights anew, or take another model.revision or train.precision",
+        )
+    if updates == 0:
+        return DivergedError(
+            f"{what}, before the adapter was changed: it comes from the weights or the precision",
+            hint="set train.precision to fp32, or look at the rows of that step",
+        )
+    return DivergedError(f"{what}: training diverged")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # on a device of its own whatever it holds: of a sharded weight this rank's part
+    part = sharding.local(tensor)
+    return not part.is_floating_point() or bool(torch.isfinite(part).all())
+
+
+def _within_memory(session: Session, rows: TokenRows, work: Callable[[Tensor], int], where: str) -> Tensor:
+    """The sums over all ranks of what `work` adds to a float64 [3]; done anew on all of them until memory is enough.
+
+    `work` returns the tokens of the micro-batch that memory was not enough for on this rank, 0 where it was. All ranks
+    come here, so none waits for one that gave up. float64, as it also carries counts of ranks.
+    """
+    while True:
+        sums = torch.zeros(3, dtype=torch.float64, device=session.accelerator.device)
+        too_large = work(sums)
+        sums[2] = too_large > 0
+        _sum_over_ranks(sums)
+        if not sums[2]:
+            return sums
+        # what the failed pass left behind is there until it is collected
+        gc.collect()
+        if session.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
+        largest = torch.tensor(too_large, device=session.accelerator.device)
+        if dist.is_initialized():
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
+        session.lower_token_budget(int(largest), int(rows.lengths.max()), where)
+
+
+def _add_gradients(session: Session, micro_batch: Sequence[int], targets: int, sums: Tensor) -> bool:
+    """Adds a micro-batch's gradients to the adapter's and its loss to `sums`. False where memory was not enough."""
+    try:
+        summed = summed_loss(session, session.rows, micro_batch)
+        (summed / targets).backward()
+        sums[0] += summed.detach()
+    except Exception as error:  # noqa: BLE001 what is no lack of memory is raised again
+        _raise_unless_short(session, error)
+        return False
+    return True
+
+
+def _add_loss(session: Session, rows: TokenRows, micro_batch: Sequence[int], sums: Tensor) -> bool:
+    try:
+        sums[0] += summed_loss(session, rows, micro_batch)
+    except Exception as error:  # noqa: BLE001 what is no lack of memory is raised again
+        _raise_unless_short(session, error)
+        return False
+    return True
+
+
+def _raise_unless_short(session: Session, error: Exception) -> None:
+    """Raises an error again that smaller micro-batches do not help with.
+
+    Where weights are gathered the other ranks wait for this one in the middle of a layer, and cannot begin anew.
+    """
+    if session.sharding.is_sharded or not failures.is_out_of_memory(error):
+        raise error
+
+
+def _tokens(rows: TokenRows, micro_batch: Sequence[int]) -> int:
+    return int(rows.lengths[list(micro_batch)].sum())
 
 
 def _micro_batches(session: Session, rows: TokenRows, chosen: Sequence[int]) -> list[list[int]]:
@@ -102,9 +194,9 @@ def summed_loss(session: Session, rows: TokenRows, micro_batch: Sequence[int]) -
 def _token_loss(session: Session, ids: np.ndarray, positions: np.ndarray, lengths: list[int]) -> Tensor:
     """The sum over the tokens at `positions`, each foretold by the one before it."""
     device = session.accelerator.device
-    tokens = torch.from_numpy(ids).to(device, torch.long, non_blocking=True).unsqueeze(0)
-    before = torch.from_numpy(np.maximum(positions - 1, 0)).to(device, non_blocking=True)
-    labels = torch.from_numpy(ids[positions]).to(device, torch.long, non_blocking=True)
+    tokens = model_module.on_device(ids.astype(np.int64), device).unsqueeze(0)
+    before = model_module.on_device(np.maximum(positions - 1, 0), device)
+    labels = model_module.on_device(ids[positions].astype(np.int64), device)
     inputs = model_module.packed_inputs(tokens, lengths)
     if not session.decided.plain_head:
         return loss.logits_loss(session.model(**inputs).logits[0].index_select(0, before), labels)

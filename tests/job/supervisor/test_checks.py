@@ -54,6 +54,18 @@ def test_gpus_that_are_not_there_are_a_config_error(processes, gpus, visible, me
     assert raised.value.message == message
 
 
+@pytest.mark.parametrize(("capability", "works"), [((7, 0), False), ((6, 1), False), ((7, 5), True), ((10, 0), True)])
+def test_gpus_that_torch_has_no_kernels_for_are_refused_by_their_capability(
+    capability: tuple[int, int], works: bool
+) -> None:
+    if works:
+        assert choose_machine(processes=None, gpus=1, device="auto", visible=1, capability=capability).device == "auto"
+        return
+    with pytest.raises(ConfigError, match=f"capability {capability[0]}.{capability[1]}, and torch needs at least 7.5"):
+        choose_machine(processes=None, gpus=1, device="auto", visible=1, capability=capability)
+    assert choose_machine(processes=None, gpus=1, device="cpu", visible=1, capability=capability).device == "cpu"
+
+
 @pytest.mark.parametrize(
     ("values", "kind", "message"),
     [

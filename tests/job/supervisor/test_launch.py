@@ -111,6 +111,22 @@ def test_threads_of_workers_sleep_while_they_wait_unless_the_user_wants_otherwis
     assert launch.variables(launched(tmp_path, 1, OMP_WAIT_POLICY="active"), cores=2)["OMP_WAIT_POLICY"] == "active"
 
 
+@pytest.mark.parametrize(
+    ("theirs", "expected"),
+    [
+        ({}, {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}),
+        ({"PYTORCH_ALLOC_CONF": "backend:native"}, {"PYTORCH_ALLOC_CONF": "backend:native"}),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}, {"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}),
+    ],
+)
+def test_a_gpus_memory_is_taken_in_segments_that_grow_unless_the_user_chose(
+    tmp_path: Path, theirs: dict[str, str], expected: dict[str, str]
+) -> None:
+    variables = launch.variables(launched(tmp_path, 1, **theirs), cores=1)
+
+    assert {name: value for name, value in variables.items() if "ALLOC_CONF" in name} == expected
+
+
 def test_cores_are_shared_out_and_a_setting_of_the_user_stays(tmp_path: Path) -> None:
     assert launch.variables(launched(tmp_path, 4), cores=6)["OMP_NUM_THREADS"] == "1"
     assert launch.variables(launched(tmp_path, 2, OMP_NUM_THREADS="5"), cores=6)["OMP_NUM_THREADS"] == "5"

@@ -21,7 +21,7 @@ from lorajob_runtime import processes
 # PEFT would import it, which takes seconds
 sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
 
-NAMES = ("train_many", "load_sharded", "answer_sharded", "reference_trainer")
+NAMES = ("train_many", "load_sharded", "answer_sharded", "reference_trainer", "train_short_of_memory")
 PROGRAMS = {name: importlib.import_module(name) for name in NAMES}
 
 
