@@ -57,12 +57,20 @@ class Environment:
 
 
 def read(variables: Mapping[str, str] = os.environ) -> Environment:
-    """The settings in environment variables. Raises ConfigError for a wrong value or for no home folder."""
-    listed = variables.get("LORAJOB_HUBS", "modelscope,hf").split(",")
-    hubs = tuple(part.strip() for part in listed if part.strip())
+    """The settings in environment variables. Raises ConfigError for a wrong value or for no home folder.
+
+    White space around values of this process's own variables is taken away for good, before a library reads them: keys
+    come from files, which end with a line break.
+    """
+    if variables is os.environ:
+        strip(os.environ)
+    listed = variables.get("LORAJOB_HUBS", "modelscope,hf")
+    hubs = tuple(dict.fromkeys(part.strip() for part in listed.split(",") if part.strip()))
     for hub in hubs:
         if hub not in ("modelscope", "hf"):
             raise ConfigError(f"LORAJOB_HUBS has {hub!r}: it must be a list of modelscope and hf")
+    if not hubs:
+        raise ConfigError(f"LORAJOB_HUBS is {listed!r} and names no hub: it must be a list of modelscope and hf")
     return Environment(
         cache=_folder(variables, "LORAJOB_CACHE", "models"),
         work=_folder(variables, "LORAJOB_WORK", "runs"),
@@ -76,6 +84,17 @@ def read(variables: Mapping[str, str] = os.environ) -> Environment:
         swanlab_has_key=bool(variables.get("SWANLAB_API_KEY")),
         pod=_pod(variables),
     )
+
+
+_STRIPPED = ("AWS_", "HF_", "HUGGING_FACE_", "MODELSCOPE_", "SWANLAB_", "LORAJOB_")
+"""Beginnings of the names of variables that are read here, or by the libraries that speak to storage, hubs, SwanLab."""
+
+
+def strip(variables: MutableMapping[str, str]) -> None:
+    """Takes the white space around settings and keys away."""
+    for name, value in list(variables.items()):
+        if name.startswith(_STRIPPED) and value != value.strip():
+            variables[name] = value.strip()
 
 
 def is_in_pod(variables: Mapping[str, str] = os.environ) -> bool:

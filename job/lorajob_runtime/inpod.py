@@ -85,13 +85,27 @@ def _attempt(spec: RunSpec, environment: Environment, pod: Pod, *, link: Leader 
     annotate = functools.partial(apiserver.annotate_job, pod, PROGRESS_ANNOTATION)
     sinks: list[Sink] = [
         Console(sys.stderr, logging_steps=spec.train.logging_steps),
-        ProgressAnnotation(pod.name, annotate, logging_steps=spec.train.logging_steps),
+        ProgressAnnotation(
+            pod.name,
+            annotate,
+            logging_steps=spec.train.logging_steps,
+            warn=_print,
+            signs_of_life=functools.partial(_touched, supervisor.folder_of(spec, environment).alive),
+        ),
         ending,
     ]
     code = supervisor.run(spec, environment, sinks=sinks, link=link)
     if ending.words is not None and ending.words.exit_code == code:
         return ending.words
     return LastWords(exit_code=code, failure=exits.from_code(code).name, message="more in the log")
+
+
+def _touched(path: Path) -> float | None:
+    """When a file was last touched, Unix seconds."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
 
 
 def _print(line: str) -> None:

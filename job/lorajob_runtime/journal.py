@@ -14,6 +14,8 @@ from lorajob_runtime.events import Event, EventLog, Tail
 
 _NOTICE = "notice"
 _WARNING = "warning"
+_STORAGE = "storage"
+_OUR_REMARKS = (_NOTICE, _WARNING, _STORAGE)
 
 
 class Journal:
@@ -37,6 +39,15 @@ class Journal:
     def warn(self, message: str) -> None:
         """Something that went wrong and was got over."""
         self._say(_WARNING, message)
+
+    def doing(self, message: str) -> None:
+        """What the run is busy with, or waits for, until the next phase or step."""
+        self._say("doing", message)
+
+    def storage(self, trouble: str) -> None:
+        """What is wrong with storage now; empty when nothing is any more."""
+        with contextlib.suppress(OSError, ValueError):
+            self.add("report", name=_STORAGE, trouble=trouble)
 
     def _say(self, level: str, message: str) -> None:
         self.note(f"{level}: {message}")
@@ -95,7 +106,7 @@ class Follower:
         while True:
             is_last = self._ending.wait(self._poll_seconds)
             for event in self._tail.read():
-                if event.get("name") not in (_NOTICE, _WARNING):
+                if event.get("name") not in _OUR_REMARKS:
                     self._heard_at = time.monotonic()
                 self._post(event)
             if is_last:

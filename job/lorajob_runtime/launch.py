@@ -243,7 +243,9 @@ def explain(
     if exit_status == 0:
         return None
     cause = min(causes, key=_distance, default=None)
-    killed = exit_status == -signal.SIGKILL or (workers > 1 and len(causes) < workers)
+    # torchrun, which hides how its workers ended, also starts a single one where there are several nodes
+    by_torchrun = workers > 1 or nodes > 1
+    killed = exit_status == -signal.SIGKILL or (by_torchrun and len(causes) < workers)
     if memory_kills > 0 and killed and (cause is None or cause.failure is exits.UNEXPECTED):
         return OutOfMemoryError("a training process was killed: the memory of this machine or container was used up")
     if cause is not None and cause.failure is exits.UNEXPECTED and _NO_ROOM.search(cause.message):

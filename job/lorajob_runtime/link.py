@@ -19,7 +19,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,18 +55,24 @@ class Leader:
         self._changed = threading.Condition()
         self._members: dict[int, _Member] = {}
         self._attempt = 0
+        self._is_closed = False
         self._server = socket.create_server((host, port), backlog=nodes)
         self.port: int = self._server.getsockname()[1]
         threading.Thread(target=self._accept, name="link", daemon=True).start()
 
-    def gather(self, *, patience_seconds: float) -> None:
+    def gather(self, *, patience_seconds: float, say: Callable[[str], None] = lambda _: None) -> None:
         """Waits until every node is ready. Raises PeerError when one has been away for too long.
 
         A node that is there and not ready ends an attempt, or downloads its weights, which takes the time it takes.
+        `say` is told whom it waits for, whenever that changes.
         """
         away_since = time.monotonic()
+        said = ""
         with self._changed:
             while missing := self._missing():
+                if (waits := self._waiting_text(missing)) != said:
+                    said = waits
+                    say(said)
                 if all(self._is_here(node) for node in missing):
                     away_since = time.monotonic()
                 if time.monotonic() - away_since > patience_seconds:
@@ -106,10 +112,17 @@ class Leader:
     def end(self, words: LastWords) -> None:
         """Tells every node that the run is over, and closes."""
         self._say({"end": fields.encode(words)})
+        self._is_closed = True
         self._server.close()
         with self._changed:
             for member in self._members.values():
                 member.connection.close()
+
+    def _waiting_text(self, missing: list[int]) -> str:
+        away = [node for node in missing if not self._is_here(node)]
+        word = "node" if len(away or missing) == 1 else "nodes"
+        named = f"{word} {', '.join(str(node) for node in away or missing)} of {self._nodes}"
+        return f"waits for {named} to come" if away else f"waits for {named} to get ready"
 
     def _missing(self) -> list[int]:
         found = (node for node in range(1, self._nodes))
@@ -128,9 +141,14 @@ class Leader:
         while True:
             try:
                 client, _ = self._server.accept()
+                connection = Connection(client)
             except OSError:
-                return
-            threading.Thread(target=self._serve, args=(Connection(client),), name="link-node", daemon=True).start()
+                # a client that went away before it was taken, or no file left to open: the next one may fare better
+                if self._is_closed:
+                    return
+                time.sleep(_TICK_SECONDS)
+                continue
+            threading.Thread(target=self._serve, args=(connection,), name="link-node", daemon=True).start()
 
     def _serve(self, connection: Connection) -> None:
         messages = connection.messages()

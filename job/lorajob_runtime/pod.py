@@ -36,6 +36,8 @@ VERSION_ANNOTATION = "lorajob.dev/version"
 
 SPEC_MAX_BYTES = 128 * 1024
 PROGRESS_MAX_BYTES = 1024
+PROGRESS_EVERY_SECONDS = 60.0
+"""A pod that lives says so at least this often, also while a step or an evaluation takes long: much older is stale."""
 LAST_WORDS_MAX_BYTES = 4096
 """What the kubelet keeps of a termination message."""
 
@@ -99,8 +101,10 @@ class Progress:
     seconds_left: float | None = None
     checkpoint: int | None = None
     """Step of the last checkpoint that is in storage."""
+    alive: float | None = None
+    """While training: when its processes last gave a sign of life. `time` is the supervisor's word alone."""
     note: str = ""
-    """What the phase is busy with, for a person: how much of the weights is there, for instance."""
+    """What the phase is busy with or waits for, for a person: how much of the weights is there, for instance."""
     exit_code: int | None = None
     failure: str | None = None
     message: str = ""

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -226,14 +226,11 @@ class Attempt:
             warn=self.journal.warn,
             stored=self._tell_stored,
         )
-        self._tell_start()
+        # before the first upload, which is to bring the attempt's log
+        error = self._error_of(self._tell_start)
         follower.start()
         uploader.start()
-        error: LorajobError | None = None
-        try:
-            self._work(follower, uploader, worker)
-        except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
-            error = self._explain(caught)
+        error = error or self._error_of(lambda: self._work(follower, uploader, worker))
         if isinstance(error, PeerError) and self.interrupts.requested:
             error = StoppedError(f"stopped; {error.message}")
         failed = self._bring_home(error, uploader)
@@ -268,7 +265,9 @@ class Attempt:
             journal.add("phase", name="data")
             self._prepare_data(model)
         if not self.start.is_trained:
+            self._gather()
             journal.add("phase", name="train")
+            journal.doing("loads the model")
             self._train(model, follower, worker)
         journal.add("phase", name="publish")
         self._publish(model)
@@ -294,10 +293,14 @@ class Attempt:
             identity.refuse_others(self.start.made_with, now, result=f"checkpoint {step_name(self.start.step)}")
         self.journal.add("report", name="data", **report)
 
-    def _train(self, model: FetchedModel, follower: Follower, worker: str) -> None:
+    def _gather(self) -> None:
+        """Waits for the other nodes: nothing trains before all of them are there."""
         if self.link is not None:
             with self.interrupts.raising():
-                self.link.gather(patience_seconds=self.limits.stall)
+                self.link.gather(patience_seconds=self.limits.stall, say=self.journal.doing)
+
+    def _train(self, model: FetchedModel, follower: Follower, worker: str) -> None:
+        if self.link is not None:
             self.link.begin(self.start.attempt)
         training = launch.begin(
             self.spec,
@@ -353,6 +356,14 @@ class Attempt:
         from lorajob_runtime.publish import publish
 
         publish(self.folder, spec=self.spec, model=model)
+
+    def _error_of(self, work: Callable[[], None]) -> LorajobError | None:
+        """What ended a piece of work; None when it was done."""
+        try:
+            work()
+        except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
+            return self._explain(caught)
+        return None
 
     def _explain(self, caught: BaseException) -> LorajobError:
         error = as_error(caught, self.interrupts, disk=str(self.folder.root))

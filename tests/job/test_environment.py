@@ -62,3 +62,15 @@ def test_code_of_repositories_may_run_on_ones_own_machine_and_where_the_platform
     variables: dict[str, str], allowed: bool
 ) -> None:
     assert environment.read({"LORAJOB_CACHE": "/c", "LORAJOB_WORK": "/w"} | variables).remote_code is allowed
+
+
+@pytest.mark.parametrize("listed", ["", " ", ",", "hugging"])
+def test_a_list_of_hubs_that_names_none_is_refused(listed: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        environment.read({"HOME": "/", "LORAJOB_HUBS": listed})
+
+    assert "LORAJOB_HUBS" in raised.value.message
+
+
+def test_a_hub_is_asked_once_however_often_it_is_named() -> None:
+    assert environment.read({"HOME": "/", "LORAJOB_HUBS": "hf, modelscope,hf"}).hubs == ("hf", "modelscope")

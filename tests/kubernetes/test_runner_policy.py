@@ -117,11 +117,11 @@ def test_a_run_writes_its_progress_by_a_json_patch_too(runner: Runner) -> None:
     assert runner.patch("run-a", change, kind="json") == (200, "")
 
 
-def test_progress_may_have_as_many_characters_as_a_run_writes(runner: Runner) -> None:
+def test_progress_may_have_as_many_bytes_as_a_run_writes(runner: Runner) -> None:
     assert runner.patch("run-a", annotate(progress="x" * pod.PROGRESS_MAX_BYTES)) == (200, "")
 
 
-ONLY_PROGRESS = "only the annotation lorajob.dev/progress, of at most 1024 characters, may change"
+ONLY_PROGRESS = "only the annotation lorajob.dev/progress, of at most 1024 bytes, may change"
 ONLY_ANNOTATIONS = "nothing but annotations may change"
 OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "0a0b0c0d-0000-0000-0000-000000000000"}
 
@@ -133,6 +133,7 @@ OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "0a0b0c0d-
         pytest.param(annotate(version=None), ONLY_PROGRESS, id="another annotation removed"),
         pytest.param(annotate(cancelled="now"), ONLY_PROGRESS, id="a new annotation"),
         pytest.param(annotate(progress=None), ONLY_PROGRESS, id="progress removed"),
+        pytest.param(annotate(progress="训" * 400), ONLY_PROGRESS, id="progress of too many bytes in few characters"),
         pytest.param(annotate(progress="x" * 1025), ONLY_PROGRESS, id="progress too long"),
         pytest.param({"metadata": {"labels": {"a": "b"}}}, ONLY_ANNOTATIONS, id="a label"),
         pytest.param({"metadata": {"finalizers": ["a.b/c"]}}, ONLY_ANNOTATIONS, id="a finalizer"),

@@ -95,6 +95,16 @@ def _short(value: Any) -> str:
     return human.one_line(str(value), _VALUE_LENGTH)
 
 
+def _doing(event: Event) -> list[Line]:
+    return [Line(str(event["message"]), "quiet")]
+
+
+def _storage(event: Event) -> list[Line]:
+    """Nothing: storage's trouble has warnings of its own, this is its present state."""
+    del event
+    return []
+
+
 def _notice(event: Event) -> list[Line]:
     return [Line(str(event["message"]))]
 
@@ -153,6 +163,8 @@ def _decided(event: Event) -> list[Line]:
 _REPORTS: dict[str, Callable[[Event], list[Line]]] = {
     "attempt": _attempt,
     "stored": _stored,
+    "doing": _doing,
+    "storage": _storage,
     "notice": _notice,
     "warning": _warning,
     "model": _model,

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from lorajob_runtime.events import Event
 from lorajob_runtime.report import human
 
+NOT_BEGUN = "start"
+"""The phase before the first one of this start of the run."""
+
 _TIMED_STEPS = 20
 _BAR_LEAST_WIDTH = 10
 
@@ -45,12 +48,12 @@ class View:
 class Progress:
     """Follows a run. Loss and speed are means of the last `window` steps: single ones jump.
 
-    What was logged before `since` (Unix seconds) counts for the loss, not for the time left.
+    What was logged before `since` (Unix seconds) counts for the loss, not for the time left, nor for the phase.
     """
 
     def __init__(self, *, since: float, window: int = 10) -> None:
         self._since = since
-        self._phase = "start"
+        self._phase = NOT_BEGUN
         self._began = since
         self._step: Event | None = None
         self._times: deque[tuple[int, float]] = deque(maxlen=_TIMED_STEPS)
@@ -60,8 +63,9 @@ class Progress:
     def take(self, event: Event) -> None:
         """Takes one event, in order."""
         if event["event"] == "phase":
-            self._phase = event["name"]
-            self._began = event["time"]
+            if event["time"] >= self._since:
+                self._phase = event["name"]
+                self._began = event["time"]
         elif event["event"] == "step":
             self._step = event
             self._losses.append(event["loss"])

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from lorajob_runtime.environment import Environment
 from lorajob_runtime.exits import ConfigError, CredentialsError, LorajobError, StorageError
-from lorajob_runtime.store import Entry, Keys, check_key
+from lorajob_runtime.store import Entry, Keys, check_key, is_key
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -39,6 +39,8 @@ _REFUSED = frozenset(
     }
 )
 _WRONG_PLACE = ("InvalidBucketName", "PermanentRedirect", "AuthorizationHeaderMalformed")
+_NOT_OF_S3 = ("400", "405", "501", "unknown")
+"""Answers without the name of an error, which every S3 server gives."""
 _NO_SUCH_KEY = ("NoSuchKey", "404")
 
 
@@ -110,6 +112,8 @@ class S3Store:
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=base + wanted)
             items = [item for page in pages for item in page.get("Contents", [])]
         found = [Entry(item["Key"].removeprefix(base), item["Size"]) for item in items]
+        # consoles make a key with a slash at its end for an empty folder: no file of ours is called so
+        found = [entry for entry in found if is_key(entry.key)]
         # S3 compares letters, not names: logs-old/x begins with logs too
         return [entry for entry in found if not wanted or entry.key == wanted or entry.key.startswith(wanted + "/")]
 
@@ -148,6 +152,13 @@ class S3Store:
             return ConfigError(f"the certificate of {self._server} is not trusted: set AWS_CA_BUNDLE")
         if isinstance(error, exceptions.ParamValidationError):
             return ConfigError(f"s3://{self._bucket} cannot be used: the name of the bucket or key is not valid")
+        if "Invalid header value" in str(error):
+            return CredentialsError(
+                f"the S3 key for {place} has a character in it that no key has, such as a line break",
+                hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the Secret with them, anew",
+            )
+        if isinstance(error, exceptions.SSLError) and "WRONG_VERSION_NUMBER" in str(error):
+            return ConfigError(f"{self._server} does not speak TLS: AWS_ENDPOINT_URL_S3 must begin with http:// for it")
         return StorageError(f"{place} does not answer ({_reason(error)})")
 
     def _translate_answer(self, error: BaseException, key: str | None) -> LorajobError:
@@ -161,7 +172,8 @@ class S3Store:
             return CredentialsError(f"{self._server} refuses access to {self.uri} ({code})")
         if code in _WRONG_PLACE:
             return ConfigError(f"{self.uri} cannot be used on {self._server} ({code}): check the name and AWS_REGION")
-        return StorageError(f"{self.uri} on {self._server} failed ({code})")
+        doubt = ": is it the address of an S3 server?" if code in _NOT_OF_S3 else ""
+        return StorageError(f"{self.uri} on {self._server} failed ({code}){doubt}")
 
 
 def _client(environment: Environment, keys: Keys | None) -> S3Client:
@@ -170,6 +182,8 @@ def _client(environment: Environment, keys: Keys | None) -> S3Client:
 
     if environment.s3_ca_bundle and not Path(environment.s3_ca_bundle).is_file():
         raise ConfigError(f"AWS_CA_BUNDLE is {environment.s3_ca_bundle!r}: there is no such file")
+    if environment.s3_endpoint is not None:
+        _check_endpoint(environment.s3_endpoint)
     config = Config(
         connect_timeout=_CONNECT_SECONDS,
         read_timeout=_READ_SECONDS,
@@ -186,17 +200,26 @@ def _client(environment: Environment, keys: Keys | None) -> S3Client:
         "verify": environment.s3_ca_bundle,
         "config": config,
     }
+    session = boto3.session.Session(
+        aws_access_key_id=keys.access_key if keys else None,
+        aws_secret_access_key=keys.secret_key if keys else None,
+        aws_session_token=keys.session_token if keys else None,
+    )
+    return session.client("s3", **arguments)
+
+
+def _check_endpoint(endpoint: str) -> None:
+    """Raises ConfigError for what is no address of a server, and shows neither user nor password in it."""
     try:
-        session = boto3.session.Session(
-            aws_access_key_id=keys.access_key if keys else None,
-            aws_secret_access_key=keys.secret_key if keys else None,
-            aws_session_token=keys.session_token if keys else None,
-        )
-        return session.client("s3", **arguments)
-    except ValueError as error:
+        parts = urlsplit(endpoint)
+        is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_right = False
+    if not is_right or not endpoint.isprintable() or " " in endpoint:
         raise ConfigError(
-            f"AWS_ENDPOINT_URL is {_server_name(environment.s3_endpoint)!r}: it must be like https://host:port"
-        ) from error
+            f"AWS_ENDPOINT_URL_S3 is {endpoint.rpartition('@')[2]!r}: it must be like https://host:port",
+            hint="correct it; in a cluster it is the platform's storage.endpoint, or a key of the Secret for storage",
+        )
 
 
 def _transfer() -> Any:

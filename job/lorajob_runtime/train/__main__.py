@@ -23,10 +23,10 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     folder = RunFolder(Path(arguments[0]))
     rank = int(os.environ.get("RANK", "0"))
-    plan = plan_module.loads(folder.plan.read_text())
-    _redirect(folder.log(plan.attempt, rank))
-    quantization.leave_out(plan.spec.model)
     try:
+        plan = plan_module.loads(folder.plan.read_text())
+        _redirect(folder.log(plan.attempt, rank))
+        quantization.leave_out(plan.spec.model)
         from lorajob_runtime.train import loop
 
         loop.train(plan, folder)

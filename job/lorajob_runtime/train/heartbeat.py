@@ -1,7 +1,8 @@
-"""Signs of life where no event is due for a while: loading the model, evaluating, answering samples.
+"""Signs of life where no event is due for a while: loading the model, a step, evaluating, answering samples.
 
-The supervisor ends training that shows none. Steps show it by their events; a hang in one must not be covered up, so
-only loading has a thread that says so. It begins when all processes have met: what keeps them apart is seen as well.
+The supervisor ends training that shows none. A hang must not be covered up, so each micro-batch and each while of
+answering shows one by itself, and only loading has a thread that says so. It begins when all processes have met: what
+keeps them apart is seen as well.
 """
 
 from __future__ import annotations

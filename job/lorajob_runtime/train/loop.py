@@ -41,6 +41,7 @@ def train(plan: TrainPlan, folder: RunFolder, *, clock: Callable[[], float] = ti
     total = run.steps.total_steps
     if run.owes_look:
         _look(run, prompts, run.step)
+    run.doing(f"makes step {run.step + 1}")
     for step in range(run.step + 1, total + 1):
         began = clock()
         result = train_step(run, step)
@@ -75,7 +76,9 @@ def _report_step(run: Session, step: int, result: StepResult, *, seconds: float)
 
 def _look(run: Session, prompts: SamplePrompts, step: int) -> None:
     """Evaluation and sample answers, where the run has any. Before the checkpoint of the step, so never twice."""
+    when = f"after step {step}" if step else "before training"
     if run.eval_rows is not None:
+        run.doing(f"evaluates {when}")
         mean_loss = evaluate(run, run.eval_rows, step)
         run.report(
             "evaluation",
@@ -87,6 +90,7 @@ def _look(run: Session, prompts: SamplePrompts, step: int) -> None:
     wanted = run.plan.spec.report.samples
     asked = prompts if step else dataclasses.replace(prompts, prompts=prompts.prompts[: wanted.before])
     if asked.prompts and wanted.every == "epoch":
+        run.doing(f"writes sample answers {when}")
         samples.sample(run, asked, step)
 
 

@@ -104,6 +104,10 @@ class Session:
         text = f"out of memory at {where} with a micro-batch of {too_large} tokens: going on with {budget} at the most"
         self.report("report", name="warning", message=text)
 
+    def doing(self, what: str) -> None:
+        """Says what takes its time, until the next step."""
+        self.report("report", name="doing", message=what)
+
 
 def meet(plan: TrainPlan) -> Accelerator:
     """Joins the other training processes, all of which have said a word when this returns.

@@ -44,6 +44,8 @@ def train_step(session: Session, step: int) -> StepResult:
     def gradients(sums: Tensor) -> int:
         session.gradients.zero()
         for index, micro_batch in enumerate(_micro_batches(session, session.rows, rows)):
+            # a step may be hours of micro-batches
+            heartbeat.beat(session.folder)
             session.masks.start(train.seed, step, session.rank, index)
             if not _add_gradients(session, micro_batch, targets, sums):
                 return _tokens(session.rows, micro_batch)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -159,3 +163,42 @@ def test_a_leader_that_does_not_come_is_not_waited_for_without_end() -> None:
         port = server.getsockname()[1]
     with pytest.raises(PeerError, match="did not answer"):
         link.join("zhenhuan", node=1, host="127.0.0.1", port=port, patience_seconds=0)
+
+
+def test_whom_it_waits_for_is_said_whenever_that_changes(leader: Leader, join: Callable[[int], Follower]) -> None:
+    said: list[str] = []
+    gathered = threading.Thread(
+        target=lambda: leader.gather(patience_seconds=20, say=said.append), name="gather", daemon=True
+    )
+    gathered.start()
+    wait_until(lambda: said == ["waits for nodes 1, 2 of 3 to come"], what="the first word")
+    first, other = join(1), join(2)
+    wait_until(lambda: said[-1] == "waits for nodes 1, 2 of 3 to get ready", what="both to come")
+    other.ready()
+    wait_until(lambda: said[-1] == "waits for node 1 of 3 to get ready", what="node 2")
+    first.ready()
+    gathered.join(10)
+
+    assert not gathered.is_alive()
+
+
+def test_a_connection_that_cannot_be_taken_does_not_keep_later_ones_away(
+    leader: Leader, join: Callable[[int], Follower]
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    pair = socket.socketpair()
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(each) for each in pair]
+        client = stack.enter_context(socket.socket())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(each.fileno() for each in [*held, client]) + 1, hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        fill = []
+        with contextlib.suppress(OSError):
+            while True:
+                fill.append(stack.enter_context(open(os.devnull)))
+        client.connect(("127.0.0.1", leader.port))
+        time.sleep(0.5)
+
+    join(1).ready()
+
+    wait_until(lambda: leader._is_here(1), what="node 1")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lorajob_runtime import environment
 from lorajob_runtime.environment import Environment
 from lorajob_runtime.exits import ConfigError, CredentialsError, LorajobError, StorageError
 from lorajob_runtime.store import Entry, Store, open_store
@@ -65,6 +66,19 @@ def test_a_listing_names_what_is_below_a_prefix_and_not_what_only_begins_alike(s
     listed = store.list("logs")
 
     assert listed == [Entry("logs/attempt-1/rank-0.log.gz", 2), Entry("logs/attempt-2/rank-0.log.gz", 2)]
+
+
+def test_what_others_put_there_and_cannot_be_a_file_of_a_run_is_left_out_and_hinders_nothing(
+    store: Store, s3_keys, bucket: str
+) -> None:
+    store.put_bytes("adapter/a", b"1")
+    for marker in ("", "checkpoints/", "adapter/"):
+        s3_keys.client().put_object(Bucket=bucket, Key=f"team/a/zhenhuan/{marker}", Body=b"")
+
+    assert store.list() == store.list("adapter") == [Entry("adapter/a", 1)]
+    store.delete(entry.key for entry in store.list())
+
+    assert store.list() == []
 
 
 def test_deleting_removes_files_and_does_not_mind_those_that_are_gone(store: Store) -> None:
@@ -165,6 +179,10 @@ def test_a_server_that_comes_up_in_time_is_good_enough(s3_keys, settings: Settin
         ("gs://bucket/x", None, "must be s3://bucket/prefix or a folder"),
         ("", None, "must be s3://bucket/prefix or a folder"),
         ("s3://bucket", "not-an-address", "must be like https://host:port"),
+        ("s3://bucket", "minio:9000", "AWS_ENDPOINT_URL_S3 is 'minio:9000'"),
+        ("s3://bucket", "http://minio:99999", "must be like https://host:port"),
+        ("s3://bucket", "ftp://minio", "must be like https://host:port"),
+        ("s3://bucket", "http://minio:9000\nhttp://other", "must be like https://host:port"),
     ],
 )
 def test_an_address_that_cannot_be_right_is_a_config_error(
@@ -172,6 +190,32 @@ def test_an_address_that_cannot_be_right_is_a_config_error(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         open_store(uri, "n", settings(s3_endpoint=endpoint))
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL_S3"])
+@pytest.mark.parametrize("around", ["{}\n", " {}", "{}\r\n"])
+def test_white_space_around_what_a_secret_holds_changes_nothing(
+    s3_keys, bucket: str, monkeypatch: pytest.MonkeyPatch, name: str, around: str
+) -> None:
+    monkeypatch.setenv(name, around.format(s3_keys.variables()[name]))
+
+    open_store(f"s3://{bucket}", "n", environment.read()).check(patience_seconds=0)
+
+
+def test_a_key_with_a_line_break_inside_is_called_a_wrong_key(
+    s3_keys, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "TEST\nKEY")
+
+    with pytest.raises(CredentialsError, match="a character in it that no key has"):
+        open_store(f"s3://{bucket}", "n", environment.read()).check(patience_seconds=0)
+
+
+def test_https_to_a_server_without_it_is_a_config_error(s3_keys, settings: Settings, bucket: str) -> None:
+    endpoint = s3_keys.endpoint.replace("http://", "https://")
+
+    with pytest.raises(ConfigError, match="must begin with http://"):
+        open_store(f"s3://{bucket}", "n", settings(s3_endpoint=endpoint)).check(patience_seconds=0)
 
 
 def test_a_certificate_file_that_is_not_there_is_a_config_error(settings: Settings) -> None:

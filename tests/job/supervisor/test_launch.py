@@ -20,9 +20,17 @@ def cause(rank: int, failure: FailureClass, message: str = "its message") -> Cau
     return Cause(rank=rank, failure=failure, message=message, hint="its hint")
 
 
-def explain(*causes: Cause, status: int = 1, workers: int = 2, kills: int = 0, full: str | None = None) -> LorajobError:
+def explain(
+    *causes: Cause, status: int = 1, workers: int = 2, nodes: int = 1, kills: int = 0, full: str | None = None
+) -> LorajobError:
     error = launch.explain(
-        exit_status=status, causes=causes, workers=workers, memory_kills=kills, last_words="bye", full_disk=full
+        exit_status=status,
+        causes=causes,
+        workers=workers,
+        nodes=nodes,
+        memory_kills=kills,
+        last_words="bye",
+        full_disk=full,
     )
     assert error is not None
     return error
@@ -62,6 +70,10 @@ def test_of_causes_of_the_same_kind_the_lowest_rank_tells() -> None:
 def test_a_rank_that_the_kernel_killed_for_memory_is_out_of_memory() -> None:
     assert explain(LOST_PEER, kills=1).failure is exits.OUT_OF_MEMORY
     assert explain(status=-signal.SIGKILL, workers=1, kills=1).failure is exits.OUT_OF_MEMORY
+
+
+def test_a_lone_rank_of_a_node_is_out_of_memory_though_torchrun_hides_how_it_ended() -> None:
+    assert explain(status=1, workers=1, nodes=2, kills=1).failure is exits.OUT_OF_MEMORY
 
 
 def test_a_kill_without_a_memory_kill_is_unexpected() -> None:

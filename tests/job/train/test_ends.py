@@ -78,3 +78,11 @@ def test_a_folder_without_a_model_ends_with_12(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", tmp_path / "empty", random_rows(4))
 
     assert run_training(folder) == 12
+
+
+def test_a_plan_that_cannot_be_read_leaves_a_cause(tmp_path: Path, tiny_model: Path) -> None:
+    folder = write_run(tmp_path, tiny_model, random_rows(4))
+    folder.plan.write_text("{")
+
+    assert run_training(folder) == 1
+    assert "JSONDecodeError" in cause(folder)["message"]
