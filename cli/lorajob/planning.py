@@ -221,9 +221,9 @@ def _trained_rows(spec: RunSpec, local: LocalData | None) -> int | None:
 
 def _row_tokens(spec: RunSpec, local: LocalData | None) -> float | None:
     """Of a mean row of a dataset that is at hand, from its file's size; no more than the longest allowed."""
-    if local is None or not local.rows:
+    if local is None or not local.rows or local.text_bytes is None:
         return None
-    return min(spec.data.max_length, local.size_bytes / local.rows / BYTES_PER_TOKEN)
+    return min(spec.data.max_length, local.text_bytes / local.rows / BYTES_PER_TOKEN)
 
 
 def to_dict(plan: RunPlan) -> dict[str, object]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
 import os
 import re
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lorajob.manifest import DATA_MAX_BYTES, DataFile
-from lorajob_runtime.data.faults import refuse_unusable
-from lorajob_runtime.data.forms import detect
-from lorajob_runtime.data.read import csv_lines, read
+from lorajob_runtime.data.faults import form_of, refuse_unusable
+from lorajob_runtime.data.files import ending_of, located, stamp
+from lorajob_runtime.data.read import read
 from lorajob_runtime.data.select import select
 from lorajob_runtime.exits import DataError
 from lorajob_runtime.layout import DATA_PREFIX
@@ -28,16 +26,23 @@ if TYPE_CHECKING:
 LOOK_BYTES = 64 << 20
 """Files up to this size are read through before anything is created; of larger ones only that they can be read."""
 
+PACKED_SHRINKS = 8
+"""How much longer the text of a compressed file is taken to be, where that decides whether it is read through."""
+
 _STEM_LENGTH = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalData:
-    """A dataset file on this machine, as looked at. `rows` and `verdict` are None where looking would take long."""
+    """A dataset file on this machine, as looked at. `sha256` is of the file as it lies.
+
+    `rows`, `verdict` and `text_bytes`, its size unpacked, are None where looking would take long.
+    """
 
     path: Path
     size_bytes: int
     sha256: str
+    text_bytes: int | None = None
     rows: int | None = None
     verdict: str | None = None
 
@@ -51,7 +56,7 @@ class LocalData:
             raise DataError(f"cannot read {self.path}: {error.strerror}") from error
         name = plain_name(self.path)
         # no time in it: the same file makes the same manifest
-        smaller = gzip.compress(content, mtime=0)
+        smaller = content if name.endswith(".gz") else gzip.compress(content, mtime=0)
         if len(smaller) < len(content):
             name, content = f"{name}.gz", smaller
         return DataFile(name=name, content=content) if len(content) <= DATA_MAX_BYTES else None
@@ -68,8 +73,9 @@ class LocalData:
 
 def plain_name(path: Path) -> str:
     """A file's name in letters that any key may have; its ending, which says what kind of file it is, stays."""
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_")[:_STEM_LENGTH]
-    return (stem or "data") + path.suffix.lower()
+    ending = ending_of(path)
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", path.name[: len(path.name) - len(ending)]).strip("-_")[:_STEM_LENGTH]
+    return (stem or "data") + ending
 
 
 def is_local(data: DataSpec) -> bool:
@@ -95,62 +101,28 @@ def look(data: DataSpec) -> LocalData:
     Raises DataError when it is missing, unreadable, empty, broken, of no known form, or has no row to train on.
     """
     path = Path(os.path.expanduser(data.source or ""))
-    try:
-        size = path.stat().st_size if path.is_file() else 0
-        kind = path.suffix.lower()
-        if kind == ".parquet":
-            _refuse_what_is_no_parquet(path)
-            return LocalData(path=path, size_bytes=size, sha256=_sha256(path))
-        if size > LOOK_BYTES:
-            return LocalData(path=path, size_bytes=size, sha256=_sha256(path))
-        if kind == ".csv":
-            rows = _csv_rows(path)
-            sha256 = _sha256(path)
-        else:
-            source = read(path)
-            rows, sha256 = source.rows, source.sha256
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    selection = select(len(rows), data.rows, data.eval_rows)
-    form = detect(rows, data)
-    refuse_unusable(rows, form, selection, data.max_dropped, path)
-    return LocalData(path=path, size_bytes=size, sha256=sha256, rows=len(rows), verdict=form.verdict)
+    file = located(path)
+    size = stamp(file).size
+    limit = LOOK_BYTES // PACKED_SHRINKS if file.is_packed else LOOK_BYTES
+    if file.kind == "parquet" or size > limit:
+        return LocalData(path=path, size_bytes=size, sha256=_sha256(path))
+    source = read(path)
+    selection = select(len(source), data.rows, data.eval_rows)
+    form = form_of(source, data)
+    refuse_unusable(source, form, selection, data.max_dropped)
+    return LocalData(
+        path=path,
+        size_bytes=size,
+        text_bytes=source.size_bytes,
+        sha256=_sha256(path) if file.is_packed else source.sha256,
+        rows=len(source),
+        verdict=form.verdict,
+    )
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _refuse_what_is_no_parquet(path: Path) -> None:
-    with path.open("rb") as file:
-        begins = file.read(4)
-        file.seek(-min(4, file.seek(0, os.SEEK_END)), os.SEEK_END)
-        ends = file.read(4)
-    if not begins:
-        raise DataError(f"{path} is empty")
-    if begins != b"PAR1" or ends != b"PAR1":
-        raise DataError(f"{path} is not Parquet, or not whole: such a file begins and ends with PAR1")
-
-
-def _csv_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows as text; a line that ends early has nothing in its last columns."""
-    content = path.read_bytes()
     try:
-        text = content.decode("utf-8-sig")
-        if not text.strip():
-            raise DataError(f"{path} is empty")
-        lines = csv_lines(text)
-        header = next(lines)
-        rows = [dict(zip_longest(header, line[: len(header)], fillvalue="")) for line in lines]
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path} line {line} is not UTF-8: save the file as UTF-8") from error
-    except csv.Error as error:
-        raise DataError(f"{path} cannot be read as csv: {error}") from error
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise DataError(f"{path} has the column {twice[0]!r} twice: give one of them another name")
-    if not rows:
-        raise DataError(f"{path} has no rows")
-    return rows
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error

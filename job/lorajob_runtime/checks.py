@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import importlib.util
-import shutil
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,32 +181,20 @@ def dataset_at_hand(data: DataSpec, work: Path, environment: Environment) -> fro
 
 
 def localize(data: DataSpec, work: Path, environment: Environment) -> DataSpec:
-    """The same data with its source on this machine and unpacked; what has to be written goes below `work`.
+    """The same data with its source on this machine; one in storage is brought below `work`.
 
-    Raises DataError for a file that is called .gz and is not compressed with gzip, and what storage raises.
+    Raises what storage raises.
     """
     if data.source is None:
         return data
-    folder = work / "source"
-    folder.mkdir(parents=True, exist_ok=True)
     path = Path(data.source).expanduser()
     if is_s3(data.source):
+        folder = work / "source"
+        folder.mkdir(parents=True, exist_ok=True)
         store, name = _object(data.source, environment)
         path = folder / name
         store.get(name, path)
-    if path.suffix == ".gz":
-        path = _unpacked(path, folder)
     return data if str(path) == data.source else dataclasses.replace(data, source=str(path))
-
-
-def _unpacked(path: Path, folder: Path) -> Path:
-    target = folder / path.stem
-    try:
-        with gzip.open(path) as packed, target.open("wb") as file:
-            shutil.copyfileobj(packed, file)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"data.source is {str(path)!r}: it is not a whole gzip file ({error})") from error
-    return target
 
 
 def _object(address: str, environment: Environment) -> tuple[Store, str]:

@@ -75,8 +75,7 @@ def command(
         click.echo(specfile.dumps(specs.to_dict(spec, defaults=True)), nl=False)
         return SUCCEEDED.code
     require_runtime("training")
-    is_here = shipping.is_local(spec.data) and not shipping.is_missing(spec.data)
-    if is_here and not str(spec.data.source).endswith(".gz"):
+    if shipping.is_local(spec.data) and not shipping.is_missing(spec.data):
         # of rows in no form that can be trained on it is said before a model is fetched for them; one that is missing
         # may be that of a finished run
         shipping.look(spec.data)

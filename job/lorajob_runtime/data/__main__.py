@@ -12,7 +12,10 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 from lorajob_runtime import processes
@@ -52,12 +55,23 @@ def _prepare(request: dict[str, Any]) -> dict[str, Any]:
     return prepare(spec, model_path=Path(request["model"]), folder=Path(request["folder"])).to_dict()
 
 
+class _WithoutTorch(PathFinder):
+    """Finds modules as Python does, but no torch: here it is as if it were not installed."""
+
+    @classmethod
+    def find_spec(
+        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return None if fullname == "torch" else super().find_spec(fullname, path, target)
+
+
 def _leave_out_torch() -> None:
-    """Has `import torch` fail in this process: transformers and datasets import it wherever it is installed.
+    """Keeps torch, which transformers imports wherever it finds it, out of this process.
 
     A tokenizer needs none of it, and it takes most of the time and memory of a start. A repository's code may need it.
+    Whoever asks gets one answer, that of an environment without it, by `import`, `sys.modules` and `find_spec` alike.
     """
-    sys.modules["torch"] = None  # type: ignore[assignment] # as the import system documents
+    sys.meta_path[sys.meta_path.index(PathFinder)] = _WithoutTorch
     # that models are not available then
     os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
 

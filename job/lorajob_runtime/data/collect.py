@@ -3,60 +3,107 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from array import array
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from lorajob_runtime.data.conversation import Conversation, RowError, Text
 from lorajob_runtime.data.encode import Encoded, Encoder, Sample, cut
-from lorajob_runtime.data.faults import NO_ANSWER_LEFT, TOO_LONG, Fault, reasons
+from lorajob_runtime.data.faults import NO_ANSWER_LEFT, TOO_LONG, Fault, FaultLog, converted
 from lorajob_runtime.data.forms import Form
+from lorajob_runtime.data.read import Source
+from lorajob_runtime.data.select import Selection
 from lorajob_runtime.data.tokenizer import control_tokens
 from lorajob_runtime.data.tokens import Ids, Mask
 from lorajob_runtime.data.unused import UnusedNames
 from lorajob_runtime.spec import DataSpec
 
 
+class Sink(Protocol):
+    """Takes the sequences that a row is trained as, in the order of the rows. `number` counts from 1."""
+
+    def add(self, number: int, sequences: Sequence[tuple[Ids, Mask]]) -> None: ...
+
+
 @dataclass(kw_only=True, slots=True)
 class Collected:
-    """What a selection of rows came to. `numbers` are those of the rows used, `sequences` what they are trained as."""
+    """What a selection of rows came to: counts, and no more of the rows themselves than a person looks at."""
 
-    sequences: list[tuple[Ids, Mask]] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
+    sink: Sink
+    rows: int = 0
+    """Rows that are used."""
+    sequences: int = 0
+    tokens: int = 0
+    target_tokens: int = 0
+    max_tokens: int = 0
     samples: list[Sample] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    faults: FaultLog = field(default_factory=FaultLog)
     remarks: Counter[str] = field(default_factory=Counter)
     unused: UnusedNames = field(default_factory=UnusedNames)
     shortest_fit: int | None = None
     """Tokens up to the first target of the row that needs the fewest: below this maxLength nothing can be trained."""
-    lengths: list[int] = field(default_factory=list)
+    lengths: array[int] = field(default_factory=lambda: array("q"))
     """Tokens of every sequence before it is cut or dropped for its length."""
 
     def dropped(self) -> dict[str, int]:
         """Reason -> rows that were left out for it."""
-        return reasons(self.faults)
+        return self.faults.dropped()
 
     def truncated(self) -> int:
         """Rows that lost their end."""
-        return sum(fault.severity == "truncated" for fault in self.faults)
+        return self.faults.counts["truncated"]
+
+    def add(self, number: int, sequences: Sequence[tuple[Ids, Mask]]) -> None:
+        """Counts a row that is used, and passes it on."""
+        self.rows += 1
+        self.sequences += len(sequences)
+        for ids, targets in sequences:
+            self.tokens += len(ids)
+            self.target_tokens += int(np.count_nonzero(targets[1:]))
+            self.max_tokens = max(self.max_tokens, len(ids))
+        self.sink.add(number, sequences)
 
 
 def collect(
-    rows: Sequence[Any], indices: Iterable[int], *, form: Form, encoder: Encoder, data: DataSpec, samples: int
-) -> Collected:
-    """Encodes the rows at `indices`, and cuts or drops what is longer than data.maxLength. No fault of a row raises."""
-    chosen = list(indices)
-    found = Collected()
-    items = (_converted(form, rows[index]) for index in chosen)
-    watched = _watched(items, chosen, found, encoder)
-    for index, encoded in zip(chosen, encoder.rows(watched), strict=True):
-        number = index + 1
+    source: Source,
+    selection: Selection,
+    *,
+    form: Form,
+    encoder: Encoder,
+    data: DataSpec,
+    samples: int,
+    train: Sink,
+    held_out: Sink,
+) -> tuple[Collected, Collected]:
+    """Encodes the rows that are meant, and cuts or drops what is longer than data.maxLength. No fault of a row raises.
+
+    One pass over the file, the rows in their order: what is in memory is a chunk of them. Returns what is trained on
+    and what is held out.
+    """
+    parts = Collected(sink=train), Collected(sink=held_out)
+    # what the encoder has taken and not given back
+    pending: deque[tuple[int, Collected]] = deque()
+
+    def items() -> Iterator[Conversation | Text | RowError]:
+        for index, row in enumerate(source.until(selection.stop)):
+            is_held_out = index in selection.evaluation
+            if is_held_out or index in selection.train:
+                pending.append((index, parts[is_held_out]))
+                yield converted(form, row)
+
+    for encoded in encoder.rows(_watched(items(), pending, encoder)):
+        index, found = pending.popleft()
         if isinstance(encoded, RowError):
-            found.faults.append(Fault.of(index, encoded))
-        elif _fits(encoded, number, data, found) and len(found.samples) < samples and _is_short(encoded.sample, data):
+            found.faults.add(Fault.of(index, encoded))
+        elif (
+            _fits(encoded, index + 1, data, found) and len(found.samples) < samples and _is_short(encoded.sample, data)
+        ):
             found.samples.append(encoded.sample)
-    return found
+    return parts
 
 
 def _is_short(sample: Sample, data: DataSpec) -> bool:
@@ -64,25 +111,22 @@ def _is_short(sample: Sample, data: DataSpec) -> bool:
     return len(sample.prompt_ids) <= data.max_length
 
 
-def _converted(form: Form, row: object) -> Conversation | Text | RowError:
-    try:
-        return form.convert(row)
-    except RowError as fault:
-        return fault
-
-
 def _watched(
-    items: Iterable[Conversation | Text | RowError], indices: Sequence[int], found: Collected, encoder: Encoder
+    items: Iterable[Conversation | Text | RowError], pending: Sequence[tuple[int, Collected]], encoder: Encoder
 ) -> Iterator[Conversation | Text | RowError]:
-    """Passes rows on and remarks what a person should know of them, though they can be trained."""
+    """Passes rows on and remarks what a person should know of them, though they can be trained.
+
+    The row that comes is the last one in `pending`.
+    """
     tokens = control_tokens(encoder.tokenizer)
     control = re.compile("|".join(re.escape(token) for token in tokens) or r"(?!)")
-    for index, item in zip(indices, items, strict=True):
+    for item in items:
+        index, found = pending[-1]
         if not isinstance(item, RowError):
             hit = next((match[0] for text in _contents(item) if (match := control.search(text))), None)
             if hit is not None:
                 reason = f"has the control token {hit} in its text"
-                found.faults.append(Fault(number=index + 1, reason=reason, severity="warning"))
+                found.faults.add(Fault(number=index + 1, reason=reason, severity="warning"))
                 found.remarks["control tokens are in the text"] += 1
             found.unused.add(item.aside.unused)
             found.remarks.update(item.aside.remarks)
@@ -120,7 +164,7 @@ def _contents(item: Conversation | Text) -> list[str]:
 def _fits(encoded: Encoded, number: int, data: DataSpec, found: Collected) -> bool:
     """Adds a row's sequences, cut to the limit; whether any of them has a target left."""
     lengths = [len(ids) for ids, _ in encoded.sequences]
-    found.lengths += lengths
+    found.lengths.extend(lengths)
     longest = max(lengths)
     fit = min(int(targets.argmax()) + 1 for _, targets in encoded.sequences)
     needed = fit if data.overflow == "truncate" else longest
@@ -128,16 +172,15 @@ def _fits(encoded: Encoded, number: int, data: DataSpec, found: Collected) -> bo
     too_long = longest > data.max_length
     if too_long and data.overflow == "error":
         reason = f"has {longest} tokens, more than data.maxLength {data.max_length}, and data.overflow is error"
-        found.faults.append(Fault(number=number, reason=reason, severity="error"))
+        found.faults.add(Fault(number=number, reason=reason, severity="error"))
         return False
     kept = [piece for ids, targets in encoded.sequences if len((piece := cut(ids, targets, data.max_length))[0])]
     if too_long and (data.overflow == "drop" or not kept):
         reason = TOO_LONG if data.overflow == "drop" else NO_ANSWER_LEFT
-        found.faults.append(Fault(number=number, reason=reason, severity="dropped"))
+        found.faults.add(Fault(number=number, reason=reason, severity="dropped"))
         return False
     if too_long:
         reason = f"is cut from {longest} to {data.max_length} tokens"
-        found.faults.append(Fault(number=number, reason=reason, severity="truncated"))
-    found.sequences += kept
-    found.numbers += [number] * len(kept)
+        found.faults.add(Fault(number=number, reason=reason, severity="truncated"))
+    found.add(number, kept)
     return True

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-from lorajob_runtime.data.conversation import RowError
-from lorajob_runtime.data.forms import Form
+from lorajob_runtime.data.conversation import Conversation, RowError, Text
+from lorajob_runtime.data.forms import Form, detect
+from lorajob_runtime.data.read import Source
 from lorajob_runtime.data.select import Selection
 from lorajob_runtime.data.wording import counted
 from lorajob_runtime.exits import DataError
-from lorajob_runtime.spec import dropped_share
+from lorajob_runtime.spec import DataSpec, dropped_share
 
 Severity = Literal["error", "dropped", "truncated", "warning"]
 
@@ -26,6 +27,8 @@ NO_ANSWER_LEFT = "no answer left within data.maxLength"
 _BY_CHOICE = (TOO_LONG, NO_ANSWER_LEFT)
 """Dropped because data.maxLength and data.overflow say so: that is no fault of the data."""
 _ROUNDING = 1e-6
+_KEPT = 1000
+"""Faults of one sort that are kept, beyond which they are only counted."""
 _REASONS_HELD = 20
 _REASONS_SHOWN = 3
 _OTHER_REASONS = "other reasons"
@@ -50,49 +53,91 @@ class Fault:
         return cls(number=index + 1, reason=error.reason, severity="dropped", at_fault=not error.droppable)
 
 
-def refuse_errors(faults: Iterable[Fault], source: object) -> None:
+@dataclass(kw_only=True, slots=True)
+class FaultLog:
+    """What is wrong with the rows of a selection: all of it counted, and the first faults of every sort kept."""
+
+    kept: list[Fault] = field(default_factory=list)
+    counts: Counter[Severity] = field(default_factory=Counter)
+    at_fault: int = 0
+    """Of those that are dropped, the rows that data.maxDropped limits."""
+    by_choice: int = 0
+    """Of those that are dropped, the rows that are too long."""
+    _sorts: Counter[tuple[Severity, bool, bool]] = field(default_factory=Counter)
+    _reasons: Counter[str] = field(default_factory=Counter)
+    _reasons_at_fault: Counter[str] = field(default_factory=Counter)
+    _examples: dict[str, Fault] = field(default_factory=dict)
+
+    def add(self, fault: Fault) -> None:
+        """Counts a fault, and keeps it where it is one of the first."""
+        sort = (fault.severity, fault.at_fault, fault.reason in _BY_CHOICE)
+        self._sorts[sort] += 1
+        if self._sorts[sort] <= _KEPT:
+            self.kept.append(fault)
+        self.counts[fault.severity] += 1
+        if fault.severity != "dropped":
+            return
+        self.by_choice += fault.reason in _BY_CHOICE
+        reason = _held(_kind(fault), self._reasons)
+        self._reasons[reason] += 1
+        if fault.at_fault:
+            self.at_fault += 1
+            reason = _held(_kind(fault), self._reasons_at_fault)
+            self._reasons_at_fault[reason] += 1
+            self._examples.setdefault(reason, fault)
+
+    def dropped(self) -> dict[str, int]:
+        """Reason -> rows left out for it, the commonest first; reasons that differ in the turn alone are one."""
+        return dict(self._reasons.most_common())
+
+    def first(self, *, at_fault: bool = False) -> Fault | None:
+        """The first row that is left out and not for its length alone; of those `at_fault` if that is asked for."""
+        found = (fault for fault in self.kept if fault.severity == "dropped" and fault.reason not in _BY_CHOICE)
+        return next((fault for fault in found if fault.at_fault or not at_fault), None)
+
+    def commonest(self) -> str:
+        """The three commonest reasons for which rows are at fault, each with an example as it stands."""
+        counts = self._reasons_at_fault.most_common()
+        shown = []
+        for reason, count in counts[:_REASONS_SHOWN]:
+            more = f" and {count - 1:,} more" if count > 1 else ""
+            shown.append(f"row {self._examples[reason].number}{more}: {self._examples[reason].reason}")
+        left = sum(count for _, count in counts[_REASONS_SHOWN:])
+        return "; ".join(shown) + (f"; {counted(left, 'row')} for other reasons" if left else "")
+
+
+def refuse_errors(log: FaultLog, source: object) -> None:
     """Raises DataError for the first row that may not be as it is, and says how many more there are."""
-    errors = [fault for fault in faults if fault.severity == "error"]
-    if errors:
-        raise _first_of(errors, source)
+    first = next((fault for fault in log.kept if fault.severity == "error"), None)
+    if first is not None:
+        raise _refused(first, log.counts["error"], source)
 
 
-def refuse_dropped(faults: Iterable[Fault], rows: int, field: str, limit: str, source: object) -> None:
+def refuse_dropped(log: FaultLog, rows: int, field: str, limit: str, source: object) -> None:
     """Raises DataError when more of the `rows` in `field` are at fault than `limit`, data.maxDropped, allows.
 
     Rows without anything to learn and rows that are too long count only where none at all may be dropped.
     """
     share = dropped_share(limit)
-    found = [fault for fault in faults if fault.severity == "dropped"]
     if share is None:
-        found = [fault for fault in found if fault.reason not in _BY_CHOICE]
-        if found and not found[0].at_fault:
-            first = f"row {found[0].number} (counted from 1)"
-            raise DataError(f"{source}: {first} would be left out ({found[0].reason}), and data.maxDropped is error")
-        if found:
-            raise _first_of(found, source)
+        first = log.first()
+        if first is not None and not first.at_fault:
+            where = f"row {first.number} (counted from 1)"
+            raise DataError(f"{source}: {where} would be left out ({first.reason}), and data.maxDropped is error")
+        if first is not None:
+            raise _refused(first, log.counts["dropped"] - log.by_choice, source)
         return
-    at_fault = [fault for fault in found if fault.at_fault]
-    if len(at_fault) <= share * rows + _ROUNDING:
+    if log.at_fault <= share * rows + _ROUNDING:
         return
     hint = f"correct what is at fault; to train without it raise data.maxDropped, which is {limit}"
-    if len(at_fault) == 1:
-        raise _first_of(at_fault, source, hint)
+    first = log.first(at_fault=True)
+    if log.at_fault == 1 and first is not None:
+        raise _refused(first, 1, source, hint)
     raise DataError(
-        f"{source}: {len(at_fault):,} of {counted(rows, 'row')} in {field} cannot be used "
-        f"({len(at_fault) / rows:.1%}, data.maxDropped is {limit}): {_commonest(at_fault)}",
+        f"{source}: {log.at_fault:,} of {counted(rows, 'row')} in {field} cannot be used "
+        f"({log.at_fault / rows:.1%}, data.maxDropped is {limit}): {log.commonest()}",
         hint=hint,
     )
-
-
-def reasons(faults: Iterable[Fault]) -> dict[str, int]:
-    """Reason -> rows that were left out for it, the commonest first; those that differ in the turn alone are one."""
-    found: Counter[str] = Counter()
-    for fault in faults:
-        if fault.severity == "dropped":
-            reason = _kind(fault)
-            found[reason if reason in found or len(found) < _REASONS_HELD else _OTHER_REASONS] += 1
-    return dict(found.most_common())
 
 
 def listed(dropped: Mapping[str, int]) -> str:
@@ -105,43 +150,52 @@ def nothing_left(dropped: Mapping[str, int], field: str, source: object) -> Data
     return DataError(f"{source} has nothing to train on in {field}: {listed(dropped) or 'no rows'}")
 
 
-def refuse_unusable(rows: Sequence[object], form: Form, selection: Selection, limit: str, source: object) -> None:
+def form_of(source: Source, data: DataSpec) -> Form:
+    """The form of a file's rows. Raises DataError when they have none, or none can be used."""
+    if not source.head:
+        first = next(iter(source))
+        reason = first.reason if isinstance(first, RowError) else "is nothing"
+        raise DataError(f"{source.path} has no row that can be used: row 1 {reason}")
+    return detect(source.head, data, source.names)
+
+
+def refuse_unusable(source: Source, form: Form, selection: Selection, limit: str) -> None:
     """Raises DataError when more rows than `limit`, data.maxDropped, allows cannot be trained on by any model.
 
     So it does for a range that would be dropped whole.
     """
-    for field, indices in (("data.rows", selection.train), ("data.evalRows", selection.evaluation)):
-        faults = list(_faults(rows, indices, form))
-        refuse_dropped(faults, len(indices), field, limit, source)
-        if indices and len(faults) == len(indices):
-            raise nothing_left(reasons(faults), field, source)
+    train, held_out = FaultLog(), FaultLog()
+    for index, row in enumerate(source.until(selection.stop)):
+        log = held_out if index in selection.evaluation else train if index in selection.train else None
+        if log is not None and isinstance(item := converted(form, row), RowError):
+            log.add(Fault.of(index, item))
+    for field_name, rows, log in (
+        ("data.rows", len(selection.train), train),
+        ("data.evalRows", len(selection.evaluation), held_out),
+    ):
+        refuse_dropped(log, rows, field_name, limit, source.path)
+        if rows and log.counts["dropped"] == rows:
+            raise nothing_left(log.dropped(), field_name, source.path)
 
 
-def _first_of(faults: Sequence[Fault], source: object, hint: str | None = None) -> DataError:
-    first = faults[0]
-    more = f" (at fault as well: {counted(len(faults) - 1, 'row')})" if len(faults) > 1 else ""
+def converted(form: Form, row: object) -> Conversation | Text | RowError:
+    """A row as it would be trained on, or what is wrong with it, in the file or in the row."""
+    if isinstance(row, RowError):
+        return row
+    try:
+        return form.convert(row)
+    except RowError as fault:
+        return fault
+
+
+def _refused(first: Fault, count: int, source: object, hint: str | None = None) -> DataError:
+    more = f" (at fault as well: {counted(count - 1, 'row')})" if count > 1 else ""
     return DataError(f"{source}: row {first.number} (counted from 1) {first.reason}{more}", hint=hint)
 
 
-def _commonest(faults: Sequence[Fault]) -> str:
-    """The three commonest reasons, each with an example as it stands."""
-    counts = reasons(faults)
-    shown = []
-    for reason, count in list(counts.items())[:_REASONS_SHOWN]:
-        example = next(fault for fault in faults if reason in (_kind(fault), _OTHER_REASONS))
-        more = f" and {count - 1:,} more" if count > 1 else ""
-        shown.append(f"row {example.number}{more}: {example.reason}")
-    left = sum(list(counts.values())[_REASONS_SHOWN:])
-    return "; ".join(shown) + (f"; {counted(left, 'row')} for other reasons" if left else "")
+def _held(reason: str, counts: Counter[str]) -> str:
+    return reason if reason in counts or len(counts) < _REASONS_HELD else _OTHER_REASONS
 
 
 def _kind(fault: Fault) -> str:
     return _TURN.sub("a turn", fault.reason) if fault.at_fault else fault.reason
-
-
-def _faults(rows: Sequence[object], indices: Iterable[int], form: Form) -> Iterator[Fault]:
-    for index in indices:
-        try:
-            form.convert(rows[index])
-        except RowError as error:
-            yield Fault.of(index, error)

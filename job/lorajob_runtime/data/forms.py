@@ -10,7 +10,7 @@ text        text                                               trained whole
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,15 +140,17 @@ class Form:
         return " and ".join(self.columns[role] for role in NEEDS[self.name])
 
 
-def detect(rows: Sequence[object], data: DataSpec) -> Form:
+def detect(rows: Sequence[object], data: DataSpec, further: Collection[str] = ()) -> Form:
     """The form of a file's rows: as `data.format` says, else the one that most of the first rows have.
+
+    `further` are columns that rows behind these have.
 
     Raises DataError when no row has a known form, when two fit equally, when the rows are made for another kind of
     training, or when `data.columns` names a column that no row has.
     """
     looked_at = rows[:LOOKED_AT]
     for role, column in data.columns.items():
-        if not any(isinstance(row, dict) and column in row for row in rows):
+        if column not in further and not any(isinstance(row, dict) and column in row for row in rows):
             raise DataError(f"data.columns maps {role} to {column!r}, a column that no row has: {_keys_of(rows[0])}")
     names = _names(looked_at)
     possible = [reading for reading in readings.possible(names, data.columns) if data.format in ("auto", reading.form)]

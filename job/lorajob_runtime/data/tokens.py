@@ -5,11 +5,16 @@ Needs numpy and safetensors only, because every training process imports it.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+import shutil
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +78,85 @@ class TokenRows:
         targets = np.concatenate([targets for _, targets in pairs] or [np.empty(0, np.bool_)])
         targets[offsets[:-1][np.asarray(lengths, dtype=np.int64) > 0]] = False
         return cls(input_ids=ids, targets=targets, offsets=offsets)
+
+
+class TokenWriter:
+    """Writes token rows that come one at a time, as `TokenRows.save` writes them all: nothing but offsets is held."""
+
+    def __init__(self, path: Path) -> None:
+        """Begins beside `path`, which is there when `finish` was called. Raises OSError."""
+        self._path = path
+        self._offsets = array("q", [0])
+        self._parts = [path.with_suffix(f".{name}.part") for name in ("input_ids", "targets")]
+        with ExitStack() as stack:
+            self._files: list[IO[bytes]] = [stack.enter_context(part.open("wb")) for part in self._parts]
+            self._open = stack.pop_all()
+
+    def __enter__(self) -> TokenWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+        for part in self._parts:
+            part.unlink(missing_ok=True)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def add(self, ids: Ids, targets: Mask) -> None:
+        """Appends one row; its first token loses its target, as nothing stands before it. Raises OSError."""
+        carried = targets.astype(np.uint8)
+        carried[:1] = 0
+        self._files[0].write(ids.astype("<i4").tobytes())
+        self._files[1].write(carried.tobytes())
+        self._offsets.append(self._offsets[-1] + len(ids))
+
+    def finish(self) -> TokenRows:
+        """Brings the rows together in one file and maps it. Raises OSError."""
+        self._open.close()
+        tokens = self._offsets[-1]
+        offsets = np.frombuffer(self._offsets, dtype=np.int64).astype("<i8").tobytes()
+        ids, targets = self._parts
+        header, place = dict[str, Any](), 0
+        # in the order that safetensors has them: the widest type first
+        for name, dtype, shape in (
+            ("offsets", "I64", len(self) + 1),
+            ("input_ids", "I32", tokens),
+            ("targets", "U8", tokens),
+        ):
+            end = place + shape * _DTYPES[dtype].itemsize
+            header[name] = {"dtype": dtype, "shape": [shape], "data_offsets": [place, end]}
+            place = end
+        described = json.dumps(header, separators=(",", ":")).encode()
+        described += b" " * (-len(described) % 8)
+        with self._path.open("wb") as file:
+            file.write(len(described).to_bytes(8, "little") + described + offsets)
+            for part in (ids, targets):
+                with part.open("rb") as content:
+                    shutil.copyfileobj(content, file, 1 << 20)
+        return TokenRows.load(self._path)
+
+
+def fingerprint(*parts: TokenRows | None) -> str:
+    """A hash of token arrays, read piece by piece."""
+    digest = hashlib.sha256()
+    for rows in parts:
+        if rows is None:
+            continue
+        digest.update(f"{len(rows)} rows, {len(rows.input_ids)} tokens\n".encode())
+        for array_ in (rows.input_ids, rows.targets, rows.offsets):
+            for piece in _pieces(array_):
+                digest.update(piece.tobytes())
+    return digest.hexdigest()
+
+
+def _pieces(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    return (values[start : start + _PIECE] for start in range(0, len(values), _PIECE))
+
+
+_PIECE = 1 << 20
 
 
 def _mapped(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def prepared(tmp_path: Path) -> Prepare:
         if not isinstance(dataset, Path):
             source.write_text(json.dumps(dataset, ensure_ascii=False), encoding="utf-8")
         spec = parse({"data": {"source": str(source)} | data, "report": {"samples": {"count": samples}}})
-        return tokenise(spec, model.tokenizer)
+        return tokenise(spec, model.tokenizer, Path(tempfile.mkdtemp(dir=tmp_path)))
 
     return run
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from lorajob_runtime.data.check import check
-from lorajob_runtime.data.faults import Fault, reasons, refuse_dropped, refuse_unusable
+from lorajob_runtime.data.faults import TOO_LONG, Fault, FaultLog, refuse_dropped, refuse_unusable
 from lorajob_runtime.data.forms import detect
 from lorajob_runtime.data.prepare import prepare
+from lorajob_runtime.data.read import read
 from lorajob_runtime.data.select import select
 from lorajob_runtime.exits import ConfigError, DataError
 from lorajob_runtime.spec import DataSpec, changes, parse
@@ -34,11 +35,10 @@ def ends(smollm2: Any, tmp_path: Path) -> Any:
         for trial in (
             lambda: prepare(spec, model_path=smollm2.path, folder=tmp_path / "data"),
             lambda: refuse_unusable(
-                rows,
+                read(path),
                 detect(rows, spec.data),
                 select(len(rows), spec.data.rows, spec.data.eval_rows),
                 spec.data.max_dropped,
-                path,
             ),
         ):
             try:
@@ -130,9 +130,9 @@ def test_a_limit_that_is_no_share_is_refused(limit: str) -> None:
 @pytest.mark.parametrize(("limit", "allowed"), [("0%", 0), ("0.5%", 5), ("7%", 70), ("29%", 290), ("100%", 1000)])
 def test_a_share_is_exact(limit: str, allowed: int) -> None:
     faults = [Fault(number=n, reason="is text", severity="dropped", at_fault=True) for n in range(1, allowed + 2)]
-    refuse_dropped(faults[:allowed], 1000, "data.rows", limit, "rows.json")
+    refuse_dropped(_log(faults[:allowed]), 1000, "data.rows", limit, "rows.json")
     with pytest.raises(DataError):
-        refuse_dropped(faults, 1000, "data.rows", limit, "rows.json")
+        refuse_dropped(_log(faults), 1000, "data.rows", limit, "rows.json")
 
 
 def test_a_run_may_go_on_with_another_limit() -> None:
@@ -143,7 +143,7 @@ def test_a_run_may_go_on_with_another_limit() -> None:
 def test_reasons_that_differ_in_the_turn_are_one_and_those_that_are_data_stay_few() -> None:
     at = [Fault(number=n, reason=f"turn {n} is a list", severity="dropped", at_fault=True) for n in range(1, 4)]
     odd = [Fault(number=n, reason=f"is from 'x{n}'", severity="dropped", at_fault=True) for n in range(1, 101)]
-    found = reasons([*at, *odd])
+    found = _log([*at, *odd]).dropped()
     assert found["a turn is a list"] == 3
     assert len(found) <= 21
     assert sum(found.values()) == 103
@@ -152,3 +152,18 @@ def test_reasons_that_differ_in_the_turn_are_one_and_those_that_are_data_stay_fe
 def test_no_form_at_all_still_ends_the_run() -> None:
     with pytest.raises(DataError, match="no row has a known form"):
         detect([{"a": 1}], DataSpec(max_dropped="100%"))
+
+
+def test_of_millions_of_faults_the_first_of_every_sort_are_kept_and_all_are_counted() -> None:
+    by_length = [Fault(number=n, reason=TOO_LONG, severity="dropped") for n in range(1, 3001)]
+    log = _log([*by_length, Fault(number=3001, reason="is text", severity="dropped", at_fault=True)])
+    assert (log.counts["dropped"], len(log.kept)) == (3001, 1001)
+    with pytest.raises(DataError, match=r"row 3001 \(counted from 1\) is text$"):
+        refuse_dropped(log, 3001, "data.rows", "error", "rows.json")
+
+
+def _log(faults: list[Fault]) -> FaultLog:
+    log = FaultLog()
+    for fault in faults:
+        log.add(fault)
+    return log

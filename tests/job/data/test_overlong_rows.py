@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorajob_runtime.data.encode import cut, join
-from lorajob_runtime.data.tokens import TokenRows
+from lorajob_runtime.data.tokens import TokenRows, TokenWriter
 from lorajob_runtime.exits import DataError
 
 SHORT = {"instruction": "Q", "output": "A"}
@@ -116,3 +116,19 @@ def test_token_rows_come_back_from_disk_as_they_went(
     assert loaded.target_tokens == sum(lengths) - len(lengths)
     assert [loaded.row(i)[0].tolist() for i in range(len(loaded))] == [list(range(n)) for n in lengths]
     assert (loaded.input_ids.dtype, loaded.targets.dtype, loaded.offsets.dtype) == (np.int32, np.bool_, np.int64)
+
+
+@given(lengths=st.lists(st.integers(0, 6), max_size=8))
+def test_rows_written_one_by_one_are_the_same_bytes_as_rows_written_at_once(
+    lengths: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+    pairs = [(np.arange(n, dtype=np.int32), np.ones(n, dtype=np.bool_)) for n in lengths]
+    TokenRows.of(pairs).save(folder / "at-once.safetensors")
+    with TokenWriter(folder / "one-by-one.safetensors") as writer:
+        for ids, targets in pairs:
+            writer.add(ids, targets)
+        writer.finish()
+
+    assert (folder / "one-by-one.safetensors").read_bytes() == (folder / "at-once.safetensors").read_bytes()
+    assert len(list(folder.iterdir())) == 2

@@ -146,9 +146,9 @@ def test_texts_need_no_chat_template(smollm2: Any, tmp_path: Path) -> None:
         path.write_text(json.dumps([row]), encoding="utf-8")
         if fails:
             with pytest.raises(ModelError, match="no chat template"):
-                tokenise(_spec(path), base)
+                tokenise(_spec(path), base, tmp_path)
         else:
-            assert tokenise(_spec(path), base).stop_ids == (base.eos_token_id,)
+            assert tokenise(_spec(path), base, tmp_path).stop_ids == (base.eos_token_id,)
 
 
 def test_a_folder_without_a_tokenizer_is_a_model_error(source: Path, tmp_path: Path) -> None:

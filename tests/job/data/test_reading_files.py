@@ -40,36 +40,36 @@ def _file(folder: Path, name: str, content: bytes | str) -> Path:
     ],
 )
 def test_the_same_rows_are_read_from_every_kind_of_file(name: str, content: str, tmp_path: Path) -> None:
-    assert read(_file(tmp_path, name, content)).rows == [ROW, ROW]
+    assert list(read(_file(tmp_path, name, content))) == [ROW, ROW]
 
 
-def test_parquet_rows_have_only_the_keys_that_they_have(tmp_path: Path) -> None:
+def test_values_in_parquet_have_only_the_keys_that_they_have_and_rows_all_columns(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A", "name": "x"}]
     pq.write_table(pa.Table.from_pylist([{"messages": turns, "id": 7}, {"messages": turns}]), tmp_path / "t.parquet")
-    assert read(tmp_path / "t.parquet").rows == [{"messages": turns, "id": 7}, {"messages": turns}]
+    assert list(read(tmp_path / "t.parquet")) == [{"messages": turns, "id": 7}, {"messages": turns, "id": None}]
 
 
 def test_a_csv_value_may_be_as_long_as_any_other(tmp_path: Path) -> None:
     long = "b" * 200_000
-    assert read(_file(tmp_path, "t.csv", f"input,output\na,{long}\n")).rows == [{"input": "a", "output": long}]
+    assert list(read(_file(tmp_path, "t.csv", f"input,output\na,{long}\n"))) == [{"input": "a", "output": long}]
 
 
 def test_a_single_object_is_one_row(tmp_path: Path) -> None:
-    assert read(_file(tmp_path, "one.json", json.dumps(ROW, indent=2))).rows == [ROW]
+    assert list(read(_file(tmp_path, "one.json", json.dumps(ROW, indent=2)))) == [ROW]
 
 
 def test_turns_at_the_top_of_a_file_are_one_conversation(tmp_path: Path) -> None:
     turns = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]
-    assert read(_file(tmp_path, "turns.json", json.dumps(turns))).rows == [turns]
+    assert list(read(_file(tmp_path, "turns.json", json.dumps(turns)))) == [turns]
 
 
 def test_rows_stay_as_they_are_written_whatever_the_other_rows_hold(tmp_path: Path) -> None:
     rows = [{"a": 1, "t": "2020-01-01 00:00:00"}, {"a": "x"}, {"a": {"b": [1, "2"]}}, {"c": None}]
-    assert read(_file(tmp_path, "mixed.json", json.dumps(rows))).rows == rows
+    assert list(read(_file(tmp_path, "mixed.json", json.dumps(rows)))) == rows
 
 
 def test_table_values_are_text_as_written(tmp_path: Path) -> None:
-    rows = read(_file(tmp_path, "t.csv", 'input,output\n007,NA\n1e5,"two\nlines"\n,null\n')).rows
+    rows = list(read(_file(tmp_path, "t.csv", 'input,output\n007,NA\n1e5,"two\nlines"\n,null\n')))
     assert rows == [
         {"input": "007", "output": "NA"},
         {"input": "1e5", "output": "two\nlines"},
@@ -94,14 +94,13 @@ def test_table_values_are_text_as_written(tmp_path: Path) -> None:
         ("not.jsonl", "hello\n", "line 1 is not JSON"),
         ("deep.json", "[" * 100_000, "is not JSON that can be read"),
         ("deep.jsonl", '{"a": 1}\n' + "[" * 100_000, "line 2 is not JSON"),
-        ("huge-number.json", "[" + "9" * 5000 + "]", "is not JSON that can be read"),
         ("gbk.json", '{"a": "中文"}'.encode("gbk"), "line 1 is not UTF-8"),
         ("utf16.json", '{"a": "b"}'.encode("utf-16"), "line 1 is not UTF-8"),
         ("gbk.csv", "a,b\n中,文\n".encode("gbk"), "line 2 is not UTF-8"),
         ("uneven.csv", "a,b\n1,2\n1,2,3\n", "line 3"),
         ("unclosed.csv", 'a,b\n1,2\n"x,3\n', "cannot be read as csv"),
         ("twice.csv", "a,a\n1,2\n", "column 'a' twice"),
-        ("not.parquet", "PAR1 or not", "cannot be read as parquet"),
+        ("not.parquet", "PAR1 or not", "is not Parquet, or not whole"),
         ("rows.xlsx", "x", "'.xlsx': a dataset must be one of .json, .jsonl, .csv, .parquet"),
         ("rows", "x", "'nothing': a dataset must be one of"),
     ],
@@ -144,7 +143,7 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
 def test_nothing_is_left_in_the_users_home_or_among_temporary_files(tmp_path: Path) -> None:
     path = _file(tmp_path, "t.csv", "a,b\n1,2\n")
     code = (
-        f"from pathlib import Path; from lorajob_runtime.data.read import read; print(read(Path({str(path)!r})).rows)"
+        f"from pathlib import Path; from lorajob_runtime.data.read import read; print(list(read(Path({str(path)!r}))))"
     )
     home, temporary = tmp_path / "home", tmp_path / "temporary"
     home.mkdir()
@@ -173,8 +172,8 @@ def test_json_lines_and_a_json_list_are_the_same_rows(
     folder = tmp_path_factory.mktemp("rows")
     whole = _file(folder, "rows.json", json.dumps(rows, ensure_ascii=False))
     lines = _file(folder, "rows.jsonl", "\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
-    assert read(lines).rows == rows
-    assert read(whole).rows in (rows, [rows])
+    assert list(read(lines)) == rows
+    assert list(read(whole)) in (rows, [rows])
 
 
 @given(content=st.binary(max_size=200), kind=st.sampled_from(["json", "jsonl", "csv"]))
@@ -183,7 +182,7 @@ def test_no_content_at_all_makes_a_traceback(
 ) -> None:
     path = _file(tmp_path_factory.mktemp("any"), f"rows.{kind}", content)
     try:
-        rows, message = read(path).rows, ""
+        rows, message = list(read(path)), ""
     except DataError as error:
         rows, message = [], error.message
     assert rows or message

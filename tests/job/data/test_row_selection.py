@@ -17,18 +17,18 @@ _range = st.builds(
 
 def test_the_law_recipe_trains_on_rows_5_to_5000_and_holds_out_the_first_5() -> None:
     chosen = select(6000, "5:5000", ":5")
-    assert (chosen.train[0], chosen.train[-1], len(chosen.train)) == (5, 4999, 4995)
-    assert (chosen.evaluation, chosen.overlap) == ((0, 1, 2, 3, 4), 0)
+    assert (list(chosen.train), len(chosen.train)) == (list(range(5, 5000)), 4995)
+    assert (list(chosen.evaluation), chosen.overlap, chosen.stop) == ([0, 1, 2, 3, 4], 0, 5000)
 
 
 def test_rows_in_both_ranges_are_held_out() -> None:
     chosen = select(10, "2:8", ":4")
-    assert (chosen.train, chosen.evaluation, chosen.overlap) == ((4, 5, 6, 7), (0, 1, 2, 3), 2)
+    assert (list(chosen.train), list(chosen.evaluation), chosen.overlap) == ([4, 5, 6, 7], [0, 1, 2, 3], 2)
 
 
 def test_without_a_range_of_their_own_training_rows_are_the_others() -> None:
     chosen = select(5, None, "-2:")
-    assert (chosen.train, chosen.evaluation, chosen.overlap) == ((0, 1, 2), (3, 4), 0)
+    assert (list(chosen.train), list(chosen.evaluation), chosen.overlap) == ([0, 1, 2], [3, 4], 0)
 
 
 @pytest.mark.parametrize(
@@ -56,4 +56,8 @@ def test_training_and_held_out_rows_are_apart_and_together_what_was_asked_for(
     asked = eval(f"everything[{rows}]") if rows else everything  # noqa: S307 - Python's own slices are the law
     held_out = eval(f"everything[{eval_rows}]") if eval_rows else []  # noqa: S307
     assert list(chosen.evaluation) == held_out
-    assert list(chosen.train) == [index for index in asked if index not in held_out]
+    trained = [index for index in asked if index not in held_out]
+    assert (list(chosen.train), len(chosen.train)) == (trained, len(trained))
+    assert [index for index in everything if index in chosen.train] == trained
+    assert chosen.stop >= max(trained + held_out) + 1
+    assert chosen.overlap == (len(set(asked) & set(held_out)) if rows else 0)

@@ -137,9 +137,9 @@ def test_the_published_adapter_reloads_in_plain_peft_with_no_difference(runs: Ru
     assert all(item.abs().max() > 0 for name, item in weights.items() if "lora_B" in name), "a target never learned"
 
 
-def test_generate_sends_what_was_trained_token_for_token(runs: Runs) -> None:
+def test_generate_sends_what_was_trained_token_for_token(runs: Runs, tmp_path: Path) -> None:
     recipe = spec.loads(runs.whole.spec.read_text())
-    tokens = tokenise(recipe, load_tokenizer(runs.model))
+    tokens = tokenise(recipe, load_tokenizer(runs.model), tmp_path)
     first = RECIPES[runs.family].row(spec.row_slice(recipe.data.rows).start or 0)
     ids, targets = tokens.train.row(0)
 

@@ -1,0 +1,125 @@
+"""One pass over a dataset as one model reads it: the same for a check and for a run, in what it counts and refuses."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from lorajob_runtime.data.collect import Collected, Sink, collect
+from lorajob_runtime.data.encode import Encoder
+from lorajob_runtime.data.faults import NO_ANSWER_LEFT, TOO_LONG, form_of, nothing_left, refuse_dropped, refuse_errors
+from lorajob_runtime.data.forms import Form
+from lorajob_runtime.data.read import Source, read
+from lorajob_runtime.data.select import Selection, select
+from lorajob_runtime.data.tokenizer import Tokenizer
+from lorajob_runtime.data.unused import UnusedNames
+from lorajob_runtime.data.wording import counted
+from lorajob_runtime.exits import DataError
+from lorajob_runtime.spec import DataSpec, RunSpec
+
+EXAMPLE = "lighthouse.json"
+"""The example set that is trained on when a spec names no dataset."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loaded:
+    """A dataset file, the form of its rows, and which of them are meant."""
+
+    source: Source
+    form: Form
+    selection: Selection
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Survey:
+    """What became of the rows that are trained on and of those that are held out."""
+
+    loaded: Loaded
+    encoder: Encoder
+    train: Collected
+    held_out: Collected
+
+
+def load(data: DataSpec) -> Loaded:
+    """The file that a spec names, or the example set. Raises DataError, ConfigError."""
+    if data.source is None:
+        example = resources.files("lorajob_runtime") / "examples" / EXAMPLE
+        with resources.as_file(example) as path:
+            source = read(path)
+    else:
+        source = read(Path(os.path.expanduser(data.source)))
+    form = form_of(source, data)
+    return Loaded(source=source, form=form, selection=select(len(source), data.rows, data.eval_rows))
+
+
+def survey(spec: RunSpec, tokenizer: Tokenizer, loaded: Loaded, *, samples: int, train: Sink, held_out: Sink) -> Survey:
+    """Runs the rows through form, template and tokenizer, and their sequences into the two sinks.
+
+    Raises DataError when the file changes meanwhile, ModelError for a model without a template where one is needed, and
+    what the sinks raise. What is wrong with rows is for `refuse`.
+    """
+    encoder = Encoder(tokenizer, thinking=spec.data.thinking)
+    parts = collect(
+        loaded.source,
+        loaded.selection,
+        form=loaded.form,
+        encoder=encoder,
+        data=spec.data,
+        samples=samples,
+        train=train,
+        held_out=held_out,
+    )
+    return Survey(loaded=loaded, encoder=encoder, train=parts[0], held_out=parts[1])
+
+
+def refuse(seen: Survey, data: DataSpec) -> None:
+    """Raises DataError when a range cannot be used as it is: nothing left of it, or too many rows at fault."""
+    selection, path = seen.loaded.selection, seen.loaded.source.path
+    for found, rows, field in (
+        (seen.train, len(selection.train), "data.rows"),
+        (seen.held_out, len(selection.evaluation), "data.evalRows"),
+    ):
+        refuse_errors(found.faults, path)
+        refuse_dropped(found.faults, rows, field, data.max_dropped, path)
+        if rows:
+            _refuse_empty(found, field, data, path)
+
+
+def notes(selection: Selection, found: Collected) -> tuple[str, ...]:
+    """What a person should know of the rows, one line each."""
+    lines = [f"{counted(count, 'row')}: {remark}" for remark, count in found.remarks.items()]
+    if found.sequences > found.rows:
+        lines.append(
+            f"{counted(found.rows, 'row')}: trained as {found.sequences:,} sequences, "
+            "because the chat template rewrites earlier turns when a turn is added"
+        )
+    if selection.overlap:
+        lines.append(
+            f"{counted(selection.overlap, 'row')}: in data.rows and data.evalRows, so held out and not trained on"
+        )
+    return tuple(lines)
+
+
+def unused_names(*parts: Collected) -> dict[str, int]:
+    """What rows have and nothing reads: column, or key of a turn, call or content part -> rows."""
+    both = UnusedNames()
+    for found in parts:
+        both.merge(found.unused)
+    return both.counts()
+
+
+def _refuse_empty(found: Collected, field: str, data: DataSpec, path: Path) -> None:
+    """Raises DataError when no token carries loss; when the limit is why, with the length that would do."""
+    if found.sequences:
+        return
+    reasons = found.dropped()
+    if found.shortest_fit is not None and reasons.keys() & {NO_ANSWER_LEFT, TOO_LONG}:
+        longest = max(found.lengths)
+        raise DataError(
+            f"data.maxLength {data.max_length} is too small for any answer in {field} of {path}: "
+            f"at least {found.shortest_fit} tokens are needed, and {longest} to cut nothing",
+            hint=f"set data.maxLength to {longest}",
+        )
+    raise nothing_left(reasons, field, path)
