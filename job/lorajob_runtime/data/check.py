@@ -142,7 +142,7 @@ def check_text(report: CheckReport, colour: bool) -> str:
         blocks.append(_faults(report.faults))
     blocks += [_row(row, colour) for row in report.shown]
     if report.problem is not None:
-        blocks.append(f"A run with this dataset would end: {brief(report.problem, 400)}")
+        blocks.append(f"A run with this dataset would end: {brief(report.problem, 1000)}")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -169,8 +169,8 @@ def histogram(lengths: Sequence[int]) -> tuple[Bin, ...]:
     return (*bins[:-1], replace(bins[-1], last=max(bins[-1].last, int(np.max(lengths)))))
 
 
-def _gravity(fault: Fault) -> tuple[int, int]:
-    return ("error", "dropped", "warning", "truncated").index(fault.severity), fault.number
+def _gravity(fault: Fault) -> tuple[int, bool, int]:
+    return ("error", "dropped", "warning", "truncated").index(fault.severity), not fault.at_fault, fault.number
 
 
 @dataclass(slots=True)

@@ -129,7 +129,7 @@ def _watched(
                 found.faults.add(Fault(number=index + 1, reason=reason, severity="warning"))
                 found.remarks["control tokens are in the text"] += 1
             found.unused.add(item.aside.unused)
-            found.remarks.update(item.aside.remarks)
+            found.remarks.update(sorted(item.aside.remarks))
         if isinstance(item, Conversation):
             _remark(item, found.remarks, encoder)
         yield item

@@ -95,7 +95,7 @@ def _preference(names: tuple[str, ...], row: Mapping[str, Any], answer: str | No
     elif isinstance(turns, list) and len(turns) > 1:
         columns = f"messages={better}"
     else:
-        columns = f"input={asked},output={better}" if asked else f"output={better}"
+        columns = f"input={asked},output={better}" if asked else f"text={better}"
     return Foreign(
         of_row=f"is a preference row ({listed})",
         of_file=f"these are preference rows: {listed}; answers are trained here, not compared",

@@ -155,15 +155,16 @@ def detect(rows: Sequence[object], data: DataSpec, further: Collection[str] = ()
     names = _names(looked_at)
     possible = [reading for reading in readings.possible(names, data.columns) if data.format in ("auto", reading.form)]
     reading, others = readings.chosen(possible, looked_at)
-    chosen = frozenset(data.columns[role] for role in ("output", "messages") if role in data.columns)
+    chosen = frozenset(data.columns[role] for role in ("output", "messages", "text") if role in data.columns)
     if known := _mostly_foreign(looked_at, reading, chosen):
         raise DataError(known.of_file, hint=known.hint)
     if reading is None and data.format == "auto":
-        raise DataError(_no_form(rows[0], names))
+        raise DataError(_no_form(rows[0], names), hint="name columns as in --columns input=COLUMN,output=COLUMN")
     reading = reading or possible[0]
     verdict = _verdict(reading, data, looked_at)
     if others and data.format == "auto":
-        verdict += f"; {', '.join(other.shown() for other in others)} would fit as well: data.format decides"
+        also = ", ".join(other.shown() for other in others)
+        verdict += f"; {also} would fit as well (choose with data.format or data.columns)"
     return Form(name=reading.form, columns=reading.columns, system=data.system, verdict=verdict, chosen=chosen)
 
 

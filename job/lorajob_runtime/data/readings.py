@@ -23,16 +23,16 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "text": ("text",),
 }
 """Form -> the roles without which a row is not of it, the most telling form first."""
+_PAIR_ROLES = frozenset(("instruction", "input", "output"))
 _ROLES = NEEDS | {"alpaca": ("instruction", "input", "output")}
 
 _INSTRUCTED = (
-    ("prompt", "query", "response"),
-    ("instruction", "input", "response"),
-    ("instruction", "context", "response"),
-    ("instruction", "input", "answer"),
-    ("instruction", "input", "completion"),
+    ("prompt", ("query",), "response"),
+    ("instruction", ("input", "context", ""), "response"),
+    ("instruction", ("input", "context", ""), "answer"),
+    ("instruction", ("input", "context", ""), "completion"),
 )
-"""Other names for instruction, input and output. The first and the last are needed, and of the first row all three."""
+"""Other names for instruction, input and output; the first of the middle ones that is there, which may be none."""
 _ASKED = (
     ("question", "answer"),
     ("question", "response"),
@@ -94,20 +94,32 @@ def possible(names: Mapping[str, str], mapped: Mapping[str, str]) -> list[Readin
     own |= _first("system", SYSTEM_COLUMNS, names) if own.get("system") not in names.values() else {}
     own |= _first("thought", THOUGHT_COLUMNS, names) | dict(mapped)
     readings = [Reading(form=form, columns=_of_form(form, own, names)) for form in NEEDS]
-    if mapped.keys() & {"instruction", "input", "output"}:
-        return readings
+    guesses = _guesses({name: found for name, found in names.items() if found not in taken}, mapped, own)
+    if mapped.keys() & _PAIR_ROLES and not mapped.keys() & {"messages", "text"}:
+        return [reading for reading in readings if reading.form in ("alpaca", "qa")] + guesses
+    return readings[:-1] + guesses + readings[-1:]
+
+
+def _guesses(names: Mapping[str, str], mapped: Mapping[str, str], own: Mapping[str, str]) -> list[Reading]:
+    """Questions with answers under names that are not a form's own; what the user named stays as it is."""
     shared = {role: found for role, found in own.items() if role in ("system", "history", "thought")}
-    others = []
-    for first, second, last in _INSTRUCTED:
-        if first in names and last in names and (second in names or first != "prompt"):
-            roles = {"instruction": names[first], "output": names[last]}
-            roles |= {"input": names[second]} if second in names else {}
-            others.append(Reading(form="alpaca", columns=shared | roles, is_named=False))
-    for asked, answered in _ASKED:
-        if asked in names and answered in names:
-            roles = {"input": names[asked], "output": names[answered]}
-            others.append(Reading(form="qa", columns=shared | roles, is_named=False))
-    return readings[:-1] + others + readings[-1:]
+    found: list[Reading] = []
+
+    def add(form: str, **roles: str | None) -> None:
+        columns = shared | {role: column for role, column in roles.items() if column}
+        if all(role in columns for role in NEEDS[form]) and mapped.keys() & _PAIR_ROLES <= roles.keys():
+            guess = Reading(form=form, columns=columns, is_named=False)
+            if guess not in found:
+                found.append(guess)
+
+    for first, middle, last in _INSTRUCTED:
+        second = next((name for name in middle if name in names or not name), None)
+        asked, answered = mapped.get("instruction", names.get(first)), mapped.get("output", names.get(last))
+        if second is not None:
+            add("alpaca", instruction=asked, input=mapped.get("input", names.get(second)), output=answered)
+    for first, last in _ASKED:
+        add("qa", input=mapped.get("input", names.get(first)), output=mapped.get("output", names.get(last)))
+    return found
 
 
 def chosen(readings: Sequence[Reading], rows: Sequence[object]) -> tuple[Reading | None, list[Reading]]:
@@ -168,9 +180,15 @@ def has(row: Mapping[str, Any], columns: Mapping[str, str], role: str) -> bool:
 
 def looks_like(names: Mapping[str, str]) -> str:
     """What is odd about the names of columns, where they are nearly those of a form."""
-    known = {*TURN_COLUMNS, *COLUMN_ROLES, *(name for names in (*_INSTRUCTED, *_ASKED) for name in names)}
+    asking, answering = {"instruction", *(pair[0] for pair in _ASKED)}, {"output", *(pair[1] for pair in _ASKED)}
+    known = {*TURN_COLUMNS, *COLUMN_ROLES, *asking, *answering}
     near = [name for name in names.values() if name != name.strip() and name.strip().lower() in known]
-    return f"the key {quoted(near[0])} has a blank too much" if near else ""
+    if near:
+        return f"the key {quoted(near[0])} has a blank too much"
+    asked = next((names[name] for name in names if name in asking), None)
+    if asked and not names.keys() & answering:
+        return f"{asked} may be the question, but no key looks like its answer"
+    return ""
 
 
 def _of_form(form: str, own: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:

@@ -84,7 +84,7 @@ def turn_list(turns: object) -> list[Any]:
         raise RowError(f"the conversation is {kind(turns)}: it must be a list of turns")
     if len(turns) == 1 and isinstance(turns[0], list) and all(isinstance(turn, dict) for turn in turns[0]):
         return turns[0]
-    return turns
+    return [_from_text(turn) if isinstance(turn, str) else turn for turn in turns]
 
 
 def pair_keys(turn: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -145,10 +145,15 @@ def _transposed(turns: Mapping[str, Any]) -> object:
     return [{key: values[index] for key, values in columns.items()} for index in range(lengths.pop())]
 
 
+def _from_text(turn: str) -> object:
+    """A turn that was written as JSON text; any other text as it is."""
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(value := json.loads(turn), dict):
+            return value
+    return turn
+
+
 def _turn(number: int, turn: object) -> dict[str, Any]:
-    if isinstance(turn, str):
-        with contextlib.suppress(ValueError, RecursionError):
-            turn = json.loads(turn)
     if not isinstance(turn, dict):
         raise RowError(f"turn {number} is {kind(turn)}: it must be an object with from and value, or role and content")
     return turn

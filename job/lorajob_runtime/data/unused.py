@@ -13,8 +13,9 @@ from lorajob_runtime.data.wording import counted, quoted
 
 Place = Literal["column", "turn key", "call key", "part key"]
 
-_NAMES_HELD = 500
+_NAMES_HELD = 200
 """Names may be data themselves, an identifier each: beyond so many they are counted together."""
+_LONGEST_NAME = 100
 _NAMES_SHOWN = 12
 _OTHERS = "other names"
 _PLACES: dict[str, str] = {
@@ -38,7 +39,8 @@ _HARMLESS = frozenset(
 
 def named(place: Place, name: object) -> str:
     """How an unused name is counted: the place, and the name as it stands there."""
-    return f"{place} {name}"
+    text = str(name)
+    return f"{place} {text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + '…'}"
 
 
 def beside(place: Place, value: Mapping[str, Any], used: Collection[str]) -> Iterable[str]:
@@ -59,7 +61,7 @@ class UnusedNames:
 
     def add(self, names: Iterable[str]) -> None:
         """The names of one row."""
-        for name in names:
+        for name in sorted(names):
             self._count(name, 1)
 
     def merge(self, other: UnusedNames) -> None:
@@ -72,7 +74,7 @@ class UnusedNames:
 
     def counts(self) -> dict[str, int]:
         """Name -> rows, the most frequent first."""
-        return dict(self._rows.most_common())
+        return dict(sorted(self._rows.items(), key=lambda item: (-item[1], item[0])))
 
 
 def lines(unused: Mapping[str, int]) -> list[str]:
