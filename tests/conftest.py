@@ -18,7 +18,7 @@ from proxies import Proxy
 from s3_servers import S3Server, seaweedfs
 from waiting import wait_until as _wait_until
 
-pytest_plugins = ["cluster_fixtures"]
+pytest_plugins = ["cluster_fixtures", "sharing"]
 
 
 def pytest_configure() -> None:

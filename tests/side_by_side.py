@@ -1,11 +1,12 @@
 """Runs the tests that need a cluster beside all others: `python tests/side_by_side.py [ARGUMENTS OF PYTEST]`.
 
-The ones mostly wait for pods and the others mostly compute, so both together take little longer than one. The lines of
-both are shown as they come, and what each has to say at its end is shown whole. Arguments that choose the tests
-themselves, by files or markers, are for one pytest alone. Of `--junitxml=NAME.xml` each half makes its own,
-NAME-cluster.xml and NAME-local.xml.
+The ones mostly wait for pods and the others mostly compute, so both together take little longer than one. Two pytests
+share the others, file by file (`sharing`), where there are two cores: half of what they do is to wait for programs that
+one core is enough for. The lines of all are shown as they come, and what each has to say at its end is shown whole.
+Arguments that choose the tests themselves, by files or markers, are for one pytest alone. Of `--junitxml=NAME.xml` each
+part makes its own, NAME-cluster.xml, NAME-local.xml and NAME-more.xml.
 
-The exit code is pytest's: that of the half that failed, and 5 only where neither had a test to run.
+The exit code is pytest's: that of the part that failed, and 5 only where none had a test to run.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -22,8 +24,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-HALVES = {"cluster": "cluster", "local": "not cluster"}
+import sharing
+
+PARTS = {"cluster": "cluster", "local": "not cluster"}
 """Name -> marker expression."""
+
+MORE = {"more": "not cluster"}
+"""What shares the tests of `local`, where there is a second core."""
 
 _NO_TESTS = 5
 _ENDING = re.compile(r"=+ (ERRORS|FAILURES|warnings summary|slowest|short test summary|\d+ |no tests ran).*=")
@@ -32,12 +39,14 @@ _ALONE = frozenset({"-m", "-h", "--help", "--version", "--co", "--collect-only",
 
 
 @dataclass
-class Half:
-    """One pytest and what it has said."""
+class Part:
+    """One pytest, what it has said, and how long it took."""
 
     name: str
     process: subprocess.Popen[str]
     ending: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+    seconds: float = 0
 
     def show(self) -> None:
         """Prints its lines as they come, up to its summary, which is kept."""
@@ -46,9 +55,10 @@ class Half:
             if self.ending or _ENDING.match(line):
                 self.ending.append(line)
             else:
-                # one call, so that no line of the other half comes between
+                # one call, so that no line of another part comes between
                 sys.stdout.write(f"{self.name:>7}: {line}")
                 sys.stdout.flush()
+        self.seconds = time.monotonic() - self.began
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -56,34 +66,39 @@ def main(arguments: Sequence[str]) -> int:
     if any(each in _ALONE or Path(each.partition("::")[0]).exists() for each in arguments):
         return subprocess.run([sys.executable, "-m", "pytest", *arguments], check=False).returncode
     began = time.monotonic()
-    halves = [_start(name, marker, arguments) for name, marker in HALVES.items()]
-    _pass_on_signals(halves)
-    readers = [threading.Thread(target=half.show) for half in halves]
-    for reader in readers:
-        reader.start()
-    for reader in readers:
-        reader.join()
-    codes = [half.process.wait() for half in halves]
-    for half, code in zip(halves, codes, strict=True):
-        print(f"\n{half.name}: exit code {code}\n{''.join(half.ending)}", end="", flush=True)
-    print(f"\nboth halves in {time.monotonic() - began:.0f} s")
+    with tempfile.TemporaryDirectory() as shared:
+        parts = [_start(name, marker, arguments, shared) for name, marker in _parts().items()]
+        _pass_on_signals(parts)
+        readers = [threading.Thread(target=part.show) for part in parts]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+        codes = [part.process.wait() for part in parts]
+    for part, code in zip(parts, codes, strict=True):
+        print(f"\n{part.name}: exit code {code} after {part.seconds:.0f} s\n{''.join(part.ending)}", end="", flush=True)
+    print(f"\nall parts in {time.monotonic() - began:.0f} s")
     return exit_code(codes)
 
 
+def _parts() -> dict[str, str]:
+    return PARTS | (MORE if len(os.sched_getaffinity(0)) > 1 else {})
+
+
 def exit_code(codes: Sequence[int]) -> int:
-    """The code of all together: a half without a test to run does not count beside one that has some."""
+    """The code of all together: a part without a test to run does not count beside one that has some."""
     ran = [code for code in codes if code != _NO_TESTS]
     return next((abs(code) for code in ran if code != 0), 0) if ran else _NO_TESTS
 
 
 def arguments_of(name: str, marker: str, arguments: Sequence[str]) -> list[str]:
-    """The arguments of one half."""
+    """The arguments of one part."""
     own = [re.sub(r"^(--junit-?xml=.*?)(\.xml)?$", rf"\1-{name}\2", each) for each in arguments]
-    # what failed last is remembered for each half
-    return ["-m", marker, "-o", f"cache_dir=.pytest_cache/{name}", *own]
+    # what failed last is remembered for each part, and none runs all because it knows of no failure
+    return ["-m", marker, "-o", f"cache_dir=.pytest_cache/{name}", "--last-failed-no-failures=none", *own]
 
 
-def _start(name: str, marker: str, arguments: Sequence[str]) -> Half:
+def _start(name: str, marker: str, arguments: Sequence[str], shared: str) -> Part:
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *arguments_of(name, marker, arguments)],
         stdout=subprocess.PIPE,
@@ -92,17 +107,19 @@ def _start(name: str, marker: str, arguments: Sequence[str]) -> Half:
         errors="replace",
         # a Ctrl-C at the terminal then reaches it from here, and once
         start_new_session=True,
+        # a file may have tests of both kinds: the cluster's take none from the others
+        env=os.environ | ({} if name == "cluster" else {sharing.VARIABLE: shared}),
     )
-    return Half(name, process)
+    return Part(name, process)
 
 
-def _pass_on_signals(halves: Sequence[Half]) -> None:
-    """Whatever is to end this ends each half as a Ctrl-C does: its fixtures are taken down, the cluster among them."""
+def _pass_on_signals(parts: Sequence[Part]) -> None:
+    """Whatever is to end this ends each part as a Ctrl-C does: its fixtures are taken down, the cluster among them."""
 
     def pass_on(*_: object) -> None:
-        for half in halves:
+        for part in parts:
             with suppress(ProcessLookupError):
-                os.kill(half.process.pid, signal.SIGINT)
+                os.kill(part.process.pid, signal.SIGINT)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, pass_on)

@@ -1,13 +1,15 @@
-"""`make test`: two pytests beside each other, one report and one exit code."""
+"""`make test`: several pytests beside each other, one report and one exit code."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -27,8 +29,9 @@ def project(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     """Runs the tests of a small project: `project(its tests, *arguments)`."""
 
     def run(tests: str, *arguments: str) -> subprocess.Popen[str]:
-        (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = cluster: needs one\n")
-        (tmp_path / "tests").mkdir()
+        (tmp_path / "pytest.ini").write_text(f"[pytest]\npythonpath = {PROGRAM.parent}\nmarkers = cluster: needs one\n")
+        (tmp_path / "tests").mkdir(exist_ok=True)
+        (tmp_path / "tests/conftest.py").write_text('pytest_plugins = ["sharing"]\n')
         (tmp_path / "tests/test_it.py").write_text(tests)
         command = [sys.executable, str(PROGRAM), "-p", "no:timeout", *arguments]
         return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -36,20 +39,67 @@ def project(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     return run
 
 
-def test_each_half_runs_its_own_tests_and_writes_its_own_report(project: Any, tmp_path: Path) -> None:
+def test_the_tests_for_a_cluster_run_beside_the_others_and_each_part_writes_its_own_report(
+    project: Any, tmp_path: Path
+) -> None:
     process = project(PASSES, f"--junitxml={tmp_path}/out.xml")
     said, _ = process.communicate(timeout=60)
 
     assert process.returncode == 0, said
     assert "cluster: tests/test_it.py ." in said
-    assert "  local: tests/test_it.py ." in said
-    for half, ran in (("cluster", "test_in_the_cluster"), ("local", "test_here")):
-        report = (tmp_path / f"out-{half}.xml").read_text()
-        assert 'tests="1"' in report
-        assert ran in report
+    assert _ran(tmp_path, "cluster") == ["test_in_the_cluster"]
+    assert _ran(tmp_path, "local") + _ran(tmp_path, "more") == ["test_here"]
 
 
-def test_a_failure_in_one_half_is_shown_whole_and_fails_all(project: Any) -> None:
+def test_two_parts_share_the_files_and_run_every_test_once(project: Any, tmp_path: Path) -> None:
+    (tmp_path / "tests/deeper").mkdir(parents=True)
+    names = [f"{folder}_{number}.py" for folder in ("test", "deeper/test_below") for number in range(20)]
+    for name in names:
+        (tmp_path / "tests" / name).write_text(f"""
+import time, pytest
+@pytest.fixture(scope="module")
+def made(): return []
+@pytest.mark.parametrize("part", range(3))
+def {Path(name).stem}(part, made):
+    made.append(part)
+    assert made == list(range(part + 1)), "a file's tests were torn apart"
+    time.sleep(0.02)
+""")
+    process = project(PASSES, f"--junitxml={tmp_path}/out.xml")
+    said, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 0, said
+    local, more = _ran(tmp_path, "local"), _ran(tmp_path, "more")
+    expected = [f"{Path(name).stem}[{part}]" for name in names for part in range(3)]
+    assert sorted(local + more) == sorted([*expected, "test_here"])
+    assert local, said
+    assert bool(more) is (len(os.sched_getaffinity(0)) > 1), said
+
+
+def test_what_failed_last_runs_again_and_nothing_else(project: Any, tmp_path: Path) -> None:
+    failing = f"{PASSES}\ndef test_wrong(): assert False"
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/test_other.py").write_text("def test_other(): pass")
+    project(failing).communicate(timeout=60)
+
+    process = project(failing, "--lf", f"--junitxml={tmp_path}/out.xml")
+    said, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 1, said
+    ran = [name for part in ("cluster", "local", "more") for name in _ran(tmp_path, part)]
+    assert ran == ["test_wrong"]
+
+
+def _ran(folder: Path, part: str) -> list[str]:
+    """The tests in the report of one part."""
+    report = folder / f"out-{part}.xml"
+    if not report.exists():
+        return []
+    # the report was written by our own pytest a moment ago
+    return [case.get("name", "") for case in ElementTree.parse(report).iter("testcase")]  # noqa: S314
+
+
+def test_a_failure_in_one_part_is_shown_whole_and_fails_all(project: Any) -> None:
     process = project(f"{PASSES}\ndef test_wrong(): assert 1 == 2")
     said, _ = process.communicate(timeout=60)
 
@@ -66,7 +116,7 @@ def test_chosen_tests_run_in_one_pytest(project: Any) -> None:
     assert "2 passed" in said
 
 
-def test_ctrl_c_takes_down_what_the_tests_of_both_halves_brought_up(
+def test_ctrl_c_takes_down_what_the_tests_of_all_parts_brought_up(
     project: Any, tmp_path: Path, wait_until: Callable[..., Any]
 ) -> None:
     process = project("""
@@ -92,5 +142,5 @@ def test_longer(up): time.sleep(60)
 
 
 @pytest.mark.parametrize(("codes", "together"), [((0, 5), 0), ((5, 5), 5), ((0, 1), 1), ((2, 0), 2), ((-9, 0), 9)])
-def test_a_half_without_tests_does_not_count_beside_one_that_has_some(codes: tuple[int, ...], together: int) -> None:
+def test_a_part_without_tests_does_not_count_beside_one_that_has_some(codes: tuple[int, ...], together: int) -> None:
     assert exit_code(codes) == together
