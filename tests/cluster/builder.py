@@ -13,18 +13,20 @@ import re
 import shutil
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from cluster import images, layout_server
 from cluster.places import REPOSITORY, Places, State
-from cluster.running import ClusterError, only_one, run, say
+from cluster.running import ClusterError, only_one, progress, run
 
 BASE = "localhost/debian:bookworm"
 NAME = "localhost/lorajob"
 KEPT = 5
 """So many images stay in the cluster: test runs of other working trees may use them."""
+
+ROOM_BYTES, ROOM_FOR_CODE_BYTES = 25 * 10**9, 2 * 10**9
+"""What an image takes on the disk while it is built and brought: from nothing, and after a change of code."""
 
 _CONTEXT = ("docker/Dockerfile", ".dockerignore", "pyproject.toml", "README.md", "LICENSE", "cli", "job")
 _LOCKS = ("requirements/uv.txt", "requirements/runtime.txt", "requirements/dev.txt")
@@ -39,16 +41,25 @@ def ensure(places: Places, state: State) -> str:
         name = f"{NAME}:{_copy_context(context)}"
         if name in images.names(state):
             return name
-        begin = time.monotonic()
         builder = _Builder(places)
-        builder.forget_unless_locked_as(context, state)
+        is_new = builder.forget_unless_locked_as(context, state)
+        require_room(places.root, ROOM_BYTES if is_new else ROOM_FOR_CODE_BYTES)
         builder.ensure_base()
         builder.build(context, name)
-        built = time.monotonic()
-        builder.bring(name, state)
-        say(f"image built in {built - begin:.1f} s and brought to the cluster in {time.monotonic() - built:.1f} s")
+        with progress(f"bringing {name} to the cluster"):
+            builder.bring(name, state)
         builder.forget(state, [image for image in builder.images() if image != name][KEPT - 1 :])
         return name
+
+
+def require_room(folder: Path, needed_bytes: int) -> None:
+    """Raises ClusterError where a disk has too little room: buildah would say so after minutes, in words of its own."""
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise ClusterError(
+            f"{folder} has {free / 10**9:.0f} GB free and the image needs {needed_bytes / 10**9:.0f}: make room, "
+            "or name another folder with LORAJOB_TEST_CLUSTER_DIR"
+        )
 
 
 def _copy_context(folder: Path) -> str:
@@ -97,19 +108,24 @@ class _Builder:
     def _all_images(self) -> list[str]:
         return self.run("images", "--format", "{{.Name}}:{{.Tag}}").split()
 
-    def forget_unless_locked_as(self, context: Path, state: State) -> None:
-        """Makes room: with other locked requirements every image that there is shares no large layer with the next."""
+    def forget_unless_locked_as(self, context: Path, state: State) -> bool:
+        """Makes room: with other locked requirements every image that there is shares no large layer with the next.
+
+        Returns whether it did, so that the next one is built from nothing.
+        """
         digest = hashlib.sha256()
         for path in ("docker/Dockerfile", *_LOCKS[:2]):
             digest.update((context / path).read_bytes())
         record = self._folder / "locked"
-        if not record.exists() or record.read_text() != digest.hexdigest():
+        is_new = not record.exists() or record.read_text() != digest.hexdigest()
+        if is_new:
             # a build that was killed leaves its container, which holds on to an image
             self.run("rm", "--all")
             self.forget(state, self.images())
             self.run("rmi", "--prune")
             shutil.rmtree(self.layout, ignore_errors=True)
             record.write_text(digest.hexdigest())
+        return is_new
 
     def forget(self, state: State, names: list[str]) -> None:
         """Removes images here and in the cluster; a pod that runs keeps what it needs."""
@@ -121,10 +137,10 @@ class _Builder:
         """A minimal Debian that trusts whom this machine trusts."""
         if BASE in self._all_images():
             return
-        say("making the base image")
         root, archive = self._temporary / "debian", self._temporary / "debian.tar"
         shutil.rmtree(root, ignore_errors=True)
-        run("debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", root)
+        with progress("making the base image"):
+            run("debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", root)
         shutil.copy(_CERTIFICATES, root / "etc/ssl/certs/")
         for left in (*root.glob("var/cache/apt/archives/*.deb"), *root.glob("var/lib/apt/lists/*_*")):
             left.unlink()
@@ -140,18 +156,18 @@ class _Builder:
 
     def build(self, context: Path, name: str) -> None:
         """Builds docker/Dockerfile as users do, but for the base."""
-        say(f"building {name}: minutes when the locked requirements changed")
         version = re.search(r'__version__ = "(.+)"', (context / "job/lorajob_runtime/__init__.py").read_text())
         arguments = ("--build-arg", f"BASE_IMAGE={BASE}", "--build-arg", f"VERSION={version[1] if version else ''}")
         file = ("--file", context / "docker/Dockerfile", "--ignorefile", context / ".dockerignore")
         command = ("build", "--layers", *file, *arguments, "--tag", name)
-        try:
-            self.run(*command, context, log="build-from-cache")
-        except ClusterError as error:
-            # buildah 1.28 cannot mount a stage that it took from its cache
-            if "uv: not found" not in str(error):
-                raise
-            self.run(*command, "--no-cache", context, log="build")
+        with progress(f"building {name}, minutes when the locked requirements changed"):
+            try:
+                self.run(*command, context, log="build-from-cache")
+            except ClusterError as error:
+                # buildah 1.28 cannot mount a stage that it took from its cache
+                if "uv: not found" not in str(error):
+                    raise
+                self.run(*command, "--no-cache", context, log="build")
         # downloads of gigabytes, for a change of the locked requirements that may never come
         shutil.rmtree(self._temporary)
         self._temporary.mkdir()

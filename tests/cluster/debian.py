@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from cluster.running import ClusterError, run, say
+from cluster.running import ClusterError, progress, run
 
 PROGRAMS = {
     "containerd": "containerd",
@@ -40,15 +40,15 @@ def install() -> None:
         return
     if not can_install():
         raise ClusterError(f"Debian packages are missing, and only root can install them: {' '.join(packages)}")
-    say(f"installing {' '.join(packages)}")
     refuses = not _ASKED_BEFORE_A_SERVICE_STARTS.exists()
     if refuses:
         _ASKED_BEFORE_A_SERVICE_STARTS.write_text("#!/bin/sh\nexit 101\n")
         _ASKED_BEFORE_A_SERVICE_STARTS.chmod(0o755)
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        run("apt-get", "update", "-q", env=quiet)
-        run("apt-get", "install", "-y", "-q", "--no-install-recommends", *packages, env=quiet)
+        with progress(f"installing {' '.join(packages)}"):
+            run("apt-get", "update", "-q", env=quiet)
+            run("apt-get", "install", "-y", "-q", "--no-install-recommends", *packages, env=quiet)
     finally:
         if refuses:
             _ASKED_BEFORE_A_SERVICE_STARTS.unlink()

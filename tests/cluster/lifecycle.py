@@ -84,8 +84,10 @@ def purge(places: Places) -> None:
 
 def _build(places: Places) -> None:
     places.programs.mkdir(parents=True, exist_ok=True)
-    debian.install()
-    programs.build(places)
+    # both kinds of cluster want the same packages and programs
+    with only_one(places.root / "programs.lock"):
+        debian.install()
+        programs.build(places)
 
 
 def _runs(places: Places, state: State, parts: tuple[str, ...]) -> bool:

@@ -7,12 +7,11 @@ import os
 import re
 import shutil
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.places import SOURCES, Places
-from cluster.running import ClusterError, run, say
+from cluster.running import ClusterError, progress, run
 
 OLDEST_GO = (1, 26)
 KUBERNETES_PARTS = (
@@ -71,16 +70,24 @@ def build(places: Places) -> None:
 
 
 def _build(program: Program, executable: Path) -> None:
-    say(f"building {program.name}: minutes the first time")
-    begin = time.monotonic()
     executable.parent.mkdir(parents=True, exist_ok=True)
     flags = f"-s -w {_version_flags()}" if program.names else "-s -w"
-    draft = executable.with_name(f".{executable.name}.new")
+    draft, log = (executable.with_name(f".{executable.name}.{ending}") for ending in ("new", "log"))
     environment = {**os.environ, "CGO_ENABLED": "0" if program.name == "pause" else "1"}
-    arguments = ("-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", draft, program.package)
-    run("go", "build", *arguments, cwd=SOURCES / program.module, env=environment)
+    # -v names each package that is compiled, of which there are about two thousand the first time
+    arguments = ("-v", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", draft, program.package)
+
+    def compiled() -> str:
+        return f", {len(log.read_bytes().splitlines())} packages compiled"
+
+    with log.open("wb") as said, progress(f"building {program.name}, minutes the first time", compiled):
+        done = subprocess.run(
+            ["go", "build", *arguments], cwd=SOURCES / program.module, env=environment, stdout=said, stderr=said
+        )
+    if done.returncode:
+        end = log.read_text(errors="replace").strip()[-2000:]
+        raise ClusterError(f"go build of {program.name}: exit {done.returncode}: {end}")
     draft.rename(executable)
-    say(f"built {program.name} in {time.monotonic() - begin:.0f} s")
 
 
 def _version_flags() -> str:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,26 @@ def run(*command: str | Path, input: str | None = None, log: Path | None = None,
         end = (done.stderr or done.stdout).strip()[-2000:]
         raise ClusterError(f"{' '.join(words[:4])} …: exit {done.returncode}: {end}")
     return str(done.stdout)
+
+
+@contextlib.contextmanager
+def progress(what: str, detail: Callable[[], str] = lambda: "", *, every_seconds: float = 30) -> Iterator[None]:
+    """Says what is done, and at times how long it has taken so far, with `detail`; in the end how long it took."""
+    begin, ended = time.monotonic(), threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(every_seconds):
+            say(f"{what}: {time.monotonic() - begin:.0f} s so far{detail()}")
+
+    say(what)
+    beating = threading.Thread(target=beat, daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beating.join()
+    say(f"{what}: done in {time.monotonic() - begin:.0f} s{detail()}")
 
 
 @contextlib.contextmanager
