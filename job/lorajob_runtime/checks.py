@@ -72,7 +72,7 @@ def check_trainable(spec: RunSpec) -> None:
     if spec.model.quantize is not None and importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
             f"model.quantize is {spec.model.quantize!r}: bitsandbytes is not installed here",
-            hint="install lorajob[runtime] anew, or leave model.quantize out",
+            hint="install lorajob[runtime] again, or leave model.quantize out",
         )
 
 

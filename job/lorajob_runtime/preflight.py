@@ -121,7 +121,7 @@ def check_memory(
     if choice.fits is False and gpu_bytes is not None and not spec.resources.allow_oversize:
         raise ConfigError(
             oversize_text(spec, architecture, choice, gpus=gpus * nodes, gpu_bytes=gpu_bytes),
-            hint="`lorajob plan` shows what takes how much; resources.allowOversize: true tries it all the same",
+            hint="`lorajob plan` shows what takes how much; resources.allowOversize: true tries it anyway",
         )
     return choice
 
@@ -133,7 +133,7 @@ def check_host_memory(spec: RunSpec, architecture: Architecture, *, host_bytes: 
         raise ConfigError(
             f"{_name(spec)} does not fit: its weights alone take {gibibytes(weights)}, and without a GPU they are to "
             f"be in the host's memory of {gibibytes(host_bytes)}",
-            hint="`lorajob plan` shows how many GPUs would do; resources.allowOversize: true tries it all the same",
+            hint="`lorajob plan` shows how many GPUs would do; resources.allowOversize: true tries it anyway",
         )
 
 

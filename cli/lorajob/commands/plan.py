@@ -52,7 +52,7 @@ def command(
     """Show what a run would take, before anything is downloaded or spent.
 
     Memory on each GPU and what takes it, how the model is spread over the GPUs, how many GPUs of each common size would
-    be enough, and roughly how long it takes. Needs no cluster; what a platform says of its GPUs is heeded.
+    be enough, and roughly how long it takes. Needs no cluster; what a platform says of its GPUs counts.
     """
     found = _platform(platform_file, params)
     resolved = resolve.resolve(files, flags.given(context), settings, defaults=found.defaults if found else None)
@@ -85,5 +85,5 @@ def _platform(file: Path | None, params: dict[str, Any]) -> Platform | None:
         if params["kubeconfig"] or params["kube_context"]:
             raise
     except LorajobError as error:
-        click.echo(f"no platform is heeded: {error.message}", err=True)
+        click.echo(f"going on without a platform: {error.message}", err=True)
     return None

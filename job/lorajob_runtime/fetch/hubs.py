@@ -150,7 +150,7 @@ def explain_hugging_face(error: Exception, source: Source) -> LorajobError:
         return explain_hugging_face(error.__cause__, source)
     if isinstance(error, errors.GatedRepoError):
         return CredentialsError(
-            f"{source} is only for who accepted its terms",
+            f"{source} is only for accounts that accepted its terms",
             hint=f"accept them on the page of {source.id} and set HF_TOKEN to a token of that account",
         )
     if isinstance(error, errors.RevisionNotFoundError):
@@ -236,11 +236,11 @@ def _unknown(source: Source, token: str) -> ModelError:
 
 
 def _refused(source: Source, token: str) -> CredentialsError:
-    return CredentialsError(f"{source} is refused to this caller", hint=f"set {token} to a token that may read it")
+    return CredentialsError(f"access to {source} was refused", hint=f"set {token} to a token that may read it")
 
 
 def _broken(source: Source, error: BaseException) -> HubError:
-    return HubError(f"{source} could not be had: {_line(error)}")
+    return HubError(f"{source} cannot be downloaded: {_line(error)}")
 
 
 def _line(error: BaseException) -> str:

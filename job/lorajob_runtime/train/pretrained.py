@@ -104,7 +104,7 @@ def _four_bit(model: ModelSpec) -> ModuleType:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"model.quantize is {model.quantize!r}: bitsandbytes does not work on this machine: {reason}",
-            hint="leave model.quantize out, or install lorajob[runtime] anew",
+            hint="leave model.quantize out, or install lorajob[runtime] again",
         ) from error
 
 

@@ -146,7 +146,7 @@ def test_a_hub_that_is_down_can_be_tried_again(
 ) -> None:
     hub.stop()
 
-    with pytest.raises(HubError, match=f"{kind}:{MODEL} could not be had"):
+    with pytest.raises(HubError, match=f"{kind}:{MODEL} cannot be downloaded"):
         fetch.fetch(spec(kind), environment=environment, notify=lines.append)
 
 

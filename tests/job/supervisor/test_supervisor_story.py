@@ -135,10 +135,10 @@ def test_of_several_processes_the_one_that_failed_tells_the_cause(start, tmp_pat
     assert run.end()["message"] == "the GPU's memory was not enough"
 
 
-def test_training_that_dies_without_a_cause_is_told_by_its_last_words(start, tmp_path: Path) -> None:
+def test_training_that_dies_without_a_cause_is_told_by_the_last_line_of_its_log(start, tmp_path: Path) -> None:
     run = start(str(tmp_path / "runs"), orders={"failures": [{"rank": 0, "step": 1, "words": "ImportError: libfoo"}]})
 
     assert run.wait() == 1
     message = run.end()["message"]
     assert "exit code 1" in message
-    assert "last words" in message
+    assert "the last line of its log: rank 0 of 1" in message
