@@ -14,6 +14,7 @@ _COMPARED: tuple[tuple[str, ...], ...] = (
     ("chosen_response", "rejected_response"),
     ("response_chosen", "response_rejected"),
     ("chosen_messages", "rejected_messages"),
+    ("preferred_output", "non_preferred_output"),
     ("rejected_response",),
     ("rejected_messages",),
     ("rejected_output",),
@@ -51,7 +52,7 @@ def known_as(row: Mapping[str, Any], *, answer: str | None, chosen: Iterable[str
     if compared:
         return _preference(compared, row, answer)
     judged = next((name for name in _JUDGED if _is_flag(row.get(name))), None)
-    if judged is None and answer not in (None, "label", "text") and _is_flag(row.get("label")):
+    if judged is None and answer not in (None, "label") and _is_judgement(row.get("label"), answer):
         judged = "label"
     if judged:
         return _judged(judged, answer)
@@ -114,6 +115,11 @@ def _judged(name: str, answer: str | None) -> Foreign:
 
 def _is_answer(value: object) -> bool:
     return isinstance(value, str | list | dict) and has_something(value)
+
+
+def _is_judgement(value: object, answer: str | None) -> bool:
+    """Whether a label says if an answer is good: the word True is one only beside a completion, as TRL has it."""
+    return isinstance(value, bool) or (answer == "completion" and _is_flag(value))
 
 
 def _is_flag(value: object) -> bool:

@@ -194,7 +194,9 @@ def _mostly_foreign(rows: Sequence[object], reading: Reading | None, chosen: fro
 
 def _as_turns(value: object) -> list[Any]:
     """The turns in a column that has them in place of a text; empty where they are none."""
-    turns = [value] if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        value = value["messages"] if value.keys() == {"messages"} else [value]
+    turns = value
     if not isinstance(turns, list) or not turns:
         return []
     fits = all(isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in turns)

@@ -49,6 +49,10 @@ _KEPT = ("name", "tool_call_id")
 _SAID = ("value", "content")
 _READ = frozenset(("from", "role", *_KEPT))
 _TEXT_KEYS = ("text", "value")
+_PARTS = (
+    *("text", "input_text", "output_text", "image", "image_url", "input_image", "audio", "input_audio", "audio_url"),
+    *("video", "video_url", "file", "input_file", "document"),
+)
 _THOUGHT_PARTS = ("reasoning", "thinking")
 
 ASKED_FOR_OTHERS = "marks ask to train turns that are not the assistant's, which are never trained"
@@ -220,7 +224,10 @@ def _complete(message: Message, turn: Mapping[str, Any], calls: object, number: 
 
 
 def _is_parts(content: object) -> bool:
-    return isinstance(content, list) and all(isinstance(part, dict) and "type" in part for part in content)
+    """Whether a list is content in parts; the result of a tool may be any other list of objects."""
+    if not isinstance(content, list) or not content:
+        return False
+    return all(isinstance(part, dict) and part.get("type") in _PARTS for part in content)
 
 
 def _said(content: object, number: int, aside: Aside) -> Message:

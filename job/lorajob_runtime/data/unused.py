@@ -30,7 +30,7 @@ _HARMLESS = frozenset(
         *("prompt_id", "conversation_id", "conversation_hash", "conv_id", "dialogue_id", "dialog_id", "session_id"),
         *("message_id", "turn_id", "task_id", "hash", "md5", "sha256", "timestamp", "created", "created_at"),
         *("updated_at", "date", "time", "source", "dataset", "data_source", "dataset_name", "source_dataset"),
-        *("origin", "url", "link", "file", "filename", "path", "lang", "language", "locale", "split", "license"),
+        *("origin", "url", "link", "file", "filename", "path", "lang", "language", "locale", "license"),
         *("copyright", "author", "version", "__index_level_0__"),
     )
 )

@@ -165,6 +165,22 @@ def test_roles_in_every_spelling(who: str, what: str, name: str, role: str) -> N
     assert converted(row).messages[1] == {"role": role, "content": "X"}
 
 
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "event", "day": 1}], '[{"type": "event", "day": 1}]'),
+        ({"temperature": 3}, '{"temperature": 3}'),
+        ([1, "two"], '[1, "two"]'),
+        (True, "true"),
+        ([], "[]"),
+        (None, ""),
+        ([{"type": "text", "text": "3"}], "3"),
+    ],
+)
+def test_the_result_of_a_tool_may_be_any_value(content: Any, text: str) -> None:
+    assert converted({"messages": [Q, {"role": "tool", "content": content}, A]}).messages[1]["content"] == text
+
+
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize(
     "value", [CALL, json.dumps(CALL), [CALL], json.dumps([CALL]), {**CALL, "arguments": '{"x": 1}'}]

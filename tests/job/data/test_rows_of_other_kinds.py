@@ -42,6 +42,11 @@ KINDS: list[tuple[dict[str, Any], str, str]] = [
         "input=conversations,output=chosen",
     ),
     ({"instruction": "Q", "input": "", "chosen": "A", "rejected": "B"}, PREFERENCE, "input=instruction,output=chosen"),
+    (
+        {"input": {"messages": [ASKED]}, "preferred_output": [GOOD], "non_preferred_output": [BAD]},
+        PREFERENCE,
+        "input=input,output=preferred_output",
+    ),
     ({"messages": [ASKED, GOOD], "rejected_response": "No."}, f"{PREFERENCE}'rejected_response'", "messages=messages"),
     ({"messages": [ASKED, GOOD], "rejected_messages": [ASKED, BAD]}, PREFERENCE, "messages=messages"),
     ({"query": "Q", "response": "A", "rejected_response": "B"}, PREFERENCE, "output=response"),
@@ -68,7 +73,7 @@ def test_what_the_hint_advises_trains_the_answer_that_it_names(row: dict[str, An
     assert said.startswith(("A", "Yes", "\n\nHuman", "No." if row.get("label") is False else "A"))
 
 
-@pytest.mark.parametrize(("row", "said"), [(row, said) for row, said, _ in KINDS])
+@pytest.mark.parametrize(("row", "said"), [(row, said) for row, said, _ in KINDS if row.get("label") != "False"])
 def test_one_such_row_among_others_is_at_fault(row: dict[str, Any], said: str) -> None:
     form = detect([{"messages": [ASKED, GOOD]}] * 3, DataSpec())
     with pytest.raises(
@@ -111,6 +116,7 @@ def test_a_part_of_a_message_that_is_no_text_is_refused_by_its_type(sort: str) -
         {"instruction": "Q", "output": "A", "label": 0},
         {"instruction": "Q", "output": "A", "label": "positive"},
         {"instruction": "Q", "output": "A", "label": None},
+        {"instruction": "Is it so?", "output": "True", "label": "True"},
         {"instruction": "Q", "output": "A", "chosen": True},
         {"instruction": "Q", "output": "A", "chosen": "B", "rejected": None},
         {"instruction": "Q", "output": "A", "rejected": False},
