@@ -11,6 +11,8 @@ from lorajob_runtime.data.wording import quoted
 
 _COMPARED: tuple[tuple[str, ...], ...] = (
     ("chosen", "rejected"),
+    ("chosen", "reject"),
+    ("accepted", "rejected"),
     ("chosen_response", "rejected_response"),
     ("response_chosen", "response_rejected"),
     ("chosen_messages", "rejected_messages"),
@@ -51,7 +53,7 @@ def known_as(row: Mapping[str, Any], *, answer: str | None, chosen: Iterable[str
     compared = next((names for names in _COMPARED if all(_is_answer(row.get(name)) for name in names)), None)
     if compared:
         return _preference(compared, row, answer)
-    judged = next((name for name in _JUDGED if _is_flag(row.get(name))), None)
+    judged = next((name for name in _JUDGED if has_something(row.get(name))), None)
     if judged is None and answer not in (None, "label") and _is_judgement(row.get("label"), answer):
         judged = "label"
     if judged:

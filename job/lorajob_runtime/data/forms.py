@@ -9,6 +9,7 @@ text        text                                               trained whole
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,7 @@ class Form:
         described = next((name for name in _TOOLS if has_something(row.get(name))), "")
         system = self._value(row, "system")
         messages = [{"role": "system", "content": system}] if system.strip() else []
+        row = row | self._written_as_text(row)
         asked = self._question(row, aside)
         answer = self._answer(row, described, aside)
         used = {self.columns.get(role) for role in ("system", "history", *self._asking(row), "output")} | {described}
@@ -96,6 +98,19 @@ class Form:
         aside.unused.update(beside("column", row, {name for name in used if name}))
         spoken = messages + history + asked + answer
         return finished(spoken, tools=tool_list(row.get(described)), system=self.system, aside=aside)
+
+    def _written_as_text(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The prompt and the completion as turns where both are turns in JSON text: one alone may be what it says."""
+        asking = self._asking(row)
+        columns = [self.columns[asking[0]] if len(asking) == 1 else "", self.columns["output"]]
+        values = [row.get(column) for column in columns]
+        if not all(isinstance(value, str) and value.lstrip().startswith("[{") for value in values):
+            return {}
+        with contextlib.suppress(ValueError, RecursionError):
+            read = [json.loads(str(value)) for value in values]
+            if all(_as_turns(turns) for turns in read):
+                return dict(zip(columns, read, strict=True))
+        return {}
 
     def _asking(self, row: Mapping[str, Any]) -> list[str]:
         return [role for role in ("instruction", "input") if self.columns.get(role) in row]
@@ -245,7 +260,7 @@ def _history(value: object, aside: Aside) -> list[Message]:
 
 def _no_form(first: object, names: Mapping[str, str]) -> str:
     """Why no row has a known form, with the reason of the nearest one."""
-    why = _why_not(first) or readings.looks_like(names)
+    why = _why_not(first) or readings.looks_like(names) or _rows_inside(first)
     return (
         f"no row has a known form: {_keys_of(first)}{f'; {why}' if why else ''}; the forms are alpaca (instruction, "
         "input, output), qa (input, output, or question, answer and the like), sharegpt (conversations), messages and "
@@ -272,6 +287,14 @@ def _why_not(first: object) -> str:
         return "each row is a single turn: a row must hold a whole conversation, its turns in a list"
     if "input_ids" in first:
         return "input_ids are tokens of some tokenizer, and rows must be text"
+    return ""
+
+
+def _rows_inside(first: object) -> str:
+    """Says where the rows of a file may be that has them below a key."""
+    for name, value in first.items() if isinstance(first, dict) else ():
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            return f"{name} is a list of objects: if these are the rows, the file must be that list"
     return ""
 
 

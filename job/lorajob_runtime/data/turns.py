@@ -130,6 +130,8 @@ def tool_list(value: object) -> list[dict[str, Any]] | None:
     tools = parsed(value, "tools") if has_something(value) else None
     if not tools:
         return None
+    if isinstance(tools, dict) and tools.keys() & {"name", "function"}:
+        tools = [tools]
     items = [parsed(tool, "tools") for tool in tools] if isinstance(tools, list) else None
     if items is None or not all(isinstance(tool, dict) for tool in items):
         raise RowError(f"tools is {kind(tools)}: it must be a list of function descriptions")

@@ -13,7 +13,10 @@ _ESCAPED |= dict.fromkeys((*range(0x80, 0xA0), 0x202A, 0x202B, 0x202D, 0x202E, 0
 
 def kind(value: object) -> str:
     """A value's type as a person calls it."""
-    return "null" if value is None else _KINDS.get(type(value), f"a {type(value).__name__}")
+    if value is None:
+        return "null"
+    known = next((_KINDS[base] for base in type(value).__mro__ if base in _KINDS), None)
+    return known or f"a {type(value).__name__}"
 
 
 def harmless(text: str) -> str:

@@ -93,6 +93,13 @@ def test_a_prompt_and_a_completion_may_be_messages(prompt: Any, completion: Any)
     assert converted({"prompt": prompt, "completion": completion}).messages == [Q, A]
 
 
+def test_a_prompt_and_a_completion_may_be_messages_as_text() -> None:
+    row = {"prompt": json.dumps([Q, A, Q]), "completion": json.dumps([A])}
+    assert converted(row).messages == [Q, A | {"trained": False}, Q, A]
+    about_json = {"prompt": json.dumps([Q]), "completion": "A list with one message."}
+    assert converted(about_json).messages[0]["content"] == json.dumps([Q])
+
+
 def test_answers_in_a_prompt_are_context() -> None:
     messages = converted({"prompt": [Q, A, Q], "completion": [A]}).messages
     assert messages == [Q, A | {"trained": False}, Q, A]
@@ -235,6 +242,8 @@ def test_a_call_without_a_name_is_refused() -> None:
         {"tools": json.dumps([TOOL])},
         {"tools": [json.dumps(TOOL)]},
         {"tools": [{"name": "f"}]},
+        {"tools": TOOL},
+        {"tools": json.dumps({"name": "f"})},
         {"functions": [{"name": "f"}]},
         {"functions": json.dumps([{"name": "f"}])},
         {"tools": "", "functions": [{"name": "f"}]},
@@ -297,6 +306,7 @@ def test_no_thought(key: str, nothing: Any) -> None:
         ({"role": "user", "content": "Q"}, "each row is a single turn"),
         ({"input_ids": [1, 2], "labels": [1, 2]}, "input_ids are tokens of some tokenizer"),
         ({"prompt": [Q], "reward_model": {}}, "prompt may be the question, but no key looks like its answer"),
+        ({"version": 1, "data": [{"title": "a"}]}, "data is a list of objects: if these are the rows"),
         ({"id": "1", "data": ["Q", "A"]}, "the first row has the keys 'id', 'data'; the forms are"),
         ({"system": "S", "chat": "USER: Q\n\nASSISTANT: A"}, "the first row has the keys 'system', 'chat'"),
     ],

@@ -54,6 +54,12 @@ KINDS: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "Q", "completion": "A", "label": True}, f"{KTO}'label'", "output=completion"),
     ({"prompt": "Q", "completion": "A", "label": "False"}, f"{KTO}'label'", "output=completion"),
     ({"instruction": "Q", "output": "A", "kto_tag": False}, f"{KTO}'kto_tag'", "output=output"),
+    ({"instruction": "Q", "output": "A", "kto_tag": 1}, f"{KTO}'kto_tag'", "output=output"),
+    (
+        {"question": "Q", "chosen": "A", "reject": "B"},
+        f"{PREFERENCE}'chosen', 'reject'",
+        "input=question,output=chosen",
+    ),
 ]
 
 
