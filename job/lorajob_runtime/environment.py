@@ -28,6 +28,8 @@ class Pod:
     """Which of the run's nodes this is, from 0."""
     api_server: str
     """host:port."""
+    link_secret: str = ""
+    """What the nodes of a run show one another; empty on a run's only node."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +120,7 @@ def _pod(variables: Mapping[str, str]) -> Pod | None:
         namespace=variables.get(pod_names.NAMESPACE_VARIABLE) or "default",
         name=variables.get(pod_names.POD_VARIABLE) or variables.get("HOSTNAME", job),
         node=int(index),
+        link_secret=variables.get(pod_names.LINK_SECRET_VARIABLE, ""),
         api_server=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
     )
 

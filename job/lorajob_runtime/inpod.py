@@ -69,7 +69,7 @@ class Ending:
 def _lead(spec: RunSpec, environment: Environment, pod: Pod) -> LastWords:
     """Node 0 of several. When another is lost it goes on in this pod, from the last checkpoint, once that is back."""
     try:
-        leader = Leader(spec.run_name, nodes=spec.resources.nodes)
+        leader = Leader(spec.run_name, nodes=spec.resources.nodes, secret=pod.link_secret)
     except OSError as error:
         return words_of(ConfigError(f"node 0 cannot listen for the other nodes: {error}"))
     for _ in range(spec.resources.retries + 1):

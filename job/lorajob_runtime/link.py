@@ -1,11 +1,13 @@
 """How the supervisors of a run's nodes keep together: one connection from every other node to node 0, JSON lines on it.
 
-    a node says  {"run": NAME, "node": K}                    when it connects
+    a node says  {"run": NAME, "node": K, "secret": SECRET}  when it connects
                  {"ready": true}                             when it can train: its weights are there, nothing runs
                  {"ended": LASTWORDS, "attempt": ATTEMPT}    when its training processes have ended
     node 0 says  {"train": ATTEMPT}                          when every node is ready
                  {"stop": ATTEMPT}                           when it has given that attempt up
                  {"end": LASTWORDS}                          when the run is over
+
+Whoever does not know the run's secret is not listened to: a pod of another namespace can reach the port.
 
 Training itself meets elsewhere (torch.distributed); this is for what must be known before and after it. A node that is
 replaced connects anew; a node whose leader is replaced looks for the new one.
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hmac
 import json
 import socket
 import threading
@@ -48,10 +51,11 @@ class _Member:
 class Leader:
     """Node 0's end. Lives as long as its supervisor, through every attempt at training that this makes."""
 
-    def __init__(self, run: str, *, nodes: int, host: str = "", port: int = LINK_PORT) -> None:
+    def __init__(self, run: str, *, nodes: int, secret: str = "", host: str = "", port: int = LINK_PORT) -> None:
         """Listens at once, so that the other nodes may come early. Raises OSError when the port is taken."""
         self._run = run
         self._nodes = nodes
+        self._secret = secret
         self._changed = threading.Condition()
         self._members: dict[int, _Member] = {}
         self._attempt = 0
@@ -150,11 +154,15 @@ class Leader:
                 continue
             threading.Thread(target=self._serve, args=(connection,), name="link-node", daemon=True).start()
 
+    def _knows(self, hello: Message) -> bool:
+        shown = str(hello.get("secret") or "")
+        return hello.get("run") == self._run and hmac.compare_digest(shown.encode(), self._secret.encode())
+
     def _serve(self, connection: Connection) -> None:
         messages = connection.messages()
         hello = next(messages, {})
         node = hello.get("node")
-        if hello.get("run") != self._run or not isinstance(node, int) or not 0 < node < self._nodes:
+        if not self._knows(hello) or not isinstance(node, int) or not 0 < node < self._nodes:
             # whoever else finds this port has no business here
             connection.close()
             return
@@ -274,7 +282,9 @@ class Follower:
             self._changed.notify_all()
 
 
-def join(run: str, *, node: int, host: str, port: int = LINK_PORT, patience_seconds: float) -> Follower:
+def join(
+    run: str, *, node: int, host: str, port: int = LINK_PORT, secret: str = "", patience_seconds: float
+) -> Follower:
     """Connects to node 0, asking again while it is not there. Raises PeerError after `patience_seconds`."""
     deadline = time.monotonic() + patience_seconds
     while True:
@@ -287,7 +297,7 @@ def join(run: str, *, node: int, host: str, port: int = LINK_PORT, patience_seco
             time.sleep(_TICK_SECONDS * 5)
             continue
         connection = Connection(client)
-        connection.say({"run": run, "node": node})
+        connection.say({"run": run, "node": node, "secret": secret})
         return Follower(connection)
 
 

@@ -67,6 +67,7 @@ def run(
                 node=pod.node,
                 leader=leader or service_host(pod.job, 0),
                 port=port,
+                secret=pod.link_secret,
                 machine=machine,
                 folder=folder,
                 store=store,
@@ -89,6 +90,7 @@ class Member:
     node: int
     leader: str
     port: int
+    secret: str
     machine: Machine
     folder: RunFolder
     store: Store
@@ -123,7 +125,12 @@ class Member:
             try:
                 patience = min(_LOOK_EVERY_SECONDS, self.limits.stall)
                 return link.join(
-                    self.spec.run_name, node=self.node, host=self.leader, port=self.port, patience_seconds=patience
+                    self.spec.run_name,
+                    node=self.node,
+                    host=self.leader,
+                    port=self.port,
+                    secret=self.secret,
+                    patience_seconds=patience,
                 )
             except PeerError:
                 if self._is_done():

@@ -61,6 +61,11 @@ POD_VARIABLE = "LORAJOB_POD"
 NODE_VARIABLE = "JOB_COMPLETION_INDEX"
 """Which of the run's nodes this is, from 0; set by the Job controller."""
 
+LINK_SECRET_VARIABLE = "LORAJOB_LINK_SECRET"  # noqa: S105 its name
+"""What the nodes of a run show one another: the uid of their Job, which only who may see the pods can know."""
+JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
+"""Set by the Job controller on every pod of a Job."""
+
 REMOTE_CODE_VARIABLE = "LORAJOB_TRUST_REMOTE_CODE"
 """true: the platform lets runs execute code of model repositories, if they ask for it too."""
 

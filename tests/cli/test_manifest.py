@@ -204,12 +204,29 @@ def test_one_node_needs_no_service_and_several_do() -> None:
     assert {each["port"] for each in service["spec"]["ports"]} == {pod.RENDEZVOUS_PORT, pod.LINK_PORT}
 
 
-def test_only_a_run_with_a_queue_starts_suspended() -> None:
+def test_the_nodes_of_a_run_know_a_secret_and_a_node_alone_needs_none() -> None:
+    alone, two = container_of(built()), container_of(built({"resources": {"nodes": 2}}))
+
+    (secret,) = [each for each in two["env"] if each["name"] == pod.LINK_SECRET_VARIABLE]
+    assert secret["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/controller-uid']"}}
+    assert pod.LINK_SECRET_VARIABLE not in [each["name"] for each in alone["env"]]
+
+
+@pytest.mark.parametrize("gpus", [1, 3])
+def test_a_run_on_the_cpu_asks_for_no_gpu_and_for_the_share_of_each_process(gpus: int) -> None:
+    made = built({"resources": {"gpus": gpus}}, {"device": "cpu", "resources": {"cpuPerGpu": 2}})
+
+    resources = container_of(made)["resources"]
+    assert {name for each in resources.values() for name in each} == {"cpu", "memory", "ephemeral-storage"}
+    assert resources["requests"]["cpu"] == str(2 * gpus)
+    assert manifest.spec_of(made.job).resources.gpus == gpus
+
+
+def test_a_queue_is_a_label_and_whether_the_run_is_suspended_is_left_to_it() -> None:
     queued, plain = built({"resources": {"queue": "research"}}).job, built().job
 
     assert queued["metadata"]["labels"][pod.QUEUE_LABEL] == "research"
-    assert queued["spec"]["suspend"] is True
-    assert "suspend" not in plain["spec"]
+    assert "suspend" not in queued["spec"] | plain["spec"]
     assert pod.QUEUE_LABEL not in plain["metadata"]["labels"]
 
 

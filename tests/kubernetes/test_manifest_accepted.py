@@ -15,6 +15,7 @@ from golden import run_manifests
 from lorajob import manifest, platform
 from lorajob.manifest import DataFile
 from lorajob_runtime import spec as specs
+from waiting import wait_until
 
 PRIORITY_CLASS = "lorajob-urgent"
 
@@ -106,3 +107,48 @@ def test_a_config_map_takes_the_largest_dataset_that_the_manifest_takes(cluster:
 
     kept = json.loads(cluster.run_kubectl("get", "configmap/poems-data", f"--namespace={namespace}", "-o", "json"))
     assert kept["binaryData"] == config_map["binaryData"]
+
+
+def test_a_run_on_the_cpu_gets_a_pod_where_there_is_no_gpu_to_have(
+    cluster: TestCluster, watched_namespace: str
+) -> None:
+    none = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}}
+    none["spec"] = {"hard": {"requests.nvidia.com/gpu": "0"}}  # type: ignore[assignment]
+    cluster.run_kubectl("create", f"--namespace={watched_namespace}", "-f", "-", input=json.dumps(none))
+    for name, device in (("with", "auto"), ("without", "cpu")):
+        config = specs.merge(run_manifests.PLATFORM, {"device": device, "scheduling": {"nodeSelector": {"no": "node"}}})
+        spec = specs.parse({"name": name, "resources": {"gpus": 4}})
+        made = manifest.build(spec, platform.parse(config, "x"), namespace=watched_namespace, version="0.1.0")
+        cluster.run_kubectl("create", "-f", "-", input=json.dumps(made.job))
+
+    def seen(what: str) -> str:
+        return cluster.run_kubectl("get", what, f"--namespace={watched_namespace}", "-o", "json")
+
+    wait_until(lambda: "exceeded quota: none" in seen("events"), what="the refusal of a pod with GPUs")
+    (pod,) = wait_until(lambda: json.loads(seen("pods"))["items"], what="a pod without GPUs")
+    assert pod["metadata"]["name"].startswith("without-0-")
+    assert "nvidia.com/gpu" not in json.dumps(pod["spec"]["containers"])
+
+
+def test_a_manifest_that_is_applied_again_leaves_to_a_queue_whether_its_run_is_suspended(
+    cluster: TestCluster, watched_namespace: str
+) -> None:
+    job = run_manifests.build("kueue-queue", watched_namespace).job
+    apply = ("apply", f"--namespace={watched_namespace}", "-f", "-")
+
+    def suspended(change: bool | None = None) -> str:
+        if change is not None:
+            patch = json.dumps({"spec": {"suspend": change}})
+            # as Kueue's webhook does when the Job is created, and its controller when the turn has come
+            cluster.run_kubectl("patch", "job/kueue-queue", f"--namespace={watched_namespace}", f"--patch={patch}")
+        path = "jsonpath={.spec.suspend}"
+        return cluster.run_kubectl("get", "job/kueue-queue", f"--namespace={watched_namespace}", "-o", path)
+
+    for options in ((), ("--server-side", "--force-conflicts")):
+        cluster.run_kubectl(*apply, *options, input=json.dumps(job))
+        assert suspended(True) == "true"
+        cluster.run_kubectl(*apply, *options, input=json.dumps(job))
+        assert suspended() == "true"
+        assert suspended(False) == "false"
+        cluster.run_kubectl(*apply, *options, input=json.dumps(job))
+        assert suspended() == "false"

@@ -135,6 +135,8 @@ OWNER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "0a0b0c0d-
         pytest.param(annotate(progress=None), ONLY_PROGRESS, id="progress removed"),
         pytest.param(annotate(progress="训" * 400), ONLY_PROGRESS, id="progress of too many bytes in few characters"),
         pytest.param(annotate(progress="x" * 1025), ONLY_PROGRESS, id="progress too long"),
+        pytest.param(annotate(progress="训" * 342), ONLY_PROGRESS, id="progress too long in bytes, not in characters"),
+        pytest.param({"metadata": {"managedFields": [{}]}}, ONLY_ANNOTATIONS, id="who wrote what"),
         pytest.param({"metadata": {"labels": {"a": "b"}}}, ONLY_ANNOTATIONS, id="a label"),
         pytest.param({"metadata": {"finalizers": ["a.b/c"]}}, ONLY_ANNOTATIONS, id="a finalizer"),
         pytest.param({"metadata": {"ownerReferences": [OWNER]}}, ONLY_ANNOTATIONS, id="an owner"),

@@ -120,6 +120,8 @@ def _model_label(model: str) -> str:
 def _job(spec: RunSpec, platform: Platform, namespace: str, labels: dict[str, str], version: str) -> dict[str, Any]:
     wanted = spec.resources
     keep_seconds = quantities.seconds(platform.keep_finished, "the platform's keepFinished")
+    # Kueue's webhook suspends what has a queue as it is created, and alone says when it runs: a manifest that said
+    # `suspend: true` too would stop the running pods whenever it is applied again
     queue = {} if wanted.queue is None else {pod.QUEUE_LABEL: wanted.queue}
     return {
         "apiVersion": "batch/v1",
@@ -131,8 +133,6 @@ def _job(spec: RunSpec, platform: Platform, namespace: str, labels: dict[str, st
             "annotations": {pod.VERSION_ANNOTATION: version},
         },
         "spec": {
-            # Kueue takes only what is suspended, and starts it when its turn has come
-            **({"suspend": True} if queue else {}),
             "completionMode": "Indexed",
             "completions": wanted.nodes,
             "parallelism": wanted.nodes,

@@ -24,10 +24,11 @@ def resources(spec: RunSpec, platform: Platform) -> dict[str, dict[str, str]]:
 
     Memory and GPUs are limits as well as requests: a pod that got more memory than it asked for would be the first to
     be killed when its node runs out. CPU has no limit, since one would slow down what idle cores could do. A node's
-    disk is asked for up to the work folder's size; the limit leaves room for /tmp and logs.
+    disk is asked for up to the work folder's size; the limit leaves room for /tmp and logs. Where CPUs stand in for
+    GPUs as many processes run as GPUs are wanted, and the node needs none.
     """
-    wanted, sizes = spec.resources, platform.resources
-    gpus = str(wanted.gpus)
+    sizes = platform.resources
+    gpus = {} if platform.device == "cpu" else {platform.scheduling.gpu_resource: str(spec.resources.gpus)}
     memory = memory_bytes(spec, platform)
     work = quantities.amount(sizes.work, "the platform's resources.work")
     return {
@@ -35,12 +36,12 @@ def resources(spec: RunSpec, platform: Platform) -> dict[str, dict[str, str]]:
             "cpu": quantities.cores(cpu_cores(spec, platform)),
             "memory": quantities.size(memory),
             "ephemeral-storage": quantities.size(work),
-            platform.scheduling.gpu_resource: gpus,
+            **gpus,
         },
         "limits": {
             "memory": quantities.size(memory),
             "ephemeral-storage": quantities.size(work + SCRATCH_BYTES),
-            platform.scheduling.gpu_resource: gpus,
+            **gpus,
         },
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import socket
@@ -20,11 +21,12 @@ from lorajob_runtime.pod import LastWords
 from waiting import wait_until
 
 DONE = LastWords(exit_code=0, failure="succeeded", message="done")
+SECRET = "5f0c2f9e-6d3c-4a55-9d3e-3f1a7f6f2a10"
 
 
 @pytest.fixture
 def leader() -> Iterator[Leader]:
-    leader = Leader("zhenhuan", nodes=3, host="127.0.0.1", port=0)
+    leader = Leader("zhenhuan", nodes=3, secret=SECRET, host="127.0.0.1", port=0)
     yield leader
     leader.end(DONE)
 
@@ -35,7 +37,7 @@ def join(leader: Leader) -> Iterator[Callable[[int], Follower]]:
 
     def call(node: int) -> Follower:
         port = leader.port
-        follower = link.join("zhenhuan", node=node, host="127.0.0.1", port=port, patience_seconds=5)
+        follower = link.join("zhenhuan", node=node, host="127.0.0.1", port=port, secret=SECRET, patience_seconds=5)
         joined.append(follower)
         return follower
 
@@ -150,7 +152,15 @@ def test_a_leader_that_vanishes_is_noticed(join: Callable[[int], Follower], lead
 
 
 def test_a_stranger_on_the_port_is_sent_away(leader: Leader) -> None:
-    for hello in (b"GET / HTTP/1.1\r\n", b'{"run": "other", "node": 1}\n', b'{"run": "zhenhuan", "node": 3}\n'):
+    strangers = [
+        {"run": "other", "node": 1, "secret": SECRET},
+        {"run": "zhenhuan", "node": 3, "secret": SECRET},
+        {"run": "zhenhuan", "node": 1},
+        {"run": "zhenhuan", "node": 1, "secret": "0"},
+        {"run": "zhenhuan", "node": 1, "secret": None},
+        {"run": "zhenhuan", "node": 1, "secret": [SECRET]},
+    ]
+    for hello in (b"GET / HTTP/1.1\r\n", *(json.dumps(each).encode() + b"\n" for each in strangers)):
         with closing(socket.create_connection(("127.0.0.1", leader.port), timeout=10)) as stranger:
             stranger.sendall(hello)
             assert stranger.recv(100) == b""
