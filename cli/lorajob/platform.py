@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lorajob import quantities, specfile
+from lorajob import platform_rules as rules
+from lorajob import specfile
 from lorajob.errors import UsageError
 from lorajob_runtime import fields
+from lorajob_runtime import spec as specs
 from lorajob_runtime.exits import ConfigError
 from lorajob_runtime.spec import API_VERSION, RunSpec
 
@@ -209,8 +210,8 @@ def _parse(mapping: object) -> Platform:
     if version != API_VERSION:
         raise ConfigError(f"apiVersion is {version!r}: this version of lorajob reads {API_VERSION}")
     plain, free = _apart(mapping)
-    platform = _with(fields.decode(Platform, plain), free)
-    _validate(platform)
+    platform = _within_retries(_with(fields.decode(Platform, plain), free))
+    rules.check(platform, to_dict(platform))
     return platform
 
 
@@ -274,6 +275,16 @@ def _with(platform: Platform, free: Mapping[str, Any]) -> Platform:
     )
 
 
+def _within_retries(platform: Platform) -> Platform:
+    """A limit below a run's usual number of retries is what a run that says nothing gets, as with its time."""
+    limit, said = platform.limits.retries, platform.defaults.get("resources") or {}
+    if limit is None or limit >= RunSpec().resources.retries or said.get("retries") is not None:
+        return platform
+    return dataclasses.replace(
+        platform, defaults=specs.merge(platform.defaults, {"resources": {"retries": max(0, limit)}})
+    )
+
+
 def _checked(key: str, path: str, value: object) -> Any:
     """A field of free form in its own type; None for null."""
     if value is None:
@@ -304,73 +315,6 @@ _FORMS = {
     "gpuTypes": "a mapping of names to labels of nodes, like {h200: {nvidia.com/gpu.product: NVIDIA-H200}}",
     "defaults": "a mapping of fields of a spec, like {train: {epochs: 2}}",
 }
-
-_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-
-
-def _is_name(value: str) -> bool:
-    return _NAME.fullmatch(value) is not None
-
-
-def _is_address(value: str) -> bool:
-    return re.fullmatch(r"https?://[^\s/]+(/\S*)?", value) is not None
-
-
-def _is_duration(value: str) -> bool:
-    try:
-        return quantities.seconds(value) > 0
-    except UsageError:
-        return False
-
-
-def _is_amount(value: object) -> bool:
-    try:
-        return quantities.amount(str(value)) > 0
-    except UsageError:
-        return False
-
-
-_OBJECT_NAME = "the name of a Kubernetes object: lower-case letters, digits, - and ."
-_ADDRESS = "an address like https://host:port"
-_AMOUNT = "a quantity above 0, like 8, 500m or 64Gi"
-
-_RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("image", lambda value: re.fullmatch(r"\S+", value) is not None, "an image like registry.example/lorajob:0.1.0"),
-    ("storage.uri", lambda value: re.match(r"s3://[^/\s]{3,}", value) is not None, "s3://BUCKET/PREFIX"),
-    ("storage.endpoint", _is_address, _ADDRESS),
-    ("hubEndpoints.modelscope", _is_address, _ADDRESS),
-    ("hubEndpoints.hf", _is_address, _ADDRESS),
-    ("swanlab.host", _is_address, _ADDRESS),
-    ("hubs", lambda value: set(value) <= {"modelscope", "hf"}, "a list of modelscope and hf, in the order to ask"),
-    ("imagePullSecrets", lambda value: all(map(_is_name, value)), "a list of names of Secrets"),
-    ("serviceAccount", _is_name, _OBJECT_NAME),
-    ("cache.claim", _is_name, _OBJECT_NAME),
-    ("secrets.storage", _is_name, _OBJECT_NAME),
-    ("secrets.swanlab", _is_name, _OBJECT_NAME),
-    ("secrets.hub", _is_name, _OBJECT_NAME),
-    ("scheduling.runtimeClassName", _is_name, _OBJECT_NAME),
-    ("limits.timeout", _is_duration, "a duration like 90m, 24h or 3d"),
-    ("limits.gpus", lambda value: value >= 1, "at least 1, or null"),
-    ("limits.nodes", lambda value: value >= 1, "at least 1, or null"),
-    ("limits.retries", lambda value: value >= 0, "at least 0, or null"),
-    ("resources.cpuPerGpu", _is_amount, _AMOUNT),
-    ("resources.memoryPerGpu", _is_amount, _AMOUNT),
-    ("resources.gpuMemory", _is_amount, _AMOUNT),
-    ("resources.sharedMemory", _is_amount, _AMOUNT),
-    ("resources.work", _is_amount, _AMOUNT),
-    ("gracePeriodSeconds", lambda value: value >= 1, "at least 1 second"),
-    ("keepFinished", _is_duration, "a duration like 12h or 7d"),
-)
-
-
-def _validate(platform: Platform) -> None:
-    values = to_dict(platform)
-    for path, is_right, right in _RULES:
-        value: Any = values
-        for key in path.split("."):
-            value = value[key]
-        if value is not None and not is_right(value):
-            raise ConfigError(f"{path} is {value!r}: it must be {right}")
 
 
 def _hint(error: ConfigError) -> str:

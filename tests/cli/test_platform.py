@@ -112,7 +112,10 @@ def test_the_example_of_the_docs_and_the_values_of_the_chart_are_platforms() -> 
             "cache.claim is 'Shared Cache': it must be the name of a Kubernetes object",
         ),
         ({"secrets": {"storage": "a/b"}}, "secrets.storage is 'a/b'"),
-        ({"resources": {"memoryPerGpu": "64GB"}}, "resources.memoryPerGpu is '64GB': it must be a quantity"),
+        (
+            {"resources": {"memoryPerGpu": "64GB"}},
+            "resources.memoryPerGpu is '64GB': it must be a size of at least 1Mi, like 64Gi",
+        ),
         ({"resources": {"cpuPerGpu": 0}}, "resources.cpuPerGpu is 0: it must be a quantity above 0"),
         ({"imagePullSecrets": "pull"}, "imagePullSecrets is 'pull': it must be a list of names of Secrets"),
         ({"scheduling": {"gpuTypes": {"h200": "x"}}}, "it must be a mapping of names to labels of nodes"),

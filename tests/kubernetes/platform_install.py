@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cluster_fixtures import TestCluster
 from fakes.hub_server import HubServer
@@ -20,16 +21,11 @@ CHART = Path(__file__).resolve().parents[2] / "charts/lorajob"
 RELEASE = "lorajob"
 STORAGE_SECRET = "lorajob-storage"
 
-SMALL: dict[str, Any] = {
-    "platform": {
-        "device": "cpu",
-        "imagePullPolicy": "Never",
-        "resources": {"cpuPerGpu": "250m", "memoryPerGpu": "3Gi", "sharedMemory": "256Mi", "work": "5Gi"},
-        "gracePeriodSeconds": 60,
-    },
-    "cache": {"size": "5Gi"},
-}
-"""What suits a node of two cores whose GPUs are fake."""
+SMALL: dict[str, Any] = specs.merge(
+    yaml.safe_load((CHART / "values-small.yaml").read_text("utf-8")),
+    {"platform": {"imagePullPolicy": "Never", "gracePeriodSeconds": 60}},
+)
+"""What suits a node of two cores, whose image is there already: the chart's own values for small clusters."""
 
 
 def install_platform(
@@ -95,7 +91,8 @@ def _remove_with_namespace(cluster: TestCluster, namespace: str) -> None:
     uid = cluster.run_kubectl("get", "namespace", namespace, "-o", "jsonpath={.metadata.uid}")
     owner = {"apiVersion": "v1", "kind": "Namespace", "name": namespace, "uid": uid}
     for kind in ("validatingadmissionpolicy", "validatingadmissionpolicybinding"):
-        names = cluster.run_kubectl("get", kind, f"lorajob-runner.{namespace}", "--ignore-not-found", "-o", "name")
+        ours = [f"lorajob-{each}.{namespace}" for each in ("runner", "users", "platform")]
+        names = cluster.run_kubectl("get", kind, *ours, "--ignore-not-found", "-o", "name")
         for name in names.split():
             patch = json.dumps({"metadata": {"ownerReferences": [owner]}})
             cluster.run_kubectl("patch", name, "--type=merge", f"--patch={patch}")

@@ -57,7 +57,7 @@ def with_token(cluster: TestCluster, token: str, namespace: str) -> dict[str, An
 
 def user_rules(cluster: TestCluster) -> list[Rule]:
     """What the chart's Role lorajob-user allows."""
-    needed = ("--set=platform.image=x", "--set=platform.storage.uri=s3://bucket")
+    needed = ("--set=platform.image=x", "--set=platform.storage.uri=s3://bucket", "--set=users.kueue=true")
     command = [str(cluster.helm), "template", "lorajob", str(CHART), *needed, "--show-only=templates/users.yaml"]
     made = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     return list(next(yaml.safe_load_all(made))["rules"])

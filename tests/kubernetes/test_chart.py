@@ -32,11 +32,14 @@ def names(cluster: TestCluster, namespace: str, kinds: str) -> set[str]:
     """Objects of the release, as kind/name; of kinds outside of namespaces too."""
     selector = f"app.kubernetes.io/instance={RELEASE},app.kubernetes.io/managed-by=Helm"
     found = cluster.run_kubectl("get", kinds, f"--namespace={namespace}", "-l", selector, "-o", "name")
-    return {name for name in found.split() if "/lorajob-runner." not in name or name.endswith(f".{namespace}")}
+    return {
+        name for name in found.split() if name.split("/")[0] not in OF_THE_CLUSTER or name.endswith(f".{namespace}")
+    }
 
 
 INSIDE = "serviceaccount,role,rolebinding,configmap,persistentvolumeclaim"
 OUTSIDE = "validatingadmissionpolicy,validatingadmissionpolicybinding"
+OF_THE_CLUSTER = [f"{kind}.admissionregistration.k8s.io" for kind in OUTSIDE.split(",")]
 
 
 def test_an_installed_chart_is_all_that_a_run_needs(cluster: TestCluster, release: str) -> None:
@@ -48,9 +51,8 @@ def test_an_installed_chart_is_all_that_a_run_needs(cluster: TestCluster, releas
         "configmap/lorajob-platform",
         "persistentvolumeclaim/lorajob-cache",
     }
-    assert {name.partition(".")[0] for name in names(cluster, release, OUTSIDE)} == {
-        "validatingadmissionpolicy",
-        "validatingadmissionpolicybinding",
+    assert names(cluster, release, OUTSIDE) == {
+        f"{kind}/lorajob-{what}.{release}" for kind in OF_THE_CLUSTER for what in ("runner", "users", "platform")
     }
 
 
@@ -100,7 +102,7 @@ def test_two_namespaces_have_a_platform_each(cluster: TestCluster, release: str)
         install_platform(cluster, other, image=IMAGE)
         run_helm(cluster, other, "uninstall", RELEASE, "--wait")
 
-        assert len(names(cluster, release, OUTSIDE)) == 2
+        assert len(names(cluster, release, OUTSIDE)) == 6
     finally:
         cluster.run_kubectl("delete", "namespace", other, "--wait=false")
 
@@ -115,7 +117,7 @@ def test_a_second_release_in_one_namespace_is_refused(cluster: TestCluster, rele
 def test_a_run_without_the_right_to_progress_has_no_rights_at_all(cluster: TestCluster, namespace: str) -> None:
     install_platform(cluster, namespace, image=IMAGE, values={"runner": {"progress": False}})
 
-    assert names(cluster, namespace, OUTSIDE) == set()
+    assert not [name for name in names(cluster, namespace, OUTSIDE) if "lorajob-runner" in name]
     assert "rolebinding.rbac.authorization.k8s.io/lorajob-runner" not in names(cluster, namespace, INSIDE)
 
 
@@ -229,3 +231,30 @@ def test_the_notes_name_what_is_missing_and_how_to_bring_it(cluster: TestCluster
     assert "reported to SwanLab offline" in notes
     assert "does not enforce the restricted" not in notes
     assert json.dumps(NEEDED["platform"]["storage"]["uri"]).strip('"') in notes
+
+
+@pytest.mark.parametrize(
+    ("values", "said", "unsaid"),
+    [
+        ({"platform": {"device": "cpu"}}, "--model smollm2-135m\n", "qwen3-8b"),
+        ({"platform": {"device": "auto"}}, "--model qwen3-8b --gpus 1\n", "smollm2"),
+        (
+            {"cache": {"accessModes": ["ReadWriteOncePod"]}},
+            "a run of several nodes never starts",
+            "go to the node that",
+        ),
+        ({"cache": {"accessModes": ["ReadWriteOnce"]}}, "go to the node that has it", "never starts"),
+        ({"cache": {"accessModes": ["ReadWriteMany"]}}, "is ready in namespace", "ADVICE: the cache"),
+        ({"users": {"enforceLimits": False}}, "bind `lorajob` only", "MISSING: the claim"),
+    ],
+    ids=str,
+)
+def test_the_notes_fit_the_values(cluster: TestCluster, values: dict[str, Any], said: str, unsaid: str) -> None:
+    given = specs.merge(SMALL, NEEDED, values)
+
+    done = run_helm(cluster, "default", "install", "notes", str(CHART), "--values=-", "--dry-run=client", values=given)
+
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("NOTES:")[2]
+    assert said in notes, notes
+    assert unsaid not in notes

@@ -12,3 +12,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "lorajob.clusterName" -}}
 lorajob-runner.{{ .Release.Namespace }}
 {{- end }}
+{{- define "lorajob.usersPolicy" -}}
+lorajob-users.{{ .Release.Namespace }}
+{{- end }}
+{{- define "lorajob.configPolicy" -}}
+lorajob-platform.{{ .Release.Namespace }}
+{{- end }}

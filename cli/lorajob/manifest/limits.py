@@ -24,17 +24,24 @@ def check_limits(spec: RunSpec, platform: Platform) -> None:
     _check_places(spec)
     _check_amounts(spec, platform)
     _check_names(spec, platform)
-    if spec.model.trust_remote_code and not platform.limits.trust_remote_code:
-        raise UsageError(
-            "model.trustRemoteCode is true: this platform does not run code of model repositories",
-            hint="take a model that transformers knows, or ask the platform's team (limits.trustRemoteCode)",
-        )
+    _check_code(spec, platform)
     size_bytes = _size_bytes(spec)
     if size_bytes > pod.SPEC_MAX_BYTES:
         raise UsageError(
             f"the spec has {size_bytes} bytes: at most {pod.SPEC_MAX_BYTES} fit into the Job",
             hint="put long texts, like data.system, into the dataset",
         )
+
+
+def check_defaults(spec: RunSpec, platform: Platform) -> None:
+    """Raises UsageError where a platform's own defaults, as a spec, are nothing that it allows or can run."""
+    _check_uri(spec)
+    _check_amounts(spec, platform)
+    _check_names(spec, platform)
+    _check_code(spec, platform)
+    for path, given in (("resources.cpu", spec.resources.cpu), ("resources.memory", spec.resources.memory)):
+        if given != "auto" and quantities.amount(given, path) < quantities.MEBIBYTE and path == "resources.memory":
+            raise UsageError(f"{path} is {given!r}, in bytes: it must be a size like 64Gi")
 
 
 def _size_bytes(spec: RunSpec) -> int:
@@ -53,12 +60,25 @@ def run_seconds(spec: RunSpec, platform: Platform) -> int:
     return quantities.seconds(platform.limits.timeout, "the platform's limits.timeout")
 
 
-def _check_places(spec: RunSpec) -> None:
-    uri, source = spec.storage.uri, spec.data.source
+def _check_code(spec: RunSpec, platform: Platform) -> None:
+    if spec.model.trust_remote_code and not platform.limits.trust_remote_code:
+        raise UsageError(
+            "model.trustRemoteCode is true: this platform does not run code of model repositories",
+            hint="take a model that transformers knows, or ask the platform's team (limits.trustRemoteCode)",
+        )
+
+
+def _check_uri(spec: RunSpec) -> None:
+    uri = spec.storage.uri
     if uri is not None and not uri.startswith("s3://"):
         raise UsageError(
             f"storage.uri is {uri!r}: on a cluster it must be s3://BUCKET/PREFIX, since a pod's folders end with it"
         )
+
+
+def _check_places(spec: RunSpec) -> None:
+    _check_uri(spec)
+    source = spec.data.source
     if source is not None and not source.startswith(("s3://", "/")):
         raise UsageError(f"data.source is {source!r}: it must be s3://BUCKET/PATH, or a path in the pods")
 
