@@ -65,6 +65,7 @@ class FaultLog:
     """Of those that are dropped, the rows that are too long."""
     _sorts: Counter[tuple[Severity, bool, bool]] = field(default_factory=Counter)
     _reasons: Counter[str] = field(default_factory=Counter)
+    _first: dict[str, int] = field(default_factory=dict)
     _reasons_at_fault: Counter[str] = field(default_factory=Counter)
     _examples: dict[str, Fault] = field(default_factory=dict)
 
@@ -80,6 +81,7 @@ class FaultLog:
         self.by_choice += fault.reason in _BY_CHOICE
         reason = _held(_kind(fault), self._reasons)
         self._reasons[reason] += 1
+        self._first.setdefault(reason, fault.number)
         if fault.at_fault:
             self.at_fault += 1
             reason = _held(_kind(fault), self._reasons_at_fault)
@@ -89,6 +91,10 @@ class FaultLog:
     def dropped(self) -> dict[str, int]:
         """Reason -> rows left out for it, the commonest first; reasons that differ in the turn alone are one."""
         return dict(self._reasons.most_common())
+
+    def first_dropped(self) -> dict[str, int]:
+        """Reason -> the first row that was left out for it."""
+        return dict(self._first)
 
     def first(self, *, at_fault: bool = False) -> Fault | None:
         """The first row that is left out and not for its length alone; of those `at_fault` if that is asked for."""

@@ -28,7 +28,8 @@ class DataReport:
     """What the dataset came to; report.json holds exactly these. `sequences` is what a step's batch counts.
 
     `tokens` and `target_tokens` are of one epoch; the latter carry loss. `fingerprint` is a hash of the token arrays.
-    `unused` is what rows have and nothing reads, with the number of rows.
+    `unused` is what rows have and nothing reads, with the number of rows. `first_dropped` names a row for each reason
+    for which rows were left out.
     """
 
     fingerprint: str
@@ -41,6 +42,7 @@ class DataReport:
     rows_selected: int
     rows_used: int
     rows_dropped: dict[str, int]
+    first_dropped: dict[str, int]
     rows_truncated: int
     sequences: int
     tokens: int
@@ -136,6 +138,7 @@ def _report(seen: Survey, fingerprint: str) -> DataReport:
         rows_selected=len(loaded.selection.train),
         rows_used=train.rows,
         rows_dropped=train.dropped(),
+        first_dropped=held_out.faults.first_dropped() | train.faults.first_dropped(),
         rows_truncated=train.truncated(),
         sequences=train.sequences,
         tokens=train.tokens,

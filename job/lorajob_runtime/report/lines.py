@@ -124,14 +124,23 @@ def _data(event: Event) -> list[Line]:
         used += f", {event['eval_rows']} held out"
     tokens = f"{human.count(event['tokens'])} tokens an epoch, {human.count(event['target_tokens'])} of them with loss"
     found.append(Line(f"data: {used}, {tokens}, the longest row {event['max_tokens']}", "quiet"))
-    if dropped := event.get("rows_dropped"):
-        reasons = ", ".join(f"{counted(count, 'row')} ({reason})" for reason, count in dropped.items())
-        found.append(Line(f"warning: left out: {reasons}", "warning"))
+    for which, dropped in (("", event.get("rows_dropped")), (" of the held out", event.get("eval_rows_dropped"))):
+        if dropped:
+            found.append(Line(f"warning: left out{which}: {_left_out(dropped, event)}", "warning"))
     if truncated := event.get("rows_truncated"):
         were = "was" if truncated == 1 else "were"
         found.append(Line(f"warning: {counted(truncated, 'row')} {were} cut at data.maxLength", "warning"))
     notes = [*(event.get("notes") or ()), *(f"not used: {line}" for line in unused.lines(event.get("unused") or {}))]
     return found + [Line(f"data: {note}", "quiet") for note in notes]
+
+
+def _left_out(dropped: dict[str, int], event: Event) -> str:
+    """Each reason with its rows, and one of them to look at."""
+    first = event.get("first_dropped") or {}
+    return ", ".join(
+        f"{counted(count, 'row')} ({f'row {first[reason]}: ' if reason in first else ''}{reason})"
+        for reason, count in dropped.items()
+    )
 
 
 def _targets(event: Event) -> list[Line]:

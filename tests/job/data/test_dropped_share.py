@@ -15,6 +15,7 @@ from lorajob_runtime.data.prepare import prepare
 from lorajob_runtime.data.read import read
 from lorajob_runtime.data.select import select
 from lorajob_runtime.exits import ConfigError, DataError
+from lorajob_runtime.report.lines import lines
 from lorajob_runtime.spec import DataSpec, changes, parse
 
 GOOD = {"instruction": "Q", "output": "A"}
@@ -109,8 +110,15 @@ def test_held_out_rows_have_a_share_of_their_own(ends: Any) -> None:
 
 
 def test_what_was_dropped_is_in_the_report_with_its_reason(smollm2: Any, prepared: Any) -> None:
-    report = prepared(smollm2, [*[GOOD] * 40, NO_TEXT, EMPTY]).report
-    assert report.rows_dropped == {"output is a list: it must be text": 1, "empty output": 1}
+    report = prepared(smollm2, [*[GOOD] * 40, NO_TEXT, EMPTY, EMPTY]).report
+    assert report.rows_dropped == {"empty output": 2, "output is a list: it must be text": 1}
+    assert report.first_dropped == {"empty output": 42, "output is a list: it must be text": 41}
+    (said,) = [
+        line.text for line in lines({"event": "report", "name": "data"} | report.to_dict()) if "left" in line.text
+    ]
+    assert said == (
+        "warning: left out: 2 rows (row 42: empty output), 1 row (row 41: output is a list: it must be text)"
+    )
     assert report.rows_used == 40
 
 
