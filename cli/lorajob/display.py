@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import click
 
 from lorajob import output
-from lorajob.reasons import PodStatus
+from lorajob.manifest.data import is_mounted
+from lorajob.podstates import PodStatus
 from lorajob.status import PHASES, RunStatus, percent
 from lorajob_runtime import layout
 from lorajob_runtime.report import human
@@ -47,7 +48,7 @@ def page(status: RunStatus, now: datetime, *, wide: bool = False) -> list[str]:
             ("Speed", f"{speed} tokens/s" if (speed := _speed(status)) else ""),
             ("Checkpoint", _checkpoint(status)),
             ("Model", status.model),
-            ("Data", status.data or ""),
+            ("Data", _data(status.data)),
             ("GPUs", f"{status.gpus} on each of {status.nodes} nodes" if status.nodes > 1 else str(status.gpus)),
             ("Queue", status.queue or ""),
             ("Attempt", _attempts(status)),
@@ -77,9 +78,9 @@ def _details(status: RunStatus, now: datetime) -> list[tuple[str, str]]:
     return found
 
 
-def line(status: RunStatus, now: datetime) -> str:
+def line(status: RunStatus) -> str:
     """The state of a run on one line, as `watch` prints it at every change."""
-    text = f"{now:%H:%M:%S} {status.name}: {_phase(status)}"
+    text = f"{status.name}: {_phase(status)}"
     shown = status.progress
     if status.is_running and shown is not None and shown.loss is not None:
         text += f", loss {shown.loss:.4f}"
@@ -101,8 +102,8 @@ def _row(status: RunStatus, now: datetime) -> list[str]:
         _speed(status),
         f"{status.attempts}/{status.retries + 1}",
         status.queue or "",
-        status.data or "",
-        output.clip(status.reason, _REASON_WIDTH),
+        _data(status.data),
+        output.shortened(status.reason, _REASON_WIDTH),
     ]
 
 
@@ -111,8 +112,8 @@ def _pod_row(each: PodStatus, now: datetime) -> list[str]:
         each.name,
         each.state if each.exit_code in (None, 0) else f"{each.state} ({each.exit_code})",
         each.host or "",
-        output.age(each.finished or each.started, now),
-        output.clip(each.reason, _REASON_WIDTH),
+        output.age(each.created or each.started, now),
+        output.shortened(each.reason, _REASON_WIDTH),
     ]
 
 
@@ -147,7 +148,21 @@ def _checkpoint(status: RunStatus) -> str:
 def _attempts(status: RunStatus) -> str:
     if status.attempts == 0:
         return f"none yet of {status.retries + 1}"
-    return f"{status.attempts} of {status.retries + 1}"
+    text = f"{status.attempts} of {status.retries + 1}"
+    if status.progress is not None and status.progress.attempt not in (0, status.attempts):
+        # the log counts every start of this name, also those that count for nothing here
+        text += f", number {status.progress.attempt} in `lorajob logs {status.name} --attempt`"
+    return text
+
+
+def _data(source: str | None) -> str:
+    """The dataset by its own name, wherever it was put for the pods."""
+    if source is None:
+        return ""
+    name = source.rpartition("/")[2]
+    if is_mounted(source):
+        return name.removesuffix(".gz")
+    return name if f"/{layout.DATA_PREFIX}/" in source else source
 
 
 def _when(time: datetime | None, now: datetime) -> str:

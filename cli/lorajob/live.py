@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import click
@@ -12,7 +12,8 @@ import click
 from lorajob import display, output
 from lorajob.cluster import Cluster
 from lorajob.following import exit_code_of, follow
-from lorajob.status import RunStatus, to_dict
+from lorajob.rundocument import to_dict
+from lorajob.status import RunStatus
 from lorajob_runtime.exits import SUCCEEDED
 from lorajob_runtime.report.human import encodable
 
@@ -22,7 +23,7 @@ def watch(cluster: Cluster, name: str, *, form: str = "table", timeout_seconds: 
 
     Returns 0 for one that succeeded or was detached from, 100 failed, 103 cancelled. Raises what `follow` raises.
     """
-    show = _json if form == "json" else Block().show if sys.stdout.isatty() else _line
+    show = _json if form == "json" else Block().show if sys.stdout.isatty() else Lines().show
     status: RunStatus | None = None
     try:
         for status in follow(cluster, name, timeout_seconds=timeout_seconds, say=say):
@@ -56,8 +57,19 @@ def _json(status: RunStatus, _: datetime) -> None:
     click.echo(output.json_line(to_dict(status)))
 
 
-def _line(status: RunStatus, now: datetime) -> None:
-    output.show([display.line(status, now)])
+class Lines:
+    """A line for every change that a person would see."""
+
+    def __init__(self, write: Callable[[Sequence[str]], object] = output.show) -> None:
+        self._write = write
+        self._said = ""
+
+    def show(self, status: RunStatus, now: datetime) -> None:
+        """Prints the line of the status, unless it says what the last one did."""
+        said = display.line(status)
+        if said != self._said:
+            self._write([f"{now:%H:%M:%S} {said}"])
+            self._said = said
 
 
 class Block:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from lorajob.reasons import PodStatus
+from lorajob.podstates import PodStatus
 from lorajob_runtime import layout
 
 _RANKED = re.compile(r"\[rank (\d+)\] ?")

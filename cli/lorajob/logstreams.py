@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from lorajob import logs, reasons, runs
+from lorajob import logs, podstates, runs
 from lorajob.cluster import Cluster, ClusterError, Forbidden, NotFound, Unreachable
 from lorajob.logs import Line, Wanted
 from lorajob.patience import PASSING, Patience
-from lorajob.reasons import PodStatus
+from lorajob.podstates import PodStatus
 from lorajob.resuming import Resumed
 from lorajob.runs import Found
 from lorajob.status import RunStatus
@@ -154,7 +154,7 @@ class Following:
                 if has_ended:
                     # this stream began after the pod had ended, so it had the last line
                     return
-                [pod] = reasons.read_pods([self._cluster.get(self._cluster.pods(name))])
+                [pod] = podstates.read_pods([self._cluster.get(self._cluster.pods(name))])
                 if pod.state in ("Succeeded", "Failed"):
                     has_ended, pause = True, 0.0
                 patience.went_well()

@@ -92,6 +92,19 @@ def clip(text: str, columns: int) -> str:
     return "".join(kept) + "…"
 
 
+def shortened(text: str, columns: int) -> str:
+    """A text that takes at most so many columns; one that is too long loses its middle: the cause often comes last."""
+    if width(text) <= columns:
+        return text
+    begin = clip(text, columns // 3)
+    room, kept = columns - width(begin), 0
+    end = len(text)
+    while end and kept + width(text[end - 1]) <= room:
+        end -= 1
+        kept += width(text[end])
+    return begin + text[end:]
+
+
 def age(since: datetime | None, now: datetime) -> str:
     """How long ago, as kubectl shows it: 45s, 3m20s, 25m, 5h30m, 30h, 6d2h, 40d."""
     if since is None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from lorajob import queueing
 from lorajob import status as statuses
 from lorajob.cluster import Cluster, Forbidden, NotFound
-from lorajob.reasons import PodStatus
+from lorajob.podstates import PodStatus
 from lorajob.status import RunStatus
 from lorajob_runtime.pod import MANAGED_BY, MANAGED_BY_LABEL
 
@@ -67,13 +68,19 @@ def check_namespace(cluster: Cluster) -> None:
 
 
 def read(cluster: Cluster, name: str) -> Found:
-    """One run with its pods and, where it hangs, its events. What the user may not see is left out, with a note."""
+    """One run with its pods and, where it hangs, its events or what its queue says.
+
+    What the user may not see is left out, with a note.
+    """
     job = job_of(cluster, name)
     notes: list[str] = []
     pods = _pods(cluster, job, notes)
     now = cluster.now()
     status = statuses.from_objects(job, pods, (), now)
-    if status.phase == "Pending" and not job["spec"].get("suspend"):
+    if status.phase == "Pending" and job["spec"].get("suspend"):
+        words = _queue_words(cluster, job, notes)
+        status = statuses.from_objects(job, pods, (), now, queue_words=words)
+    elif status.phase == "Pending":
         events = _events(cluster, job, status.pods, notes)
         status = statuses.from_objects(job, pods, events, now)
     return Found(status=status, notes=tuple(notes), seen=now, version=job["metadata"]["resourceVersion"])
@@ -94,6 +101,14 @@ def _pods(cluster: Cluster, job: Job, notes: list[str]) -> list[dict[str, Any]] 
     except Forbidden as error:
         notes.append(f"{error.message}: what its pods say is left out")
         return None
+
+
+def _queue_words(cluster: Cluster, job: Job, notes: list[str]) -> str:
+    try:
+        return queueing.read_words(cluster, job["metadata"]["uid"])
+    except Forbidden as error:
+        notes.append(f"{error.message}: why it is not its turn may not be known")
+        return ""
 
 
 def _events(cluster: Cluster, job: Job, pods: Sequence[PodStatus] | None, notes: list[str]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from lorajob_runtime import pod
 from lorajob_runtime.pod import LastWords, Progress
 
 NAME = "zhenhuan"
+IMAGE = "registry.example/lorajob:0.1.0"
 FIRST_POD = "zhenhuan-0-vpghk"
 SECOND_POD = "zhenhuan-0-x7k2d"
 BEGAN = datetime(2026, 11, 21, 9, 0, 0, tzinfo=UTC)
@@ -70,11 +71,20 @@ def job(
             "suspend": suspend,
             "completions": nodes,
             "parallelism": nodes,
-            "backoffLimit": 3 * nodes,
+            "backoffLimit": 3,
             "activeDeadlineSeconds": 86400,
+            "podFailurePolicy": {
+                "rules": [
+                    {
+                        "action": "FailJob",
+                        "onExitCodes": {"containerName": pod.CONTAINER, "operator": "In", "values": [10, 11, 12, 14]},
+                    },
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                ]
+            },
             "template": {
                 "metadata": {"annotations": {pod.SPEC_ANNOTATION: json.dumps(SPEC)}},
-                "spec": {"containers": [{"name": pod.CONTAINER, "image": "registry.example/lorajob:0.1.0"}]},
+                "spec": {"containers": [{"name": pod.CONTAINER, "image": IMAGE}]},
             },
         },
         "status": status or {},
@@ -86,6 +96,40 @@ def running_pod(name: str = FIRST_POD, *, node: int = 0, began: float = 3, **cha
     return _pod(name, node, "Running", {"name": pod.CONTAINER, "ready": True, "state": state}, **changes)
 
 
+def unreachable_pod(name: str = FIRST_POD, *, node: int = 0) -> dict[str, Any]:
+    """A pod whose node has died: Kubernetes leaves all as it was and takes back the condition Ready alone."""
+    found = running_pod(name, node=node)
+    found["status"]["conditions"] = [condition("ContainersReady"), condition("Ready", "False")]
+    return found
+
+
+def with_sidecar(found: dict[str, Any], *, runs: bool = True, name: str = "istio-proxy") -> dict[str, Any]:
+    """The pod with a container that others put into it."""
+    state = {"running": {"startedAt": at(4)}} if runs else {"terminated": {"exitCode": 0, "finishedAt": at(300)}}
+    found["status"]["containerStatuses"].append({"name": name, "ready": runs, "state": state})
+    if runs:
+        found["status"]["phase"] = "Running"
+    return found
+
+
+def disrupted(found: dict[str, Any], reason: str, message: str) -> dict[str, Any]:
+    """The pod with the condition by which Kubernetes says that it, and not the pod, ended it."""
+    found["status"].setdefault("conditions", []).append(condition("DisruptionTarget", reason=reason, message=message))
+    return found
+
+
+def uncounted(found: dict[str, Any]) -> dict[str, Any]:
+    """The pod as it is before the Job controller has looked at how it ended."""
+    found["metadata"]["finalizers"] = ["batch.kubernetes.io/job-tracking"]
+    return found
+
+
+def ended_pod(name: str = FIRST_POD, *, node: int = 0) -> dict[str, Any]:
+    """A pod that has done its work."""
+    ended = {"exitCode": 0, "reason": "Completed", "startedAt": at(3), "finishedAt": at(290)}
+    return _pod(name, node, "Succeeded", {"name": pod.CONTAINER, "state": {"terminated": ended}})
+
+
 def waiting_pod(
     reason: str = "ContainerCreating", message: str = "", *, name: str = FIRST_POD, node: int = 0
 ) -> dict[str, Any]:
@@ -93,8 +137,8 @@ def waiting_pod(
     return _pod(name, node, "Pending", {"name": pod.CONTAINER, "state": {"waiting": waiting}})
 
 
-def unscheduled_pod(message: str, *, name: str = FIRST_POD) -> dict[str, Any]:
-    found = _pod(name, 0, "Pending", None)
+def unscheduled_pod(message: str, *, name: str = FIRST_POD, node: int = 0) -> dict[str, Any]:
+    found = _pod(name, node, "Pending", None)
     found["status"]["conditions"] = [
         condition("PodScheduled", "False", reason="Unschedulable", message=message, seconds=1)
     ]
@@ -118,8 +162,8 @@ def failed_pod(
     return _pod(name, node, "Failed", {"name": pod.CONTAINER, "state": state}, created=3 if name == FIRST_POD else 30)
 
 
-def stopping_pod(name: str = FIRST_POD) -> dict[str, Any]:
-    found = running_pod(name)
+def stopping_pod(name: str = FIRST_POD, *, node: int = 0) -> dict[str, Any]:
+    found = running_pod(name, node=node)
     found["metadata"]["deletionTimestamp"] = at(120)
     return found
 
@@ -127,8 +171,13 @@ def stopping_pod(name: str = FIRST_POD) -> dict[str, Any]:
 def _pod(name: str, node: int, phase: str, container: dict[str, Any] | None, *, created: float = 0) -> dict[str, Any]:
     index = {"batch.kubernetes.io/job-completion-index": str(node)}
     return {
-        "metadata": {"name": name, "labels": index, "creationTimestamp": at(created)},
-        "spec": {"nodeName": "test-node", "containers": [{"name": pod.CONTAINER}]},
+        "metadata": {
+            "name": name,
+            "uid": f"uid-{name}",
+            "labels": index,
+            "creationTimestamp": at(created),
+        },
+        "spec": {"nodeName": "test-node", "containers": [{"name": pod.CONTAINER, "image": IMAGE}]},
         "status": {"phase": phase, "containerStatuses": [container] if container else []},
     }
 
@@ -144,7 +193,7 @@ def event(kind: str, name: str, reason: str, message: str, *, seconds: float = 3
     }
 
 
-def progress(pod_name: str = FIRST_POD, *, seconds: float = 60, phase: str = "train", **changes: Any) -> Progress:
+def progress(pod_name: str = FIRST_POD, *, seconds: float = 540, phase: str = "train", **changes: Any) -> Progress:
     """What the pod reported so many seconds after the run began."""
     known: dict[str, Any] = {
         "step": 300,

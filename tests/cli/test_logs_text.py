@@ -8,7 +8,7 @@ import pytest
 
 from lorajob import logs
 from lorajob.logs import Line, Wanted
-from lorajob.reasons import PodStatus
+from lorajob.podstates import PodStatus
 
 KEYS = [
     "logs/attempt-1/launcher.log.gz",

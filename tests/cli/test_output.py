@@ -124,12 +124,42 @@ def test_the_page_of_a_failed_run_says_why_and_what_to_do_and_names_its_pods() -
 
 
 def test_a_change_is_one_line() -> None:
-    at_nine = BEGAN.replace(hour=9, minute=5, second=7)
+    assert display.line(training()) == "zhenhuan: Training, 43% (300/700 steps), ETA 12m 30s, loss 1.2500"
+    assert display.line(failed()) == "zhenhuan: Failed: data: no row has an answer"
 
-    assert display.line(training(), at_nine) == (
-        "09:05:07 zhenhuan: Training, 43% (300/700 steps), ETA 12m 30s, loss 1.2500"
-    )
-    assert display.line(failed(), at_nine) == "09:05:07 zhenhuan: Failed: data: no row has an answer"
+
+def test_a_line_that_says_what_the_last_one_did_is_left_out() -> None:
+    written: list[str] = []
+    lines = live.Lines(written.extend)
+    later = dataclasses.replace(training(), attempts=2)
+
+    for status in (training(), later, training(), failed(), failed(), training()):
+        lines.show(status, BEGAN)
+
+    assert [line.split()[2].rstrip(",:") for line in written] == ["Training", "Failed", "Training"]
+    assert written[0].startswith("09:00:00 zhenhuan: ")
+
+
+def test_a_dataset_has_its_own_name_wherever_it_was_put() -> None:
+    def shown(source: str | None) -> list[str]:
+        page = plain(display.page(dataclasses.replace(training(), data=source), NOW))
+        return [line.split()[1] for line in page if line.startswith("Data:")]
+
+    assert shown("/etc/lorajob/data/poems.json.gz") == ["poems.json"]
+    assert shown("/etc/lorajob/data/poems.json") == ["poems.json"]
+    assert shown("s3://models/lora/.data/0123abcd/poems.csv") == ["poems.csv"]
+    assert shown("s3://models/poems.json") == ["s3://models/poems.json"]
+    assert shown(None) == []
+
+
+def test_what_is_too_long_loses_its_middle() -> None:
+    text = "failed to pull image: " + "the way there " * 30 + "no such host"
+
+    assert output.shortened(text, 60).startswith("failed to pull imag…")
+    assert output.shortened(text, 60).endswith("the way there no such host")
+    assert output.width(output.shortened(text, 60)) <= 60
+    assert output.width(output.shortened("甄嬛" * 50, 21)) <= 21
+    assert output.shortened("short", 5) == "short"
 
 
 def test_the_live_block_is_written_over_and_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:

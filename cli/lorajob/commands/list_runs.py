@@ -11,7 +11,8 @@ from lorajob import display, flags, output, runs
 from lorajob.cluster_options import cluster_options, connect_from
 from lorajob.command import Command
 from lorajob.output import output_option
-from lorajob.status import PHASES, list_to_dict
+from lorajob.rundocument import list_to_dict
+from lorajob.status import PHASES
 from lorajob_runtime.exits import SUCCEEDED
 
 

@@ -13,7 +13,7 @@ from lorajob.following import exit_code_of
 from lorajob.live import say
 from lorajob.output import output_option
 from lorajob.run_names import run_name
-from lorajob.status import to_dict
+from lorajob.rundocument import to_dict
 from lorajob_runtime.exits import SUCCEEDED
 
 

@@ -183,9 +183,9 @@ def _print_run(cluster: Cluster, job: Mapping[str, Any], form: str) -> None:
     if form == "name":
         click.echo(job["metadata"]["name"])
         return
-    from lorajob import output, status  # a submit that only creates does without them
+    from lorajob import output, rundocument, status  # a submit that only creates does without them
 
-    click.echo(output.document(status.to_dict(status.from_job(job, cluster.now())), form), nl=False)
+    click.echo(output.document(rundocument.to_dict(status.from_job(job, cluster.now())), form), nl=False)
 
 
 def _wait(cluster: Cluster, name: str, limit: int | None, *, is_shown: bool, form: str) -> int:
@@ -193,7 +193,7 @@ def _wait(cluster: Cluster, name: str, limit: int | None, *, is_shown: bool, for
 
     For one that only waits, Ctrl-C is no success: `submit --wait && next` must not take it for one.
     """
-    from lorajob import display, following, live, output, status
+    from lorajob import display, following, live, output, rundocument
 
     try:
         live.say(f"run {name} submitted; Ctrl-C leaves it alone")
@@ -206,7 +206,7 @@ def _wait(cluster: Cluster, name: str, limit: int | None, *, is_shown: bool, for
     if form == "name":
         click.echo(name)
     elif form == "text":
-        output.show([display.line(ended, cluster.now()), *live.closing_lines(ended)])
+        output.show([f"{cluster.now():%H:%M:%S} {display.line(ended)}", *live.closing_lines(ended)])
     else:
-        click.echo(output.document(status.to_dict(ended), form), nl=False)
+        click.echo(output.document(rundocument.to_dict(ended), form), nl=False)
     return following.exit_code_of(ended)
