@@ -123,6 +123,25 @@ def test_the_page_of_a_failed_run_says_why_and_what_to_do_and_names_its_pods() -
     assert shown[-1].split(maxsplit=4)[:2] == ["zhenhuan-0-vpghk", "Failed"]
 
 
+def test_the_age_of_a_pod_is_its_own() -> None:
+    """Not the time since its end."""
+    pods = [failed_pod(code=11, ended=590)]
+    run = from_objects(job({"failed": 1, "ready": 0, "startTime": at(0)}), pods, (), NOW)
+
+    assert plain(display.page(run, NOW))[-1].split()[4] == output.age(BEGAN + timedelta(seconds=3), NOW)
+
+
+def test_the_number_of_an_attempt_in_the_log_is_shown_where_it_is_another() -> None:
+    later = dataclasses.replace(training(), progress=dataclasses.replace(progress(), attempt=5))
+
+    assert [line for line in plain(display.page(later, NOW)) if line.startswith("Attempt:")] == [
+        "Attempt:     1 of 4, number 5 in `lorajob logs zhenhuan --attempt`"
+    ]
+    assert [line for line in plain(display.page(training(), NOW)) if line.startswith("Attempt:")] == [
+        "Attempt:     1 of 4"
+    ]
+
+
 def test_a_change_is_one_line() -> None:
     assert display.line(training()) == "zhenhuan: Training, 43% (300/700 steps), ETA 12m 30s, loss 1.2500"
     assert display.line(failed()) == "zhenhuan: Failed: data: no row has an answer"

@@ -108,8 +108,8 @@ class Situation:
         }
         if self.outcome == "Complete":
             state["succeeded"] = len(self.pods)
-        # a pod that came, went or changed shows in the Job's status after what it reported
-        is_quiet = all(kind in RUN for kind in self.pods) and self.report != "was another pod"
+        # what becomes of the pod that reports shows in the Job's status after what it reported
+        is_quiet = self.pods[0] in RUN and self.report != "was another pod"
         report = REPORTS[self.report]
         return job(state, progress=report, changed=5 if is_quiet else 560, nodes=len(self.pods))
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from made_runs import MadeRuns, lorajob, made, phase
+from restricted import Rule, user_rules, without
 
 from calling import Call
+from cluster_fixtures import TestCluster
 from lorajob.cluster import NotFound
 from lorajob_runtime.pod import CANCELLED_ANNOTATION
 
@@ -152,6 +155,42 @@ def workloads(made: MadeRuns, wait_until: Wait) -> Iterator[str]:
         yield path
     finally:
         made.client.delete(f"{definitions}/workloads.{group}")
+
+
+def _queued(made: MadeRuns, workloads: str, **status: Any) -> None:
+    """A run that waits in a queue, and its Workload as Kueue would keep it."""
+    job = made.run("queued", suspend=True)
+    labels = {"metadata": {"labels": {"kueue.x-k8s.io/queue-name": "team-a"}}}
+    made.client.patch(made.client.jobs("queued"), labels)
+    workload = {
+        "apiVersion": "kueue.x-k8s.io/v1beta1",
+        "kind": "Workload",
+        "metadata": {"name": "job-queued", "labels": {"kueue.x-k8s.io/job-uid": job["metadata"]["uid"]}},
+        "spec": {"active": True, "queueName": "team-a"},
+        "status": status,
+    }
+    made.client.post(workloads, workload)
+
+
+def test_why_it_is_not_the_turn_of_a_run_is_said_in_the_words_of_its_queue(
+    workloads: str,
+    made: MadeRuns,
+    lorajob: Call,
+    cluster: TestCluster,
+    namespace: str,
+    restricted_kubeconfig: Callable[[str, Sequence[Rule]], Path],
+) -> None:
+    message = "LocalQueue team-a doesn't exist"
+    waits = {"type": "QuotaReserved", "status": "False", "reason": "Inadmissible", "message": message}
+    _queued(made, workloads, conditions=[waits])
+    user = restricted_kubeconfig(namespace, without(user_rules(cluster), "list", "workloads"))
+
+    shown = json.loads(lorajob("status", "queued", "-o", "json").out)
+    refused = lorajob("status", "queued", "-o", "json", user=user)
+
+    assert (shown["phase"], shown["reason"]) == ("Pending", f"waits for its turn in queue team-a: {message}")
+    assert json.loads(refused.out)["reason"] == "waits for its turn in queue team-a"
+    assert "may not list workloads.kueue.x-k8s.io" in refused.err
 
 
 def test_a_cancelled_run_is_taken_out_of_its_queue(workloads: str, made: MadeRuns, lorajob: Call) -> None:

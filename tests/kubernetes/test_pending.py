@@ -33,12 +33,63 @@ def test_more_gpus_than_there_are(made: MadeRuns, lorajob: Call, wait_until: Wai
     assert "preemption" not in said
 
 
+def test_of_two_nodes_the_one_that_no_node_takes_keeps_both_waiting(
+    made: MadeRuns, lorajob: Call, wait_until: Wait
+) -> None:
+    """The first pod runs and reports that it trains, as it does from the moment it could."""
+    job = made.run("first", nodes=2)
+    first = made.pod(job, {"running": {"startedAt": now()}}, phase="Running")
+    made.pod(job, None, node=1)
+    made.start("first", ready=1, active=2)
+    made.report("first", first, "train", step=3, total_steps=9, loss=1.5)
+
+    wait_until(lambda: "not scheduled" in reason(lorajob, "first"), what="the scheduler's reason")
+
+    [listed] = json.loads(lorajob("list", "-o", "json").out)["items"]
+    said = reason(lorajob, "first")
+    assert said.startswith("pod 1 is not scheduled: 0/")
+    assert said.endswith("(1 of 2 pods run)")
+    assert (listed["phase"], listed["progress"] and listed["progress"]["isCurrent"]) == ("Pending", False)
+
+
+def test_an_eviction_is_called_one_and_is_no_attempt_more(
+    made: MadeRuns, lorajob: Call, image: str, wait_until: Wait
+) -> None:
+    made.live("moved", container={"image": image, "command": ["python", "-c", "import time; time.sleep(600)"]})
+
+    def running() -> list[str]:
+        pods = made.client.pages(made.client.pods(), labelSelector="lorajob.dev/run=moved")
+        return [each["metadata"]["name"] for each in pods if each["status"]["phase"] == "Running"]
+
+    wait_until(running, seconds=60, what="its pod")
+    [name] = running()
+    made.report("moved", name, "train", step=3, total_steps=9, loss=1.5)
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+    made.client.post(f"{made.client.pods(name)}/eviction", eviction)
+    seen: list[dict[str, Any]] = []
+
+    def is_replaced() -> bool:
+        seen.append(json.loads(lorajob("status", "moved", "-o", "json").out))
+        return bool(running()) and name not in running()
+
+    wait_until(is_replaced, seconds=90, what="the pod in its place")
+
+    assert {each["attempts"] for each in seen} == {1}
+    told = [each["reason"] for each in seen if "evicted, as when its node is drained" in each["reason"]]
+    assert told, [each["reason"] for each in seen]
+    assert all("does not count" in each for each in told)
+    assert not [each for each in seen if "failed" in each["reason"]]
+
+
 def test_an_image_that_is_not_there(made: MadeRuns, lorajob: Call, wait_until: Wait) -> None:
     made.live("first", container={"image": "registry.invalid/none:1", "imagePullPolicy": "Always"})
 
     wait_until(lambda: "can't be pulled" in reason(lorajob, "first"), seconds=60, what="the kubelet's reason")
 
-    assert "registry.invalid/none:1" in reason(lorajob, "first")
+    said = reason(lorajob, "first")
+    assert said.startswith("the image registry.invalid/none:1 can't be pulled (")
+    assert "registry.invalid" in said.partition("): ")[2], "the cause, that no such host is there"
+    assert "failed to pull and unpack" not in said
 
 
 def test_a_secret_that_is_not_there(made: MadeRuns, lorajob: Call, wait_until: Wait) -> None:

@@ -47,9 +47,10 @@ def _suspended(made: MadeRuns, name: str) -> None:
 
 def _reporting(phase: str, **values: Any) -> Callable[[MadeRuns, str], None]:
     def make(made: MadeRuns, name: str) -> None:
-        pod = made.pod(made.run(name, nodes=2, gpus=4), {"running": {"startedAt": now()}}, phase="Running")
-        made.start(name)
-        made.report(name, pod, phase, **values)
+        job = made.run(name, nodes=2, gpus=4)
+        pods = [made.pod(job, {"running": {"startedAt": now()}}, node=node, phase="Running") for node in range(2)]
+        made.start(name, ready=2)
+        made.report(name, pods[0], phase, **values)
 
     return make
 
