@@ -16,6 +16,7 @@ from golden import chart_documents
 from lorajob import platform
 from lorajob_runtime import pod
 from lorajob_runtime import spec as specs
+from lorajob_runtime.exits import ConfigError
 
 CHART = Path(__file__).resolve().parents[2] / "charts/lorajob"
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
@@ -68,6 +69,28 @@ def test_defaults_may_hold_what_every_example_spec_says(schema: dict[str, Any]) 
         values = specs.merge(VALUES, {"platform": {"defaults": given}})
 
         jsonschema.validate(values, schema)
+
+
+@pytest.mark.parametrize("path", chart_documents.BOUNDS)
+def test_the_numbers_that_the_schema_takes_are_those_that_a_spec_takes(schema: dict[str, Any], path: str) -> None:
+    kinds = {name: default for name, _, default in specs.field_paths()}
+    tried = {number + change for number in chart_documents.BOUNDS[path].values() for change in (-1, -0.5, 0, 0.5, 1)}
+
+    for number in tried:
+        if number != int(number) and not isinstance(kinds[path], float):
+            continue
+        given = specs.nest(path, int(number) if number == int(number) else number)
+        fits = jsonschema.Draft202012Validator(schema["$defs"]["runSpec"]).is_valid(given)
+        # that a warmup is of whole steps the chart's templates check
+        assert fits is _is_spec(given) or (path, number) == ("train.warmup", 1.5), number
+
+
+def _is_spec(given: dict[str, Any]) -> bool:
+    try:
+        specs.parse(given)
+    except ConfigError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("path", chart_documents.documents(), ids=lambda path: path.name)

@@ -18,6 +18,7 @@ from lorajob.commands.version import image_version, skew
 from lorajob.errors import UsageError
 from lorajob.resolve import resolve
 from lorajob_runtime import __version__
+from lorajob_runtime import spec as specs
 from lorajob_runtime.exits import ConfigError
 
 SMALL: dict[str, Any] = {"image": "registry.example/lorajob:0.1.0", "storage": {"uri": "s3://bucket/lora"}}
@@ -347,3 +348,39 @@ def test_versions_that_do_not_fit_together_are_told() -> None:
 )
 def test_an_images_tag_tells_its_version_or_nothing(image: str, version: str | None) -> None:
     assert image_version(image) == version
+
+
+@pytest.mark.parametrize(
+    ("limit", "said", "given"),
+    [(1, None, 1), (0, None, 0), (5, None, 3), (None, None, 3), (2, 1, 1), (4, 4, 4)],
+)
+def test_a_limit_below_the_usual_number_of_retries_is_what_a_run_gets_that_says_nothing(
+    limit: int | None, said: int | None, given: int
+) -> None:
+    defaults = {} if said is None else {"resources": {"retries": said}}
+
+    found = platform.parse(SMALL | {"limits": {"retries": limit}, "defaults": defaults}, PLACE)
+
+    assert specs.parse(specs.merge(found.defaults, {"name": "poems"})).resources.retries == given
+    assert platform.parse(platform.to_dict(found), PLACE) == found
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scheduling": {"gpuResource": "gpu"}}, "scheduling.gpuResource is 'gpu': it must be the name of an extended"),
+        ({"scheduling": {"topologyKey": "a b"}}, "scheduling.topologyKey is 'a b': it must be the key of a label"),
+        ({"defaults": {"resources": {"gpus": 0}}}, "defaults.resources.gpus is 0: it must be from 1 to 64"),
+        (
+            {"defaults": {"resources": {"gpuType": "x"}}},
+            "defaults.resources.gpuType is 'x': the platform names no types",
+        ),
+        ({"defaults": {"storage": {"uri": "/x"}}}, "defaults.storage.uri is '/x': on a cluster it must be s3://"),
+        ({"resources": {"work": "5"}}, "resources.work is '5': it must be a size of at least 1Mi, like 64Gi"),
+    ],
+)
+def test_what_no_submit_could_use_is_refused_where_the_platform_is_read(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        platform.parse(SMALL | changes, PLACE)
+
+    assert message in caught.value.message

@@ -156,15 +156,24 @@ def may(cluster: TestCluster, namespace: str, verb: str, what: str, *who: str) -
 WRONG: list[tuple[dict[str, Any], str]] = [
     (
         {"platform": {"storage": {"uri": "my-bucket/lora"}}},
-        "at '/platform/storage/uri': 'my-bucket/lora' does not match",
+        'platform.storage.uri is "my-bucket/lora": it must be s3://BUCKET/PREFIX',
     ),
-    ({"platform": {"storage": {"endpoint": "s3:9000"}}}, "at '/platform/storage/endpoint': 's3:9000' does not match"),
+    (
+        {"platform": {"storage": {"endpoint": "s3:9000"}}},
+        'platform.storage.endpoint is "s3:9000": it must be an address like https://host:port',
+    ),
     ({"platform": {"device": "tpu"}}, "at '/platform/device': value must be one of 'auto', 'cpu'"),
     ({"platform": {"hubs": []}}, "at '/platform/hubs': minItems: got 0, want 1"),
-    ({"platform": {"limits": {"timeout": "a week"}}}, "at '/platform/limits/timeout': 'a week' does not match"),
+    (
+        {"platform": {"limits": {"timeout": "a week"}}},
+        'platform.limits.timeout is "a week": it must be a duration like 90m, 24h or 3d',
+    ),
     ({"platform": {"limits": {"gpus": 0}}}, "at '/platform/limits/gpus': minimum: got 0, want 1"),
     ({"platform": {"limits": {"gpu": 4}}}, "at '/platform/limits': additional properties 'gpu' not allowed"),
-    ({"platform": {"resources": {"memoryPerGpu": "64GB"}}}, "at '/platform/resources/memoryPerGpu': '64GB' does not"),
+    (
+        {"platform": {"resources": {"memoryPerGpu": "64GB"}}},
+        'platform.resources.memoryPerGpu is "64GB": it must be a size of at least 1Mi, like 64Gi',
+    ),
     ({"platform": {"gracePeriodSeconds": "2m"}}, "at '/platform/gracePeriodSeconds': got string, want integer"),
     (
         {"platform": {"defaults": {"train": {"epoch": 1}}}},
