@@ -128,7 +128,8 @@ def _records(file: DataPath, lines: _Lines, separator: str) -> Iterator[tuple[in
             raise DataError(f"{file} line {lines.start} cannot be read as csv: {_reason(error, lines)}") from error
         if record is None:
             return
-        if record:
+        # a line of blanks; one of separators is a row of nothing
+        if record and lines.record.strip(" \r\n"):
             yield lines.start, record
 
 

@@ -229,7 +229,8 @@ def impostor(head: bytes) -> str | None:
     if head.startswith(b"PK\x03\x04"):
         is_workbook = b"xl/" in head or b"[Content_Types].xml" in head
         return "is an Excel workbook: save the sheet as CSV UTF-8" if is_workbook else "is a zip archive: unpack it"
-    if len(head) >= 8 and not any(head[1:8:2]) and all(head[0:8:2]):
+    first, second = head[0:8:2], head[1:8:2]
+    if len(head) >= 8 and any(all(one) and not any(other) for one, other in ((first, second), (second, first))):
         return "line 1 is not UTF-8 but UTF-16: save the file as UTF-8"
     return next((said for begins, said in _CONTENTS if head.startswith(begins)), None)
 

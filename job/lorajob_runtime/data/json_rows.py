@@ -21,7 +21,7 @@ from lorajob_runtime.exits import DataError
 Layout = Literal["list", "lines", "one"]
 """A list of rows, a row a line, or all of it one row."""
 
-_CHUNK = 1 << 16
+_CHUNK = _BEGINNING = 1 << 16
 _BLANK = re.compile(r"[ \t\n\r]*")
 _OPEN_TAIL = 16
 """Characters at the end of a text within which a fault may be that the text goes on."""
@@ -59,7 +59,7 @@ def layout_of(file: DataPath, reader: io.BufferedReader[Any]) -> Layout:
     begin = b""
     while not begin.strip():
         # a list on one line may be as long as the file
-        begin = reader.readline(_CHUNK)
+        begin = reader.readline(_BEGINNING)
         if not begin:
             return "lines"
         begin = begin.removeprefix(codecs.BOM_UTF8)
@@ -245,8 +245,8 @@ class _Window:
             except (ValueError, RecursionError) as error:
                 raise _fault(self._file, error, line=self.line) from error
             else:
-                # a number at the end may have more digits
-                if end < len(self._text) or self._is_whole:
+                # a number at the end may go on: 3, then 3., then 3.5
+                if self._is_whole or self._text[end : end + 3].strip(".eE+-"):
                     self._at = end
                     return value
             self._grow()

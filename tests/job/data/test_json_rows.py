@@ -1,0 +1,233 @@
+"""JSON files of every layout, read in pieces: the rows, the texts of their numbers, and where a fault is."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorajob_runtime.data.conversation import RowError
+from lorajob_runtime.data.read import read
+from lorajob_runtime.exits import DataError
+
+TURNS = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]
+
+
+def _file(folder: Path, content: str | bytes, name: str = "rows.json") -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def _rows(path: Path) -> list[Any]:
+    return list(read(path))
+
+
+@pytest.fixture(params=[1, 7, 1 << 16], ids="in pieces of {}".format)
+def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many bytes of a list are read at a time, at first."""
+    size: int = request.param
+    monkeypatch.setattr("lorajob_runtime.data.json_rows._CHUNK", size)
+    return size
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ('[{"a": 1}, {"a": "é\\"]"}]', [{"a": 1}, {"a": 'é"]'}]),
+        ('\n\n [\n{"a": 1}\n,\n{"a": 2}\n]\n\n', [{"a": 1}, {"a": 2}]),
+        ('\ufeff[{"a": [1, [2, {}]]}]', [{"a": [1, [2, {}]]}]),
+        ('[1, -2, 3.5, true, null, "x", 12]', [1, -2, 3.5, True, None, "x", 12]),
+        ('{"a": 1}', [{"a": 1}]),
+        ('{\n  "a": 1\n}\n', [{"a": 1}]),
+        ('\n\n{"a": 1}\n\n{"a": 2}\n', [{"a": 1}, {"a": 2}]),
+        ('{"a": 1}\r\n{"a": 2}\r\n', [{"a": 1}, {"a": 2}]),
+        (json.dumps(TURNS), [TURNS]),
+        (json.dumps(TURNS, indent=1), [TURNS]),
+        (json.dumps([TURNS, TURNS]), [TURNS, TURNS]),
+        (json.dumps(TURNS) + "\n" + json.dumps(TURNS), [TURNS, TURNS]),
+        ("[]\n[]\n", [[], []]),
+        ('[{"a": 1}]\n{"a": 2}\n', [[{"a": 1}], {"a": 2}]),
+        ("7\n8\n", [7, 8]),
+    ],
+)
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.ndjson", "rows.jsonl.gz"])
+def test_a_file_is_a_list_of_rows_or_one_row_or_a_row_a_line(
+    content: str, rows: list[Any], name: str, pieces: int, tmp_path: Path
+) -> None:
+    del pieces
+    written = gzip.compress(content.encode()) if name.endswith(".gz") else content
+    assert _rows(_file(tmp_path, written, name)) == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            "a.json",
+            '[{"a": 1}, {"a": 2,}]',
+            "line 1 is not JSON: Expecting property name enclosed in double quotes, at",
+        ),
+        ("a.json", '[{"a": 1},\n {"a": 2},\n]', "line 3 is not JSON: Expecting value, at column 1"),
+        ("a.json", '[{"a": 1}\n {"a": 2}]', "line 2 is not JSON: Expecting ',' delimiter, at column 2"),
+        ("a.json", '[{"a": 1}, {"b" 2}]', "line 1 is not JSON: Expecting ':' delimiter, at column 17"),
+        ("a.json", '[{"a":\n"tab\tinside"}]', "line 2 is not JSON: a line break, tab or other control character in a"),
+        ("a.json", '[{"a": "raw\nline"}]', r"in a string, written \n, \t or \u, at column 12"),
+        ("a.json", '[{"a": "b"}, {"a": "Name a tree', "line 1 is not JSON: Unterminated string, at column 20"),
+        ("a.json", '[{"a": "b"}, {"a": ', "line 1 is not JSON: Expecting value, at column 20, where the text ends"),
+        ("a.json", '[{"a": "b"}', "line 1 is not JSON: Expecting ',' delimiter, at column 12, where the text ends"),
+        (
+            "a.json",
+            "[{'a': 'b'}]",
+            "line 1 is not JSON: Expecting property name enclosed in double quotes, at column 3",
+        ),
+        ("a.json", '[{"a": tru}]', "line 1 is not JSON: Expecting value, at column 8"),
+        ("a.json", '[{"a": "\\x"}]', "line 1 is not JSON: Invalid \\escape, at column 9"),
+        ("a.json", '[{"a": 1}] x', "line 1 is not JSON: Extra data behind the value, at column 12"),
+        ("a.json", '[\n{"a": 1}\n]\n[\n{"a": 2}\n]', "line 4 is not JSON: Extra data behind the value, at column 1"),
+        ("a.json", '{\n"a": 1\n}\n{\n"a": 2\n}', "line 4 is not JSON: Extra data behind the value, at column 1"),
+        ("a.json", '{"a": 1},\n{"a": 2}\n', "line 1 is not JSON: Extra data behind the value, at column 9"),
+        ("a.jsonl", '{"a": 1}\n{"a": 2}\n{"a": \n', "line 3 is not JSON: Expecting value, at column 7, where the text"),
+        ("a.jsonl", '{"a": \n{"a": 2}\n', "line 1 is not JSON: Expecting value, at column 7"),
+        ("a.jsonl", '{"a": 1}\n{"a": 2} {"a": 3}\n', "line 2 is not JSON: Extra data behind the value, at column 10"),
+        ("a.jsonl", '{"a": 1}\n\ufeff{"a": 2}\n', "line 2 is not JSON: a byte order mark, which may only begin a file"),
+        ("a.jsonl", '[{"a": 1}]\n[{"a": 2}\n', "line 2 is not JSON: Expecting ',' delimiter, at column 10"),
+        ("a.json", "[" * 100_000, "line 1 is not JSON that can be read: it is nested too deeply"),
+        ("a.jsonl", '{"a": 1}\n' + "[" * 100_000, "line 2 is not JSON that can be read: it is nested too deeply"),
+        ("a.json", '[{"a": "b"},\n{"a": "\xe9"}]'.encode("latin-1"), "line 2 is not UTF-8"),
+        ("a.jsonl", '{"a": "b"}\n{"a": "\xe9"}'.encode("latin-1"), "line 2 is not UTF-8"),
+        ("a.json", "hello", "line 1 is not JSON: Expecting value, at column 1"),
+        ("a.json", "instruction,output\na,b\n", "line 1 is not JSON: Expecting value, at column 1"),
+        ("a.json", '"text"', "holds a single str: it must hold rows"),
+        ("a.json", "[]", "has no rows"),
+    ],
+)
+def test_a_fault_is_named_with_its_line_and_column_and_the_whole_reason(
+    name: str, content: str | bytes, said: str, pieces: int, tmp_path: Path
+) -> None:
+    del pieces
+    path = _file(tmp_path, content, name)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert caught.value.message.startswith(f"{path} ")
+    assert said in caught.value.message
+
+
+_text = st.text(st.characters(codec="utf-8"), max_size=6)
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_text, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    rows=st.lists(_json, min_size=1, max_size=5),
+    cut=st.integers(0, 200),
+    ascii_only=st.booleans(),
+    piece=st.integers(1, 40),
+)
+def test_a_list_in_pieces_is_what_it_is_in_one_and_so_is_its_fault(
+    rows: list[Any], cut: int, ascii_only: bool, piece: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+    text = json.dumps(rows, ensure_ascii=ascii_only, indent=1)
+    broken = text[:cut].rstrip()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lorajob_runtime.data.json_rows._CHUNK", piece)
+        assert _rows(_file(folder, text)) == rows
+        said = _said_of(_file(folder, broken))
+
+    assert said == _said_of(_file(folder, broken, "whole.json")).replace("whole.json", "rows.json")
+    if broken != text:
+        reason = _reason(broken)
+        assert f"line {reason.lineno} " in said or "is empty" in said
+
+
+def _said_of(path: Path) -> str:
+    try:
+        read(path)
+    except DataError as error:
+        return error.message
+    return ""
+
+
+def _reason(text: str) -> json.JSONDecodeError:
+    with pytest.raises(json.JSONDecodeError) as caught:
+        json.loads(text)
+    return caught.value
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
+def test_a_key_that_is_there_twice_with_two_values_is_said(name: str, tmp_path: Path) -> None:
+    rows = [
+        '{"instruction": "Name a fruit", "output": "Apple", "output": "Pear"}',
+        '{"instruction": "Name a fruit", "output": "Apple", "output": "Apple"}',
+        '{"messages": [{"role": "user", "role": "assistant", "content": "A"}]}',
+    ]
+    text = f"[{', '.join(rows)}]" if name.endswith(".json") else "\n".join(rows)
+
+    found = _rows(_file(tmp_path, text, name))
+
+    assert [str(row) for row in found if isinstance(row, RowError)] == [
+        "has the key 'output' twice, with two values",
+        "has the key 'role' twice, with two values",
+    ]
+    assert found[1] == {"instruction": "Name a fruit", "output": "Apple"}
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("1.10", "1e22", "1E5", "-0", "-0.0", "0.1000000000000000055511151231257827", "12345678901234567890123"),
+        *("1.0", "100", "0.30000000000000004", "1e400", "9" * 5000, "Infinity", "-Infinity"),
+    ],
+)
+def test_a_number_keeps_the_text_that_it_has_in_the_file(written: str, tmp_path: Path) -> None:
+    (row,) = _rows(_file(tmp_path, f'[{{"output": {written}}}]'))
+    assert str(row["output"]) == f"{row['output']}" == written
+    assert isinstance(row["output"], int | float)
+
+
+def test_a_file_of_one_long_line_is_read_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    row = json.dumps({"input": "é" * 500, "output": "b" * 500})
+    with path.open("w", encoding="utf-8") as file:
+        file.write("[" + row)
+        for _ in range(20_000):
+            file.write(", " + row)
+        file.write("]")
+
+    tracemalloc.start()
+    source = read(path)
+    count = sum(1 for _ in source)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert (len(source), count) == (20_001, 20_001)
+    assert peak < path.stat().st_size / 10
+
+
+def test_a_row_without_an_end_does_not_take_in_a_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lorajob_runtime.data.json_rows.ROW_MAX", 1000)
+    for name, content in (
+        ("a.json", '[{"a": 1},\n{"a": "' + "x" * 200_000),
+        ("a.jsonl", '{"a": 1}\n{"a": "' + "x" * 200_000),
+        ("b.json", '{\n"a":\n"' + "x" * 200_000),
+    ):
+        with pytest.raises(DataError, match=r"line [12] begins a row of more than"):
+            read(_file(tmp_path, content, name))
+
+
+def test_a_file_that_changes_between_two_readings_is_refused(tmp_path: Path) -> None:
+    path = _file(tmp_path, '[{"a": 1}]')
+    source = read(path)
+    path.write_text('[{"a": 1}, {"a": 2}]')
+    with pytest.raises(DataError, match="was changed while it was read"):
+        list(source)
