@@ -198,9 +198,27 @@ def test_openai_tool_calls_keep_their_arguments_as_an_object() -> None:
 
 _scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 _keys = st.sampled_from(
-    [*COLUMN_ROLES, "conversations", "tools", "from", "value", "role", "content", "tool_calls", "name"]
+    [
+        *(*COLUMN_ROLES, "conversations", "tools", "from", "value", "role", "content", "tool_calls", "name"),
+        *("conversation", "human", "assistant", "prompt", "completion", "question", "answer", "answers", "query"),
+        *("response", "context", "functions", "function", "arguments", "type", "weight", "loss", "train", "masked"),
+        *(
+            "train_detail",
+            "thinking",
+            "reasoning",
+            "chosen",
+            "rejected",
+            "label",
+            "kto_tag",
+            "images",
+            "image",
+            "Output",
+        ),
+    ]
 )
-_names = st.sampled_from(["human", "gpt", "user", "assistant", "function_call", "tool", "system", "{}", "[[]]"])
+_names = st.sampled_from(
+    ["human", "gpt", "user", "assistant", "function_call", "tool", "system", "{}", "[[]]", "[{}]", '[{"role": "user"}]']
+)
 _anything = st.recursive(
     _scalars | _names,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_keys, inner, max_size=4),
