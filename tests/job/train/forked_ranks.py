@@ -48,17 +48,25 @@ class ForkedRanks:
         """Trains a run folder to its end."""
         self.run("train_many", [str(folder.root)], processes=processes)
 
+    def end_of(self, folder: RunFolder) -> int:
+        """The exit code of a training process of its own for a run folder."""
+        (code,) = self._codes("worker", [str(folder.root)], processes=1)
+        return code
+
     def run(self, program: str, *arguments: list[str], processes: int) -> None:
         """Runs a program to its end; `arguments` are those of each node, on which there are so many processes."""
+        codes = self._codes(program, *arguments, processes=processes)
+        assert not any(codes), f"{program} ended with {codes}:\n{self._log.read_text()[-4000:]}"
+
+    def _codes(self, program: str, *arguments: list[str], processes: int) -> list[int]:
         asked = {"program": program, "arguments": arguments, "processes": processes, "log": str(self._log)}
         try:
-            codes = self._answer(json.dumps(asked) + "\n")
+            return self._answer(json.dumps(asked) + "\n")
         except BaseException:
             # a test that ran out of time leaves no answer to the next one
             self._end()
             self._begin()
             raise
-        assert not any(codes), f"{program} ended with {codes}:\n{self._log.read_text()[-4000:]}"
 
     def _answer(self, line: str) -> list[int]:
         assert self._process.stdin is not None

@@ -21,7 +21,7 @@ from lorajob_runtime import processes
 # PEFT would import it, which takes seconds
 sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
 
-NAMES = ("train_many", "load_sharded", "answer_sharded", "reference_trainer", "train_short_of_memory")
+NAMES = ("train_many", "load_sharded", "answer_sharded", "reference_trainer", "train_short_of_memory", "worker")
 PROGRAMS = {name: importlib.import_module(name) for name in NAMES}
 
 
@@ -63,8 +63,7 @@ def become(program: str, arguments: list[str], place: dict[str, Any], log: str) 
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.environ.update({name: str(value) for name, value in place.items()})
-        PROGRAMS[program].main(arguments)
-        code = 0
+        code = PROGRAMS[program].main(arguments) or 0
     except BaseException:  # noqa: BLE001 - nothing of the parent's may run in here
         traceback.print_exc()
     finally:
