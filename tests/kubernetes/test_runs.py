@@ -14,7 +14,10 @@ import pytest
 from safetensors.numpy import load
 from whole_runs import Place, place
 
-from lorajob_runtime import pod
+import dataset_files
+from dataset_files import FORMS
+from lorajob_runtime import pod, spec
+from lorajob_runtime.data.prepare import prepare
 from small_models import smollm2
 
 __all__ = ["place"]
@@ -129,3 +132,21 @@ def test_two_nodes_and_one_machine_make_the_same_adapter(
     assert losses == pytest.approx(
         [event["loss"] for event in place.events("one-node") if event["event"] == "step"], rel=1e-3
     )
+
+
+def test_files_of_every_kind_are_trained_on_in_pods_as_they_are_here(place: Place, tmp_path: Path) -> None:
+    kinds = {"csv": "alpaca", "tsv-gz": "messages", "parquet": "sharegpt", "json-gz": "qa"}
+    for name, form in kinds.items():
+        (tmp_path / name).mkdir()
+        data = dataset_files.write(name.replace("-", "."), FORMS[form], tmp_path / name)
+        place.submit_tiny(name, f"--data={data}", steps=1)
+
+    for name, form in kinds.items():
+        assert place.wait(name) == 0, place.lorajob("logs", name).stdout
+        data = dataset_files.write("json", FORMS[form], tmp_path / name)
+        run = spec.parse({"data": {"source": str(data)}})
+        expected = prepare(run, model_path=smollm2()[0].path, folder=tmp_path / name / "expected")
+        (report,) = (each for each in place.events(name) if each["event"] == "report" and each["name"] == "data")
+        assert (report["format"], report["rows_used"], report["fingerprint"]) == (form, 2, expected.fingerprint)
+        assert place.steps(name) == [1]
+        assert "adapter/adapter_model.safetensors" in place.keys(name)

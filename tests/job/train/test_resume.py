@@ -27,11 +27,11 @@ def final(folder: RunFolder) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_after_a_checkpoint_and_resumed_it_ends_bit_identical(
-    tmp_path: Path, tiny_model: Path, processes: int
+    tmp_path: Path, tiny_model: Path, ranks: ForkedRanks, processes: int
 ) -> None:
     rows, held_out = random_rows(50), random_rows(7, seed=1)
     whole = write_run(tmp_path / "whole", tiny_model, rows, SETTINGS, eval_rows=held_out)
-    assert run_training(whole, processes=processes) == 0
+    ranks.train(whole, processes=processes)
     broken = write_run(tmp_path / "broken", tiny_model, rows, SETTINGS, eval_rows=held_out)
     first = start_training(broken, processes=processes)
     wait_until(lambda: checkpoint.steps(broken), seconds=120, what="a checkpoint")
@@ -65,19 +65,19 @@ def test_a_stop_request_ends_training_with_a_checkpoint_of_the_step_and_its_own_
     assert [json.loads(folder.cause(rank).read_text())["exit_code"] for rank in (0, 1)] == [30, 30]
 
 
-def test_other_tokens_than_the_checkpoints_are_refused(tmp_path: Path, tiny_model: Path) -> None:
+def test_other_tokens_than_the_checkpoints_are_refused(tmp_path: Path, tiny_model: Path, ranks: ForkedRanks) -> None:
     stop_at_one = {"train": {"maxSteps": 1}}
-    assert run_training(write_run(tmp_path, tiny_model, random_rows(9), stop_at_one)) == 0
+    ranks.train(write_run(tmp_path, tiny_model, random_rows(9), stop_at_one))
 
     resumed = write_run(tmp_path, tiny_model, random_rows(9, seed=5), stop_at_one, resume_step=1)
 
-    assert run_training(resumed) == 10
+    assert ranks.end_of(resumed) == 10
     assert "data.source" in json.loads(resumed.cause(0).read_text())["message"]
 
 
-def test_other_weights_than_the_checkpoints_are_refused(tmp_path: Path, tiny_model: Path) -> None:
+def test_other_weights_than_the_checkpoints_are_refused(tmp_path: Path, tiny_model: Path, ranks: ForkedRanks) -> None:
     stop_at_one = {"train": {"maxSteps": 1}}
-    assert run_training(write_run(tmp_path / "run", tiny_model, random_rows(9), stop_at_one)) == 0
+    ranks.train(write_run(tmp_path / "run", tiny_model, random_rows(9), stop_at_one))
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     with torch.no_grad():
         model.get_input_embeddings().weight[7] += 0.5
@@ -85,7 +85,7 @@ def test_other_weights_than_the_checkpoints_are_refused(tmp_path: Path, tiny_mod
 
     resumed = write_run(tmp_path / "run", tmp_path / "other", random_rows(9), stop_at_one, resume_step=1)
 
-    assert run_training(resumed) == 10
+    assert ranks.end_of(resumed) == 10
     assert str(tiny_model) in json.loads(resumed.cause(0).read_text())["message"]
 
 
