@@ -13,7 +13,7 @@ from lorajob.errors import UsageError
 from lorajob.logs import Wanted
 from lorajob.runs import Found
 from lorajob.store import connect_store
-from lorajob_runtime import layout
+from lorajob_runtime import appended, layout
 from lorajob_runtime import spec as specs
 from lorajob_runtime.exits import ConfigError, LorajobError, StorageError
 from lorajob_runtime.store import Store
@@ -115,7 +115,7 @@ def _store(cluster: Cluster, name: str, found: Found | None, query: Query) -> St
 
 def _attempt(store: Store, found: Found | None, query: Query) -> int:
     """Which attempt is meant. Raises UsageError when storage has no log of it."""
-    known = logs.attempts(entry.key for entry in store.list(layout.LOGS))
+    known = logs.attempts(layout.whole_key(entry.key) for entry in store.list(layout.LOGS))
     if not known:
         raise UsageError(f"{store.uri} has no log", hint="logs get there while a run goes on, and at its end")
     if query.previous:
@@ -133,7 +133,7 @@ def _attempt(store: Store, found: Found | None, query: Query) -> int:
 
 def _of_storage(store: Store, attempt: int, wanted: Wanted) -> Iterator[str]:
     """The logs of an attempt, file after file: of the supervisors, then of each rank."""
-    keys = [entry.key for entry in store.list(layout.LOGS)]
+    keys = {layout.whole_key(entry.key) for entry in store.list(layout.LOGS)}
     for key, mark in logs.stored(keys, attempt, wanted):
         for line in _unpacked(store, key).split("\n"):
             if line:
@@ -141,9 +141,8 @@ def _of_storage(store: Store, attempt: int, wanted: Wanted) -> Iterator[str]:
 
 
 def _unpacked(store: Store, key: str) -> str:
-    data = store.get_bytes(key) or b""
     try:
-        return zlib.decompress(data, wbits=16 + zlib.MAX_WBITS).decode("utf-8", "replace") if data else ""
+        return appended.read(store, key).decode("utf-8", "replace")
     except zlib.error as error:
         raise StorageError(f"{store.uri}/{key} is no log: it can't be decompressed") from error
 

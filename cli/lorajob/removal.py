@@ -14,7 +14,7 @@ from lorajob.cluster import Cluster, NotFound
 from lorajob.errors import UsageError
 from lorajob.status import RunStatus
 from lorajob.store import connect_store
-from lorajob_runtime import layout
+from lorajob_runtime import layout, ownership
 from lorajob_runtime import spec as specs
 from lorajob_runtime.store import Entry, Store
 
@@ -85,8 +85,11 @@ def remove(cluster: Cluster, removal: Removal, *, wait: bool = True) -> None:
 
 
 def in_order(entries: Sequence[Entry]) -> list[Entry]:
-    """Files in the order in which they go: what makes a checkpoint one is first, so that none is left in part."""
-    return sorted(entries, key=lambda entry: not entry.key.endswith(layout.MANIFEST))
+    """Files in the order in which they go: what makes a checkpoint one is first, so that none is left in part.
+
+    Whose they are is last: a removal that breaks off leaves nothing that is nobody's.
+    """
+    return sorted(entries, key=lambda entry: (entry.key == layout.OWNER, not entry.key.endswith(layout.MANIFEST)))
 
 
 def _artifacts(cluster: Cluster, name: str, status: RunStatus | None, platform_file: Path | None) -> Artifacts:
@@ -95,6 +98,7 @@ def _artifacts(cluster: Cluster, name: str, status: RunStatus | None, platform_f
     if status is not None and status.storage is not None:
         uri = status.storage.rpartition("/")[0]
     store = connect_store(uri, name, loaded.platform, cluster)
+    ownership.check_owner(store, cluster.namespace)
     return Artifacts(store=store, entries=tuple(store.list()))
 
 

@@ -28,8 +28,8 @@ class Pod:
     """Which of the run's nodes this is, from 0."""
     api_server: str
     """host:port."""
-    link_secret: str = ""
-    """What the nodes of a run show one another; empty on a run's only node."""
+    uid: str = ""
+    """The Job's; empty for one that an older command line made."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +54,10 @@ class Environment:
     s3_region: str | None
     s3_ca_bundle: str | None
     swanlab_has_key: bool
+    stall_seconds: float | None = None
+    """How long training may show no sign of life (LORAJOB_STALL_SECONDS); None: as the supervisor thinks right."""
+    storage_patience_seconds: float | None = None
+    """How long finished work waits for storage at the end (LORAJOB_STORAGE_PATIENCE_SECONDS); None: likewise."""
     pod: Pod | None = None
     """None on a machine of one's own."""
 
@@ -84,6 +88,8 @@ def read(variables: Mapping[str, str] = os.environ) -> Environment:
         s3_region=variables.get("AWS_REGION") or variables.get("AWS_DEFAULT_REGION") or None,
         s3_ca_bundle=variables.get("AWS_CA_BUNDLE") or None,
         swanlab_has_key=bool(variables.get("SWANLAB_API_KEY")),
+        stall_seconds=_seconds(variables, "LORAJOB_STALL_SECONDS"),
+        storage_patience_seconds=_seconds(variables, "LORAJOB_STORAGE_PATIENCE_SECONDS"),
         pod=_pod(variables),
     )
 
@@ -120,7 +126,7 @@ def _pod(variables: Mapping[str, str]) -> Pod | None:
         namespace=variables.get(pod_names.NAMESPACE_VARIABLE) or "default",
         name=variables.get(pod_names.POD_VARIABLE) or variables.get("HOSTNAME", job),
         node=int(index),
-        link_secret=variables.get(pod_names.LINK_SECRET_VARIABLE, ""),
+        uid=variables.get(pod_names.JOB_UID_VARIABLE, ""),
         api_server=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
     )
 
@@ -236,6 +242,15 @@ def _folder(variables: Mapping[str, str], name: str, below: str) -> Path:
         return (Path(cache).expanduser() if cache else Path.home() / ".cache") / "lorajob" / below
     except RuntimeError as error:
         raise ConfigError("no home folder: set LORAJOB_CACHE and LORAJOB_WORK") from error
+
+
+def _seconds(variables: Mapping[str, str], name: str) -> float | None:
+    value = variables.get(name)
+    if not value:
+        return None
+    if not value.isdecimal() or not int(value):
+        raise ConfigError(f"{name} is {value!r}: it must be a whole number of seconds, of at least 1")
+    return float(value)
 
 
 def _choice(variables: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:

@@ -163,6 +163,13 @@ class StoppedError(LorajobError):
     failure = STOPPED
 
 
+class TakenOverError(StoppedError):
+    """Another process writes to the run's storage now, since this one seemed to be lost."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint="the run goes on there")
+
+
 class InterruptedByUserError(LorajobError):
     """A second Ctrl-C: ended at once, from the last checkpoint on."""
 

@@ -7,7 +7,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from lorajob_runtime import apiserver, exits, member, supervisor
+from lorajob_runtime import apiserver, exits, member, starting, supervisor
 from lorajob_runtime.endings import words_of
 from lorajob_runtime.environment import Environment, Pod
 from lorajob_runtime.events import Event
@@ -25,7 +25,7 @@ def run(spec: RunSpec, environment: Environment, pod: Pod) -> LastWords:
     """Runs this pod's part of the run. Returns how it ended."""
     with ExitStack() as stack:
         try:
-            logs = supervisor.folder_of(spec, environment).logs
+            logs = starting.folder_of(spec, environment).logs
         except LorajobError as error:
             return words_of(error)
         stack.enter_context(Relay(logs, _print))
@@ -69,7 +69,7 @@ class Ending:
 def _lead(spec: RunSpec, environment: Environment, pod: Pod) -> LastWords:
     """Node 0 of several. When another is lost it goes on in this pod, from the last checkpoint, once that is back."""
     try:
-        leader = Leader(spec.run_name, nodes=spec.resources.nodes, secret=pod.link_secret)
+        leader = Leader(spec.run_name, nodes=spec.resources.nodes, secret=pod.uid)
     except OSError as error:
         return words_of(ConfigError(f"node 0 cannot listen for the other nodes: {error}"))
     for _ in range(spec.resources.retries + 1):
@@ -90,7 +90,7 @@ def _attempt(spec: RunSpec, environment: Environment, pod: Pod, *, link: Leader 
             annotate,
             logging_steps=spec.train.logging_steps,
             warn=_print,
-            signs_of_life=functools.partial(_touched, supervisor.folder_of(spec, environment).alive),
+            signs_of_life=functools.partial(_touched, starting.folder_of(spec, environment).alive),
         ),
         ending,
     ]

@@ -44,6 +44,12 @@ class Journal:
         """What the run is busy with, or waits for, until the next phase or step."""
         self._say("doing", message)
 
+    def stored(self, step: int) -> None:
+        """That the checkpoint of a step is in storage."""
+        # what is lost on a full disk, or after the log was closed, is only news
+        with contextlib.suppress(OSError, ValueError):
+            self.add("report", name="stored", step=step)
+
     def storage(self, trouble: str) -> None:
         """What is wrong with storage now; empty when nothing is any more."""
         with contextlib.suppress(OSError, ValueError):

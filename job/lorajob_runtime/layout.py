@@ -19,6 +19,8 @@ ADAPTER = "adapter"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 SWANLOG = "swanlog"
+OWNER = "owner.json"
+LEASES = "lease"
 
 DATA_PREFIX = ".data"
 """Beside the runs, where none can be named so: `.data/<sha256>/<file>` is a dataset that runs share."""
@@ -35,6 +37,7 @@ LOSS_CURVE = "loss.png"
 RESUME_ONLY = (OPTIMIZER, STATE)
 """The files of a checkpoint that only resuming needs; retention removes them, the adapter stays."""
 
+_PARTS = ".parts"
 _STEP = re.compile(r"step-(\d{6,})")
 
 
@@ -57,6 +60,17 @@ def checkpoint_key(step: int, file: str = "") -> str:
 def log_key(attempt: int, log: str) -> str:
     """Key of a log in storage: 2, "rank-0" -> logs/attempt-2/rank-0.log.gz."""
     return f"{LOGS}/attempt-{attempt}/{log}.log.gz"
+
+
+def parts_of(key: str) -> str:
+    """Where the parts of a file are that still grows, as below a folder."""
+    return f"{key}{_PARTS}"
+
+
+def whole_key(key: str) -> str:
+    """The key of the file that a part belongs to; any other key as it is."""
+    whole, parts, _ = key.partition(f"{_PARTS}/")
+    return whole if parts else key
 
 
 def _of_node(log: str, node: int) -> str:

@@ -160,7 +160,10 @@ class Leader:
 
     def _serve(self, connection: Connection) -> None:
         messages = connection.messages()
+        # one who connects and says nothing has no business here either
+        connection.wait_at_most(_SAYING_SECONDS)
         hello = next(messages, {})
+        connection.wait_at_most(None)
         node = hello.get("node")
         if not self._knows(hello) or not isinstance(node, int) or not 0 < node < self._nodes:
             # whoever else finds this port has no business here
@@ -197,6 +200,11 @@ class Connection:
         for option, value in ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 3)):
             client.setsockopt(socket.IPPROTO_TCP, option, value)
         self._lock = threading.Lock()
+
+    def wait_at_most(self, seconds: float | None) -> None:
+        """How long `messages` waits for the next one before it ends; None: for as long as the other end is there."""
+        with contextlib.suppress(OSError):
+            self._client.settimeout(seconds)
 
     def say(self, message: Message) -> None:
         """Sends a message; to one who is gone it is lost, and `messages` ends."""

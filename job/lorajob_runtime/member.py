@@ -21,18 +21,18 @@ from lorajob_runtime.exits import LorajobError, PeerError, StoppedError
 from lorajob_runtime.interrupts import Interrupts
 from lorajob_runtime.launch import WORKER, Training
 from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.limits import Limits, limits_of
 from lorajob_runtime.link import Follower
 from lorajob_runtime.mirror import Mirror
 from lorajob_runtime.pod import LINK_PORT, LastWords, service_host
 from lorajob_runtime.spec import RunSpec
+from lorajob_runtime.starting import folder_of
 from lorajob_runtime.store import Store, open_store
-from lorajob_runtime.supervisor import Limits, folder_of
 
 if TYPE_CHECKING:
     from lorajob_runtime.fetch import FetchedModel
 
 
-_LIMITS = Limits()
 _LAST_MOMENT_SECONDS = 3.0
 _LOOK_EVERY_SECONDS = 20.0
 """How often a node that waits for node 0 looks whether the run is done."""
@@ -45,13 +45,14 @@ def run(
     *,
     leader: str | None = None,
     port: int = LINK_PORT,
-    limits: Limits = _LIMITS,
+    limits: Limits | None = None,
     worker: str = WORKER,
 ) -> LastWords:
     """Serves node 0 until the run is over or this node cannot go on. Returns how it ended.
 
     `leader` and `port` are where node 0 listens; None: its name in the cluster. Runs in the main thread.
     """
+    limits = limits or limits_of(environment)
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         try:
@@ -67,7 +68,7 @@ def run(
                 node=pod.node,
                 leader=leader or service_host(pod.job, 0),
                 port=port,
-                secret=pod.link_secret,
+                secret=pod.uid,
                 machine=machine,
                 folder=folder,
                 store=store,
@@ -222,13 +223,13 @@ class _Logs:
 
     def __exit__(self, *_: object) -> None:
         self._ending.set()
-        self.upload()
+        self.upload(whole=True)
 
-    def upload(self) -> None:
-        """Uploads what is new."""
+    def upload(self, *, whole: bool = False) -> None:
+        """Uploads what is new; `whole`: so that each log is one file in storage."""
         with self._lock:
             try:
-                self._mirror.logs()
+                self._mirror.logs(whole=whole)
                 self._is_failing = False
             except (LorajobError, OSError) as error:
                 if not self._is_failing:

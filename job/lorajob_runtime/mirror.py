@@ -7,12 +7,11 @@ else removes files of finished checkpoints, so that none disappears while it is 
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 from lorajob_runtime import checkpoint
+from lorajob_runtime.appended import Appended
 from lorajob_runtime.checkpoint import Manifest
 from lorajob_runtime.layout import (
     ADAPTER,
@@ -50,8 +49,10 @@ class Mirror:
         self._pruned_at: list[int] = []
         self._stored: dict[int, Manifest] | None = None
         self._put: set[tuple[str, str]] = set()
-        self._small: dict[str, bytes] = {}
-        self._log_sizes: dict[str, int] | None = None
+        self._sinks = b""
+        self._events: Appended | None = None
+        self._logs: dict[str, Appended] = {}
+        self._logs_before: set[str] | None = None
 
     def checkpoints(self) -> None:
         """Uploads what is finished here and not in storage, the newest first; then applies retention on both sides."""
@@ -66,13 +67,22 @@ class Mirror:
                 self._upload(step, manifest, stored)
         self._retain(stored)
 
-    def events(self) -> None:
-        """Uploads the event log up to its last whole line, and what the reports remember of it, where they changed."""
-        whole = _read(self._folder.events)
-        for key, data in ((EVENTS, whole[: whole.rfind(b"\n") + 1]), (SINKS, _read(self._folder.sinks))):
-            if data and self._small.get(key) != (digest := hashlib.sha256(data).digest()):
-                self._store.put_bytes(key, data)
-                self._small[key] = digest
+    def events(self, *, whole: bool = False) -> None:
+        """Uploads what is new of the event log, up to its last whole line, and what the reports remember of it.
+
+        `whole`: the log is then one file again. It begins as one too, since a resumed run's log was cut back.
+        """
+        if self._events is None:
+            events = Appended(self._store, EVENTS, self._folder.events, whole_lines=True)
+            events.bring_together()
+            self._events = events
+        elif whole:
+            self._events.bring_together()
+        else:
+            self._events.add()
+        if (sinks := _read(self._folder.sinks)) and sinks != self._sinks:
+            self._store.put_bytes(SINKS, sinks)
+            self._sinks = sinks
 
     def adapter(self) -> None:
         """Uploads the published adapter."""
@@ -84,19 +94,27 @@ class Mirror:
         if kept:
             self._store.delete(entry.key for entry in self._store.list(SWANLOG) if entry.key not in kept)
 
-    def logs(self) -> None:
-        """Uploads the logs of every attempt that storage does not have or that have grown, compressed."""
-        if self._log_sizes is None:
-            # the logs of an attempt that is over never grow again: what is stored is whole unless this process wrote it
-            self._log_sizes = {entry.key: -1 for entry in self._store.list(LOGS)}
+    def logs(self, *, whole: bool = False) -> None:
+        """Uploads what is new of the logs, and those of earlier attempts that storage does not have, compressed.
+
+        `whole`: each is then one file in storage.
+        """
+        if self._logs_before is None:
+            # the logs of an attempt that is over never grow again
+            self._logs_before = {entry.key for entry in self._store.list(LOGS)}
         newest = max((_attempt(path) for path in self._folder.logs.glob("attempt-*")), default=0)
         for path in sorted(self._folder.logs.glob("attempt-*/*.log")):
             key = f"{LOGS}/{path.parent.name}/{path.name}.gz"
-            is_over = _attempt(path.parent) < newest and key in self._log_sizes
-            size = path.stat().st_size
-            if not is_over and self._log_sizes.get(key) != size:
-                self._store.put_bytes(key, gzip.compress(path.read_bytes(), mtime=0))
-                self._log_sizes[key] = size
+            is_over = _attempt(path.parent) < newest
+            if is_over and key in self._logs_before:
+                continue
+            log = self._logs.setdefault(key, Appended(self._store, key, path))
+            if whole or is_over:
+                log.bring_together()
+            else:
+                log.add()
+            if is_over:
+                self._logs_before.add(key)
 
     def _load_stored(self) -> dict[int, Manifest]:
         """The manifests in storage. Files that a broken-off retention has left behind are removed."""

@@ -58,13 +58,12 @@ JOB_VARIABLE = "LORAJOB_JOB"
 """Name of the Job: that it is set is how the runtime knows that it runs in a cluster."""
 NAMESPACE_VARIABLE = "LORAJOB_NAMESPACE"
 POD_VARIABLE = "LORAJOB_POD"
+JOB_UID_VARIABLE = "LORAJOB_JOB_UID"
+"""The Job's uid. The nodes of a run show it one another: only who may see its pods can know it."""
+JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
+"""Where the Job controller writes it, on every pod."""
 NODE_VARIABLE = "JOB_COMPLETION_INDEX"
 """Which of the run's nodes this is, from 0; set by the Job controller."""
-
-LINK_SECRET_VARIABLE = "LORAJOB_LINK_SECRET"  # noqa: S105 its name
-"""What the nodes of a run show one another: the uid of their Job, which only who may see the pods can know."""
-JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
-"""Set by the Job controller on every pod of a Job."""
 
 REMOTE_CODE_VARIABLE = "LORAJOB_TRUST_REMOTE_CODE"
 """true: the platform lets runs execute code of model repositories, if they ask for it too."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime import checkpoint, events, identity
+from lorajob_runtime import appended, checkpoint, events, identity
 from lorajob_runtime import spec as specs
 from lorajob_runtime.checkpoint import Manifest
 from lorajob_runtime.events import Event
@@ -75,8 +75,8 @@ def restore(folder: RunFolder, store: Store, spec: RunSpec, *, warn: Warn) -> St
     if steps and step is None:
         warn("no checkpoint of this run can be used: training starts from the beginning")
     _drop_later(folder, step)
-    if step is not None and not _covers(folder, step):
-        _take(EVENTS, folder.events, store)
+    if step is not None and log and not _covers(folder, step):
+        _put_here(folder.events, appended.read(store, EVENTS))
     if not folder.sinks.exists():
         _take(SINKS, folder.sinks, store)
     events.cut_back(folder.events, step or 0)
@@ -147,7 +147,7 @@ def is_published(store: Store, log: Sequence[Event] | None = None) -> bool:
 
 
 def _log_in_storage(store: Store) -> list[Event]:
-    lines = (store.get_bytes(EVENTS) or b"").splitlines()
+    lines = appended.read(store, EVENTS).splitlines()
     return [event for line in lines if (event := events.parse(line)) is not None]
 
 
@@ -236,6 +236,10 @@ def _take(key: str, path: Path, store: Store) -> None:
     """Brings a small file here, where storage has it."""
     data = store.get_bytes(key)
     if data is not None:
-        new = path.with_name(path.name + ".new")
-        new.write_bytes(data)
-        new.replace(path)
+        _put_here(path, data)
+
+
+def _put_here(path: Path, data: bytes) -> None:
+    new = path.with_name(path.name + ".new")
+    new.write_bytes(data)
+    new.replace(path)

@@ -14,17 +14,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lorajob_runtime import __version__, identity, launch, lock, private, restore
+from lorajob_runtime import __version__, identity, launch, starting
 from lorajob_runtime.checks import (
-    Machine,
-    check_memory,
-    check_not_missing,
-    check_trainable,
-    choose_machine,
-    dataset_at_hand,
     inspector,
     localize,
 )
+from lorajob_runtime.delivery import Delivery, at_once
 from lorajob_runtime.endings import as_error, end_values
 from lorajob_runtime.environment import Environment
 from lorajob_runtime.events import Event
@@ -33,50 +28,31 @@ from lorajob_runtime.exits import (
     STOPPED,
     SUCCEEDED,
     UNEXPECTED,
-    ConfigError,
     InterruptedByUserError,
     LorajobError,
     PeerError,
     StalledError,
     StoppedError,
+    TakenOverError,
 )
-from lorajob_runtime.identity import Identity
 from lorajob_runtime.interrupts import Interrupts
-from lorajob_runtime.journal import Follower, Journal
+from lorajob_runtime.journal import Follower
 from lorajob_runtime.launch import WORKER, Training
-from lorajob_runtime.layout import ADAPTER, RunFolder, step_name
+from lorajob_runtime.layout import ADAPTER, step_name
+from lorajob_runtime.limits import Limits, limits_of
 from lorajob_runtime.link import Leader
 from lorajob_runtime.report import Sink
 from lorajob_runtime.report.fanout import Fanout
 from lorajob_runtime.report.swanlab import SwanLab
-from lorajob_runtime.restore import Start
 from lorajob_runtime.spec import RunSpec
-from lorajob_runtime.store import Store, is_s3, open_store, run_folder
-from lorajob_runtime.upload import Pace, Uploader
+from lorajob_runtime.starting import Started
+from lorajob_runtime.store import is_s3
+from lorajob_runtime.upload import Uploader
 
 if TYPE_CHECKING:
     from lorajob_runtime.fetch import FetchedModel
 
 _HURRY_SECONDS = 1.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """How long the supervisor waits for what, in seconds."""
-
-    storage_at_start: float = 30
-    storage_at_end: float = 120
-    """While uploads fail; one that gets on is waited for."""
-    stall: float = 1800
-    """Without any event while training."""
-    sinks_at_end: float = 20
-    poll: float = 0.2
-    pace: Pace = Pace()  # noqa: RUF009 frozen
-
-
-def folder_of(spec: RunSpec, environment: Environment) -> RunFolder:
-    """Where a run keeps its work on this machine. Raises ConfigError for a spec without storage."""
-    return run_folder(_storage_uri(spec), spec.run_name, environment)
 
 
 def run(
@@ -85,7 +61,7 @@ def run(
     *,
     sinks: Sequence[Sink] = (),
     processes: int | None = None,
-    limits: Limits = Limits(),
+    limits: Limits | None = None,
     worker: str = WORKER,
     link: Leader | None = None,
 ) -> int:
@@ -95,75 +71,23 @@ def run(
     get, but for warnings of trouble that SwanLab had with ending. `processes` None: as many as the spec asks for GPUs,
     which then must be there; a number: that many, on the CPU where no GPU is. `link` is the way to the other nodes of
     a run of several; a PeerError's code says that they, not this one, made it end. Runs in the main thread, which takes
-    the signals.
+    the signals. `limits` None: those that are right here.
     """
+    limits = limits or limits_of(environment)
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         try:
             with interrupts.raising():
-                attempt = _get_ready(spec, environment, processes, limits, interrupts, link, stack)
+                started = starting.start(spec, environment, processes, limits, interrupts, link, sinks, stack)
         except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
             place = environment.work if is_s3(spec.storage.uri or "") else spec.storage.uri
             return _end_early(sinks, limits, as_error(caught, interrupts, disk=str(place)))
+        attempt = Attempt(**vars(started))
         if attempt.start.is_published:
             return _end_early(sinks, limits, None, message=f"already done: the adapter is {attempt.adapter_uri}")
         code = attempt.run(sinks, worker)
         # whoever goes on after the loss of another node must not miss a signal that came while this attempt ended
         return STOPPED.code if code == PEER.code and interrupts.requested else code
-
-
-def _get_ready(
-    spec: RunSpec,
-    environment: Environment,
-    processes: int | None,
-    limits: Limits,
-    interrupts: Interrupts,
-    link: Leader | None,
-    stack: ExitStack,
-) -> Attempt:
-    """Everything that can go wrong at once goes wrong here, before anything heavy is imported or downloaded."""
-    check_trainable(spec)
-    machine = choose_machine(processes=processes, gpus=spec.resources.gpus, device=environment.device)
-    check_memory(spec, machine, nodes=1 if link is None else spec.resources.nodes)
-    store = open_store(_storage_uri(spec), spec.run_name, environment)
-    check_not_missing(spec.data, environment, is_done=lambda: restore.is_published(store))
-    folder = folder_of(spec, environment)
-    stack.enter_context(lock.hold(folder.lock))
-    store.check(patience_seconds=limits.storage_at_start)
-    warnings: list[str] = []
-    start = restore.restore(folder, store, spec, warn=warnings.append)
-    if start.is_published:
-        identity.refuse_others(
-            start.made_with, _at_hand(spec, folder, environment), result=f"the finished run {spec.run_name!r}"
-        )
-    if spec.resources.nodes > 1 and link is None:
-        warnings.append(f"resources.nodes is {spec.resources.nodes}: this machine trains alone, as one node")
-    if environment.pod is not None and spec.model.trust_remote_code and not private.can_confine():
-        warnings.append("this node's kernel has no Landlock: the model's code can read the token of the pod's account")
-    journal = Journal(folder.events, folder.supervisor_log(start.attempt))
-    for warning in warnings:
-        journal.warn(warning)
-    return Attempt(
-        spec=spec,
-        environment=environment,
-        machine=machine,
-        store=store,
-        folder=folder,
-        start=start,
-        limits=limits,
-        interrupts=interrupts,
-        journal=journal,
-        link=link,
-    )
-
-
-def _at_hand(spec: RunSpec, folder: RunFolder, environment: Environment) -> Identity:
-    """What this machine has of the spec's dataset and model, without fetching weights to say that a run is done."""
-    from lorajob_runtime.fetch import at_hand
-
-    model = at_hand(spec.model, environment=environment)
-    known = Identity() if model is None else identity.of_model(model.path)
-    return dataclasses.replace(known, contents=dataset_at_hand(spec.data, folder.work, environment))
 
 
 def _end_early(sinks: Sequence[Sink], limits: Limits, error: LorajobError | None, *, message: str = "") -> int:
@@ -188,19 +112,8 @@ class Reports:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """One start of a run whose folder this process holds."""
-
-    spec: RunSpec
-    environment: Environment
-    machine: Machine
-    store: Store
-    folder: RunFolder
-    start: Start
-    limits: Limits
-    interrupts: Interrupts
-    journal: Journal
-    link: Leader | None
+class Attempt(Started):
+    """One start of a run, from here to its end."""
 
     @property
     def adapter_uri(self) -> str:
@@ -217,15 +130,16 @@ class Attempt:
         )
         reports = Reports(shown=Fanout(sinks, self.journal.warn), sent=Fanout([swanlab], self.journal.warn))
         follower = Follower(self.folder.events, reports.post, poll_seconds=self.limits.poll)
-        keep = self.spec.train.keep_checkpoints
-        uploader = Uploader(
-            self.store,
-            self.folder,
-            keep=keep,
-            pace=self.limits.pace,
-            warn=self.journal.warn,
-            stored=self._tell_stored,
+        delivery = Delivery(
+            folder=self.folder,
+            store=self.store,
+            journal=self.journal,
+            interrupts=self.interrupts,
+            limits=self.limits,
+            is_in_pod=self.environment.pod is not None,
+            stored_step=self.start.step,
         )
+        uploader = delivery.uploader(self.spec.train.keep_checkpoints)
         # before the first upload, which is to bring the attempt's log
         error = self._error_of(self._tell_start)
         follower.start()
@@ -233,13 +147,13 @@ class Attempt:
         error = error or self._error_of(lambda: self._work(follower, uploader, worker))
         if isinstance(error, PeerError) and self.interrupts.requested:
             error = StoppedError(f"stopped; {error.message}")
-        failed = self._bring_home(error, uploader)
-        error = self._verdict(error, failed)
+        failed = self._bring_home(error, delivery, uploader)
+        error = delivery.verdict(error, failed)
         self._tell_end(error, follower, reports)
-        if failed is None:
+        if failed is None and not isinstance(error, TakenOverError):
             # the log's last lines, which say how it ended
             with suppress(KeyboardInterrupt):
-                uploader.drain(self.limits.sinks_at_end)
+                uploader.drain(lambda: self.limits.sinks_at_end)
         uploader.close()
         return (error.failure if error else SUCCEEDED).code
 
@@ -248,11 +162,6 @@ class Attempt:
         here = self.environment.pod.name if self.environment.pod else socket.gethostname()
         self.journal.note(f"attempt {self.start.attempt} of lorajob {__version__} on {here}")
         self.journal.add("report", name="attempt", number=self.start.attempt, where=here)
-
-    def _tell_stored(self, step: int) -> None:
-        # what is lost on a full disk, or after the log was closed, is only news
-        with suppress(OSError, ValueError):
-            self.journal.add("report", name="stored", step=step)
 
     def _work(self, follower: Follower, uploader: Uploader, worker: str) -> None:
         """The story of a run."""
@@ -269,6 +178,7 @@ class Attempt:
             journal.add("phase", name="train")
             journal.doing("loads the model")
             self._train(model, follower, worker)
+        self._check_lease()
         journal.add("phase", name="publish")
         self._publish(model)
         uploader.adapter_is_ready()
@@ -336,14 +246,20 @@ class Attempt:
         while not training.ended(within_seconds=self.limits.poll):
             if self.interrupts.requested and not is_asked:
                 training.ask_to_stop()
-                self.journal.notice("stopping after this step with a checkpoint; Ctrl-C again ends at once")
+                how = at_once(is_in_pod=self.environment.pod is not None)
+                self.journal.notice(f"stopping after this step with a checkpoint{how}")
                 is_asked = True
+            self._check_lease()
             if self.link is not None and (lost := self.link.lost()) is not None:
                 if training.ended(within_seconds=_HURRY_SECONDS) and (error := training.error) is not None:
                     raise self._root_cause(error)
                 raise lost
             if min(follower.silent_seconds(), self._seconds_since_heartbeat()) > self.limits.stall:
                 raise StalledError(f"training gave no sign of life for {self.limits.stall:g} s")
+
+    def _check_lease(self) -> None:
+        if self.lease is not None and self.lease.taken_by:
+            raise TakenOverError(f"{self.lease.taken_by} has taken this run over: nothing more is written here")
 
     def _seconds_since_heartbeat(self) -> float:
         """Since training gave a sign of life that is no event."""
@@ -372,35 +288,16 @@ class Attempt:
             return LorajobError(f"{error.message}; more in {self.folder.supervisor_log(self.start.attempt)}")
         return error
 
-    def _bring_home(self, error: LorajobError | None, uploader: Uploader) -> LorajobError | None:
-        """Waits, within a limit, until all that is finished is in storage. Returns why it is not."""
+    def _bring_home(self, error: LorajobError | None, delivery: Delivery, uploader: Uploader) -> LorajobError | None:
+        """Why what is finished is not in storage; None where it is, or is another process's to bring there."""
         if isinstance(error, InterruptedByUserError):
             return error
-        is_told = self.interrupts.requested
-
-        def tell_once() -> None:
-            nonlocal is_told
-            if self.interrupts.requested and not is_told:
-                self.journal.notice("finishing the upload; Ctrl-C again ends at once")
-                is_told = True
-
+        if isinstance(error, TakenOverError):
+            return None
         try:
-            return uploader.drain(self.limits.storage_at_end, tick=tell_once)
+            return delivery.wait(uploader)
         except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
             return self._explain(caught)
-
-    def _verdict(self, error: LorajobError | None, failed: LorajobError | None) -> LorajobError | None:
-        """What the run ended with: an error of its own comes before results that did not reach storage."""
-        if failed is None or isinstance(failed, InterruptedByUserError):
-            return failed or error
-        message = (
-            f"{failed.message}; finished checkpoints are kept in {self.folder.checkpoints}, "
-            "and running the same command again uploads them"
-        )
-        if error is None or error.failure is STOPPED:
-            return type(failed)(message, hint=failed.hint)
-        self.journal.warn(message)
-        return error
 
     def _tell_end(self, error: LorajobError | None, follower: Follower, reports: Reports) -> None:
         """Writes how the run ended and lets the reports finish. Another Ctrl-C cuts it short."""
@@ -420,9 +317,3 @@ class Attempt:
             follower.catch_up()
             reports.shown.close(limit)
         self.journal.close()
-
-
-def _storage_uri(spec: RunSpec) -> str:
-    if spec.storage.uri is None:
-        raise ConfigError("storage.uri is null: a run needs a place for its results, s3://bucket/prefix or a folder")
-    return spec.storage.uri

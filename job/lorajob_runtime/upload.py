@@ -41,15 +41,21 @@ class Uploader:
         pace: Pace,
         warn: Callable[[str], None],
         stored: Callable[[int], None] = lambda step: None,
+        trouble: Callable[[str], None] = lambda message: None,
+        consequence: str = "",
     ) -> None:
         """`keep`: how many checkpoints stay resumable.
 
         `warn` is told when storage goes and when it is back, `stored` the step of each checkpoint that is there.
+        `trouble` is told what is wrong with storage whenever that changes, with an empty text when nothing is.
+        `consequence` is what a failure means for the run, in a few words.
         """
         self._mirror = Mirror(store, folder, keep=keep, stored=stored)
-        self._kept_in = folder.checkpoints
+        self._consequence = consequence
         self._pace = pace
         self._warn = warn
+        self._tell_trouble = trouble
+        self._told = ""
         # at once, so that an attempt that is lost has left a trace
         self._events_due = time.monotonic()
         self._changed = threading.Condition()
@@ -70,12 +76,18 @@ class Uploader:
         """From now on the adapter is uploaded too."""
         self._adapter_is_ready = True
 
-    def drain(self, patience_seconds: float, *, tick: Callable[[], None] = lambda: None) -> LorajobError | None:
+    def drain(
+        self,
+        patience_seconds: Callable[[], float],
+        *,
+        insists: bool = False,
+        tick: Callable[[], None] = lambda: None,
+    ) -> LorajobError | None:
         """Waits until all there is now has been uploaded, logs too. Returns why not, when storage fails for too long.
 
-        An upload that gets on may take its time: patience is for storage that fails again and again. A refusal that
-        waiting cannot change (a wrong key, a bucket that is gone, a full disk) ends the wait at once. `tick` is called
-        several times a second.
+        An upload that gets on may take its time: patience is for storage that fails again and again; it is asked for
+        anew all the time. A refusal that only a person can change (a wrong key, a bucket that is gone, a full disk)
+        ends the wait at once, unless it `insists`. `tick` is called several times a second.
         """
         began = time.monotonic()
         with self._changed:
@@ -90,8 +102,11 @@ class Uploader:
                     raise self._fault
                 if self._served >= asked:
                     return None
-                if self._error is not None and self._is_hopeless(self._error, began, patience_seconds):
-                    return self._error
+                if self._error is not None:
+                    is_hopeless = not insists and (self._error.failure.final or isinstance(self._error, FullDiskError))
+                    waited = time.monotonic() - max(began, self._failing_since)
+                    if is_hopeless or waited >= patience_seconds():
+                        return self._error
             tick()
 
     def close(self) -> None:
@@ -100,11 +115,6 @@ class Uploader:
             self._is_closed = True
             self._changed.notify_all()
         self._thread.join(_LET_GO_SECONDS)
-
-    def _is_hopeless(self, error: LorajobError, began: float, patience_seconds: float) -> bool:
-        if error.failure.final or isinstance(error, FullDiskError):
-            return True
-        return time.monotonic() - max(began, self._failing_since) >= patience_seconds
 
     def _run(self) -> None:
         try:
@@ -126,6 +136,7 @@ class Uploader:
             else:
                 if failures:
                     self._warn("storage answers again: everything finished is uploaded")
+                    self._say_trouble("")
                 failures = 0
             with self._changed:
                 if not failures:
@@ -141,8 +152,8 @@ class Uploader:
         if all_of_it:
             self._mirror.swanlog()
         if all_of_it or time.monotonic() >= self._events_due:
-            self._mirror.logs()
-            self._mirror.events()
+            self._mirror.logs(whole=all_of_it)
+            self._mirror.events(whole=all_of_it)
             self._events_due = time.monotonic() + self._pace.events
 
     def _pause(self, failures: int) -> float:
@@ -154,12 +165,16 @@ class Uploader:
     def _failed(self, error: LorajobError | OSError, *, first: bool) -> None:
         known = error if isinstance(error, LorajobError) else StorageError(f"cannot upload: {error}")
         if first:
-            self._warn(
-                f"{known.message}; the run goes on, what is finished is kept in {self._kept_in} and uploaded later"
-            )
+            self._warn(f"{known.message}; {self._consequence}")
+        self._say_trouble(known.message)
         with self._changed:
             if first or self._mirror.uploads > self._uploads_then:
                 self._failing_since = time.monotonic()
                 self._uploads_then = self._mirror.uploads
             self._error = known
             self._changed.notify_all()
+
+    def _say_trouble(self, message: str) -> None:
+        if message != self._told:
+            self._told = message
+            self._tell_trouble(message)

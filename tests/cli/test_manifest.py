@@ -204,12 +204,12 @@ def test_one_node_needs_no_service_and_several_do() -> None:
     assert {each["port"] for each in service["spec"]["ports"]} == {pod.RENDEZVOUS_PORT, pod.LINK_PORT}
 
 
-def test_the_nodes_of_a_run_know_a_secret_and_a_node_alone_needs_none() -> None:
-    alone, two = container_of(built()), container_of(built({"resources": {"nodes": 2}}))
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_the_pods_of_a_run_know_the_uid_of_their_job(nodes: int) -> None:
+    container = container_of(built({"resources": {"nodes": nodes}}))
 
-    (secret,) = [each for each in two["env"] if each["name"] == pod.LINK_SECRET_VARIABLE]
-    assert secret["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/controller-uid']"}}
-    assert pod.LINK_SECRET_VARIABLE not in [each["name"] for each in alone["env"]]
+    (uid,) = [each for each in container["env"] if each["name"] == pod.JOB_UID_VARIABLE]
+    assert uid["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/controller-uid']"}}
 
 
 @pytest.mark.parametrize("gpus", [1, 3])

@@ -115,9 +115,11 @@ def _variables(spec: RunSpec, platform: Platform) -> list[dict[str, Any]]:
         "TRITON_CACHE_DIR": f"{_CACHES}/triton",
         "TORCHINDUCTOR_CACHE_DIR": f"{_CACHES}/torchinductor",
     }
-    from_fields = {pod.NAMESPACE_VARIABLE: "metadata.namespace", pod.POD_VARIABLE: "metadata.name"}
-    if spec.resources.nodes > 1:
-        from_fields[pod.LINK_SECRET_VARIABLE] = f"metadata.labels['{pod.JOB_UID_LABEL}']"
+    from_fields = {
+        pod.NAMESPACE_VARIABLE: "metadata.namespace",
+        pod.POD_VARIABLE: "metadata.name",
+        pod.JOB_UID_VARIABLE: f"metadata.labels['{pod.JOB_UID_LABEL}']",
+    }
     return [
         *({"name": name, "value": value} for name, value in plain.items() if value),
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in from_fields.items()),

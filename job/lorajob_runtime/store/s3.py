@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -41,6 +42,11 @@ _REFUSED = frozenset(
 _WRONG_PLACE = ("InvalidBucketName", "PermanentRedirect", "AuthorizationHeaderMalformed")
 _NOT_OF_S3 = ("400", "405", "501", "unknown")
 """Answers without the name of an error, which every S3 server gives."""
+_NOT_NEW = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+_UNCONDITIONAL = ("NotImplemented", "InvalidArgument", "InvalidRequest", "501", "400")
+"""What servers say of a condition that they do not know."""
+_SETTLING_SECONDS = 3.0
+"""Longer than a request is under way, as a rule: for servers without conditions."""
 _NO_SUCH_KEY = ("NoSuchKey", "404")
 
 
@@ -91,6 +97,47 @@ class S3Store:
     def put_bytes(self, key: str, data: bytes) -> None:
         with self._errors():
             self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data)
+
+    def create(self, key: str, data: bytes, *, wait: Callable[[float], None] = time.sleep) -> bool:
+        """Stores a file that is not there yet; False where one is. Of two who do so at once one gets True.
+
+        Servers that know If-None-Match see to it. Elsewhere the last one to write has it, which shows after a while.
+        `data` is no one else's.
+        """
+        if self.get_bytes(key) is not None or self._put_new(key, data) is False:
+            # a request that was sent again may find what it has itself put there
+            return self.get_bytes(key) == data
+        if self._put_new(key, data) is False:
+            return True
+        self.put_bytes(key, data)
+        wait(_SETTLING_SECONDS)
+        return self.get_bytes(key) == data
+
+    def _put_new(self, key: str, data: bytes) -> bool | None:
+        """Whether a file was put where none was; None when the server knows no such condition."""
+        with self._errors():
+            try:
+                self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
+            except self._client.exceptions.ClientError as error:
+                if _code(error) in _NOT_NEW:
+                    return False
+                if _code(error) in _UNCONDITIONAL:
+                    return None
+                raise
+        return True
+
+    def age_seconds(self, key: str) -> float | None:
+        """How long ago a file was written, by the server's own clock; None when it is not there."""
+        with self._errors(key):
+            try:
+                head = self._client.head_object(Bucket=self._bucket, Key=self._key(key))
+            except self._client.exceptions.ClientError as error:
+                if _code(error) in _NO_SUCH_KEY:
+                    return None
+                raise
+        now = head["ResponseMetadata"]["HTTPHeaders"].get("date")
+        there = parsedate_to_datetime(now).timestamp() if now else time.time()
+        return max(0.0, there - head["LastModified"].timestamp())
 
     def get(self, key: str, path: Path) -> None:
         with self._errors(key):

@@ -220,7 +220,7 @@ def test_logs_are_compressed_and_those_of_earlier_attempts_are_uploaded_once(
         log.write_text(f"attempt {attempt}\n")
     store.put_bytes("logs/attempt-1/rank-0.log.gz", b"stored before")
 
-    Mirror(store, folder, keep=3).logs()
+    Mirror(store, folder, keep=3).logs(whole=True)
 
     assert gzip.decompress(store.get_bytes("logs/attempt-2/rank-0.log.gz") or b"") == b"attempt 2\n"
     assert store.list("logs/attempt-1") == [Entry("logs/attempt-1/rank-0.log.gz", len(b"stored before"))]

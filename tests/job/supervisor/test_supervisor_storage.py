@@ -111,6 +111,113 @@ def test_storage_that_stays_away_ends_with_21_and_the_next_start_uploads_what_wa
     assert "team/n/checkpoints/step-000003/checkpoint.json" in keys(s3_server, uri)
 
 
+IN_A_POD = {"LORAJOB_JOB": "n", "LORAJOB_NAMESPACE": "team-a", "LORAJOB_POD": "n-0-abcde", "LORAJOB_JOB_UID": "u-1"}
+
+
+def troubles(run: Any) -> list[str]:
+    return [event["trouble"] for event in run.events() if event["event"] == "report" and event["name"] == "storage"]
+
+
+def test_a_pod_holds_out_for_a_bucket_that_is_gone_at_the_end_and_says_what_it_waits_for(
+    start, uri: str, s3: dict[str, str], s3_server, wait_until
+) -> None:
+    run = start(uri, variables=s3 | IN_A_POD, orders={"seconds": 0.4}, limits={"storage_at_end": 30})
+    bucket, client = uri.split("/")[2], s3_server.client()
+    wait_until(lambda: "team/n/checkpoints/step-000002/checkpoint.json" in keys(s3_server, uri), what="step 2")
+    for key in keys(s3_server, uri):
+        client.delete_object(Bucket=bucket, Key=key)
+    client.delete_bucket(Bucket=bucket)
+    wait_until(lambda: any(event.get("name") == "publish" for event in run.events()), what="the end of training")
+    wait_until(lambda: troubles(run), what="the trouble")
+    assert f"the bucket '{bucket}' does not exist" in troubles(run)[-1]
+    assert run.process.poll() is None, "a bucket that is gone ends nothing while there is time"
+
+    client.create_bucket(Bucket=bucket)
+
+    assert run.wait() == 0, run.end()
+    assert "team/n/adapter/adapter_model.safetensors" in keys(s3_server, uri)
+    assert troubles(run)[-1] == ""
+
+
+def test_what_a_pod_could_not_bring_to_storage_is_said_to_be_lost_with_it_and_the_next_attempt_trains_the_rest(
+    start, uri: str, s3_server, s3_proxy, tmp_path: Path, wait_until
+) -> None:
+    cut_off = s3_server.variables(endpoint=s3_proxy.endpoint) | IN_A_POD
+    run = start(uri, variables=cut_off, orders={"seconds": 0.4}, limits={"storage_at_end": 1})
+    wait_until(lambda: "team/n/checkpoints/step-000002/checkpoint.json" in keys(s3_server, uri), what="step 2")
+    s3_proxy.cut()
+
+    assert run.wait() == 21
+    end = run.end()
+    assert "the newest checkpoint in storage is step-000002, and what this pod has beyond it is lost" in end["message"]
+    assert "same command" not in end["message"] + end["hint"]
+    assert "kept" not in end["message"] + end["hint"]
+
+    another_disk = s3_server.variables() | IN_A_POD | {"LORAJOB_WORK": str(tmp_path / "another-pod")}
+    again = start(uri, variables=another_disk)
+
+    assert again.wait() == 0, again.end()
+    assert "going on from the checkpoint of step 2" in again.remarks("notice")
+
+
+def test_a_pod_that_was_told_to_stop_says_its_last_words_before_its_time_is_up(
+    start, uri: str, s3_server, s3_proxy, wait_until
+) -> None:
+    limits = {"storage_at_end": 600, "storage_when_stopped": 1}
+    cut_off = s3_server.variables(endpoint=s3_proxy.endpoint) | IN_A_POD
+    run = start(uri, variables=cut_off, orders={"hold": 3}, limits=limits)
+    wait_until(lambda: 3 in run.steps(), what="step 3")
+    s3_proxy.cut()
+    run.process.terminate()
+
+    assert run.wait() == 21
+    assert run.remarks("notice") == ["stopping after this step with a checkpoint"], "nobody is at its terminal"
+
+
+def test_a_second_run_of_the_name_in_another_namespace_is_refused_and_leaves_the_first_as_it_is(
+    start, uri: str, s3: dict[str, str], s3_server, tmp_path: Path
+) -> None:
+    assert start(uri, variables=s3 | IN_A_POD).wait() == 0
+    before = keys(s3_server, uri)
+
+    other = IN_A_POD | {"LORAJOB_NAMESPACE": "team-b", "LORAJOB_JOB_UID": "u-2"}
+    second = start(uri, variables=s3 | other | {"LORAJOB_WORK": str(tmp_path / "theirs")})
+
+    assert second.wait() == 10
+    assert "holds the run of that name in namespace team-a" in second.end()["message"]
+    assert keys(s3_server, uri) == before
+
+
+def test_another_machine_that_starts_the_same_run_is_refused_while_the_first_one_writes(
+    start, uri: str, s3: dict[str, str], tmp_path: Path, wait_until
+) -> None:
+    quick = {"lease": {"renew": 0.2, "look": 0.1}}
+    first = start(uri, variables=s3, orders={"hold": 3}, limits=quick)
+    wait_until(lambda: 3 in first.steps(), what="step 3")
+
+    second = start(uri, variables=s3 | {"LORAJOB_WORK": str(tmp_path / "another-machine")}, limits=quick)
+
+    assert second.wait() == 10
+    assert f"another process writes to {uri}/n: process {first.process.pid}" in second.end()["message"]
+    first.process.terminate()
+    assert first.wait() == 30
+
+
+def test_a_process_that_was_taken_for_lost_stops_and_writes_nothing_more(
+    start, uri: str, s3: dict[str, str], s3_server, tmp_path: Path, wait_until
+) -> None:
+    quick = {"lease": {"renew": 0.2, "look": 0.1}}
+    frozen = start(uri, variables=s3 | IN_A_POD, orders={"hold": 3}, limits=quick)
+    wait_until(lambda: 3 in frozen.steps(), what="step 3")
+    another_disk = {"LORAJOB_WORK": str(tmp_path / "another-pod"), "LORAJOB_POD": "n-0-fghij"}
+
+    assert start(uri, variables=s3 | IN_A_POD | another_disk, limits=quick).wait() == 0
+    assert frozen.wait() == 30
+
+    assert "pod n-0-fghij of namespace team-a has taken this run over" in frozen.end()["message"]
+    assert "team/n/checkpoints/step-000003/checkpoint.json" not in keys(s3_server, uri)
+
+
 def test_a_run_goes_on_from_storage_when_its_folder_is_gone(
     start, uri: str, s3: dict[str, str], tmp_path: Path, wait_until
 ) -> None:

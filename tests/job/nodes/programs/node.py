@@ -9,7 +9,7 @@ from pathlib import Path
 from lorajob_runtime import environment, inpod, member
 from lorajob_runtime import spec as specs
 from lorajob_runtime.environment import Pod
-from lorajob_runtime.supervisor import Limits
+from lorajob_runtime.limits import Limits
 
 if __name__ == "__main__":
     spec = specs.loads(Path(sys.argv[1]).read_text())

@@ -13,11 +13,11 @@ import types
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime import environment, supervisor
+from lorajob_runtime import environment, ownership, supervisor
 from lorajob_runtime import spec as specs
 from lorajob_runtime.layout import ADAPTER_WEIGHTS, RunFolder
+from lorajob_runtime.limits import Limits
 from lorajob_runtime.report.jsonl import JsonLines
-from lorajob_runtime.supervisor import Limits
 from lorajob_runtime.upload import Pace
 
 
@@ -67,7 +67,8 @@ if __name__ == "__main__":
     module("lorajob_runtime.data.process", prepare=prepare)
     module("lorajob_runtime.publish", publish=publish)
     values = json.loads(sys.argv[2])
-    limits = Limits(**(values | {"pace": Pace(**values.get("pace", {}))}))
+    paces = {"pace": Pace(**values.get("pace", {})), "lease": ownership.Pace(**values.get("lease", {}))}
+    limits = Limits(**(values | paces))
     code = supervisor.run(
         specs.loads(sys.argv[1]),
         environment.read(),

@@ -1,0 +1,47 @@
+"""How long a supervisor waits for what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lorajob_runtime import ownership
+from lorajob_runtime.environment import Environment
+from lorajob_runtime.upload import Pace
+
+STORAGE_AT_END_SECONDS = 120.0
+STORAGE_AT_END_IN_POD_SECONDS = 2 * 3600.0
+"""A pod's disk goes with it, so hours of training hang on this. The run's own time limit bounds it."""
+STORAGE_WHEN_STOPPED_SECONDS = 60.0
+"""In a pod that was told to stop: half of its default grace period, in which it also finishes a step."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """In seconds."""
+
+    storage_at_start: float = 30
+    storage_at_end: float = STORAGE_AT_END_SECONDS
+    """While uploads fail; one that gets on is waited for."""
+    storage_when_stopped: float = STORAGE_AT_END_SECONDS
+    """The same, once the run was asked to stop."""
+    stall: float = 1800
+    """Without any sign of life while training."""
+    sinks_at_end: float = 20
+    poll: float = 0.2
+    lease: ownership.Pace = ownership.Pace()  # noqa: RUF009 frozen
+    pace: Pace = Pace()  # noqa: RUF009 frozen
+
+
+def limits_of(environment: Environment) -> Limits:
+    """The limits for a run here: a pod holds out longer for what only its own disk has."""
+    if environment.pod is None:
+        patience, stopped = STORAGE_AT_END_SECONDS, STORAGE_AT_END_SECONDS
+    else:
+        patience, stopped = STORAGE_AT_END_IN_POD_SECONDS, STORAGE_WHEN_STOPPED_SECONDS
+    if environment.storage_patience_seconds is not None:
+        patience = environment.storage_patience_seconds
+    return Limits(
+        storage_at_end=patience,
+        storage_when_stopped=min(patience, stopped),
+        stall=environment.stall_seconds or Limits().stall,
+    )
