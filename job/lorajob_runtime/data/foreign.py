@@ -68,7 +68,7 @@ def known_as(row: Mapping[str, Any], *, answer: str | None, chosen: Iterable[str
 
 
 def _media(row: Mapping[str, Any]) -> str:
-    found = next((name for name in _MEDIA if has_something(row.get(name))), "")
+    found = next((name for name in _MEDIA if _has_files(row.get(name))), "")
     if found:
         return found
     for name, placeholder in _MEDIUM.items():
@@ -78,6 +78,10 @@ def _media(row: Mapping[str, Any]) -> str:
         if has_something(value) and any(placeholder in str(other) for key, other in row.items() if key != name):
             return name
     return ""
+
+
+def _has_files(value: object) -> bool:
+    return any(has_something(item) for item in value) if isinstance(value, list) else has_something(value)
 
 
 def _images(column: str) -> Foreign:

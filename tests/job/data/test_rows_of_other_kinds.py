@@ -130,6 +130,7 @@ def test_a_part_of_a_message_that_is_no_text_is_refused_by_its_type(sort: str) -
         {"instruction": "Q", "output": "A", "kto_tag": None},
         {"instruction": "What is <image> in SVG?", "output": "A tag"},
         {"instruction": "Q", "output": "A", "images": []},
+        {"instruction": "Q", "output": "A", "images": [None]},
         {"instruction": "Q", "output": "A", "image": "https://example.org/a.png"},
         {"instruction": "Q", "output": "A", "image": {"bytes": None, "path": None}},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "Q", "image_url": None}]}, GOOD]},

@@ -203,6 +203,22 @@ def test_a_masked_call_is_not_trained_where_calls_are_written_out(
     assert smollm2.tokenizer.decode(ids[targets].tolist()) == "A<|im_end|>"
 
 
+@pytest.mark.parametrize("family", ["qwen3", "qwen25", "hunyuan", "glm", "minimax"])
+def test_in_every_family_a_masked_answer_is_read_and_not_learned(
+    family: str, prepared: Any, request: pytest.FixtureRequest
+) -> None:
+    model = request.getfixturevalue(family)
+    wrong, right = {"content": "WRONG"}, {"content": "RIGHT"}
+    rows = prepared(model, [rounds(FORMS[1], wrong | {"weight": 0}, right | {"weight": 1})]).train
+    assert len(rows) == 1
+    ids, targets = rows.row(0)
+    learned = model.tokenizer.decode(ids[targets].tolist())
+    read = model.tokenizer.decode(ids[~targets].tolist())
+    assert "RIGHT" in learned
+    assert "WRONG" in read
+    assert "WRONG" not in learned
+
+
 @pytest.mark.parametrize("value", ["0", 0, False])
 def test_marks_in_the_columns_of_other_forms_mean_nothing(value: Any) -> None:
     row = {"instruction": "Q", "output": "A", "weight": value}
