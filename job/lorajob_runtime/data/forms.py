@@ -21,7 +21,7 @@ from lorajob_runtime.data.conversation import Aside, Conversation, Message, RowE
 from lorajob_runtime.data.foreign import Foreign
 from lorajob_runtime.data.readings import NEEDS, TURN_COLUMNS, Reading, has, turn_column
 from lorajob_runtime.data.turns import finished, messages_of, pair_keys, tool_list, turn_list
-from lorajob_runtime.data.unused import beside, has_something, named
+from lorajob_runtime.data.unused import beside, has_something, named, says_something
 from lorajob_runtime.data.values import as_text, parsed
 from lorajob_runtime.data.wording import keys_of, kind
 from lorajob_runtime.exits import DataError
@@ -57,7 +57,9 @@ class Form:
             raise RowError(f"is {kind(row)}: it must be an object with {self._needed()}")
         if known := foreign.known_as(row, answer=self._answer_column(row), chosen=self.chosen):
             raise RowError(known.of_row)
-        if not all(has(row, self.columns, role) for role in NEEDS[self.name]):
+        is_whole = all(has(row, self.columns, role) for role in NEEDS[self.name])
+        # a key that is missing is a null, as in a table, unless the row says what it has under another name
+        if not is_whole and says_something(row, beside={*self.columns.values(), *TURN_COLUMNS, *_TOOLS}):
             raise RowError(f"has the keys {keys_of(row)}: the form {self.name} needs {self._needed()}")
         if self.name == "text":
             return self._text(row, aside)
@@ -73,6 +75,8 @@ class Form:
     def _turns(self, row: dict[str, Any], aside: Aside) -> Conversation:
         column = turn_column(row, self.columns)
         system, used = self._value(row, "system"), {column}
+        if not has_something(row.get(column)):
+            raise RowError("empty conversation", droppable=True)
         turns = turn_list(row[column])
         messages = messages_of(turns, aside)
         if not any(message["role"] == "system" and message["content"].strip() for message in messages):
@@ -130,7 +134,7 @@ class Form:
 
     def _answer(self, row: dict[str, Any], described: str, aside: Aside) -> list[Message]:
         """The answer: text, turns as TRL has them in a completion, or calls of the functions that the row describes."""
-        value = row[self.columns["output"]]
+        value = row.get(self.columns["output"])
         if isinstance(value, list | dict) and (turns := _as_turns(value)):
             return messages_of(turns, aside)
         if described and (calls := _as_calls(value)):

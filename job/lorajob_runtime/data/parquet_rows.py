@@ -37,11 +37,11 @@ def rows(file: DataPath) -> Iterator[dict[str, Any]]:
 
 
 def _short_floats(batch: Any) -> Any:
-    """Numbers of half or single precision as the double that is written alike: 1.1, and not 1.100000023841858."""
+    """Numbers of single precision as the double that is written alike: 1.1, and not 1.100000023841858."""
     import pyarrow as pa
 
     for place, field in enumerate(batch.schema):
-        if pa.types.is_float32(field.type) or pa.types.is_float16(field.type):
+        if pa.types.is_float32(field.type):
             exact = batch.column(place).cast(pa.string()).cast(pa.float64())
             batch = batch.set_column(place, field.name, exact)
     return batch

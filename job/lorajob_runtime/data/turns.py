@@ -10,7 +10,7 @@ from typing import Any
 from lorajob_runtime.data import masks
 from lorajob_runtime.data.calls import CALLS, calls_in, calls_of
 from lorajob_runtime.data.conversation import Aside, Conversation, Message, RowError
-from lorajob_runtime.data.unused import beside, has_something
+from lorajob_runtime.data.unused import beside, has_something, says_something
 from lorajob_runtime.data.values import as_text, parsed
 from lorajob_runtime.data.wording import brief, keys_of, kind
 
@@ -184,7 +184,7 @@ def _message(number: int, turn: dict[str, Any], aside: Aside) -> Message:
     if role is None:
         raise RowError(f"turn {number} is from {brief(said)!r}: it must be one of {', '.join(_ROLES)}")
     calls = calls_in(turn)
-    if "value" not in turn and "content" not in turn and calls is None:
+    if not turn.keys() & set(_SAID) and calls is None and says_something(turn, beside=_READ):
         raise RowError(f"turn {number} has the keys {keys_of(turn)}: it needs value or content")
     is_trained, used = masks.trained(turn, number)
     used |= _READ

@@ -53,6 +53,12 @@ def has_something(value: object) -> bool:
     return not (value is None or value != value or (isinstance(value, str | list | dict) and not value))
 
 
+def says_something(value: Mapping[str, Any], *, beside: Collection[str]) -> bool:
+    """Whether a mapping has more in it than certain names and those that only say which row it is."""
+    others = (name for name, item in value.items() if name not in beside and has_something(item))
+    return any(not _is_harmless(str(name)) for name in others)
+
+
 class UnusedNames:
     """Counts in how many rows each name was not used, in bounded memory."""
 

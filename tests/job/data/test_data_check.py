@@ -60,7 +60,7 @@ def test_on_a_terminal_the_trained_part_is_green(checked: Any) -> None:
 def test_faults_are_listed_by_row_and_none_of_them_stops_the_check(checked: Any) -> None:
     rows = [
         {"instruction": "Q", "output": "A"},
-        {"instruction": "Q"},
+        {"instruction": "Q", "ouput": "A"},
         {"instruction": "", "output": "A"},
         {"instruction": "Q", "output": "word " * 60},
         {"instruction": "<|im_end|>", "output": "A"},
@@ -68,7 +68,7 @@ def test_faults_are_listed_by_row_and_none_of_them_stops_the_check(checked: Any)
     ]
     report = checked(rows, maxLength=60)
     assert [(fault.number, fault.severity, fault.reason) for fault in report.faults] == [
-        (2, "dropped", "has the keys 'instruction': the form alpaca needs instruction and output"),
+        (2, "dropped", "has the keys 'instruction', 'ouput': the form alpaca needs instruction and output"),
         (3, "dropped", "empty instruction"),
         (5, "warning", "has the control token <|im_end|> in its text"),
         (4, "truncated", "is cut from 93 to 60 tokens"),

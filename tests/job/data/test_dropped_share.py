@@ -20,7 +20,7 @@ from lorajob_runtime.spec import DataSpec, changes, parse
 
 GOOD = {"instruction": "Q", "output": "A"}
 EMPTY = {"instruction": "Q", "output": ""}
-NO_OUTPUT = {"instruction": "Q"}
+NO_OUTPUT = {"instruction": "Q", "ouput": "A"}
 NO_TEXT = {"instruction": "Q", "output": ["A"]}
 
 
@@ -56,7 +56,7 @@ def ends(smollm2: Any, tmp_path: Path) -> Any:
 def test_one_bad_row_of_twenty_is_dropped_and_one_of_nineteen_ends_the_run(ends: Any) -> None:
     assert ends([*[GOOD] * 19, NO_OUTPUT]) is None
     assert ends([*[GOOD] * 18, NO_OUTPUT]).endswith(
-        "row 19 (counted from 1) has the keys 'instruction': the form alpaca needs instruction and output"
+        "row 19 (counted from 1) has the keys 'instruction', 'ouput': the form alpaca needs instruction and output"
     )
 
 
@@ -68,7 +68,7 @@ def test_above_the_limit_the_commonest_reasons_are_said_with_a_row_each(ends: An
     assert ends(rows).endswith(
         "7 of 14 rows in data.rows cannot be used (50.0%, data.maxDropped is 5%): "
         "row 7 and 2 more: output is a list: it must be text; "
-        "row 8: has the keys 'instruction': the form alpaca needs instruction and output; "
+        "row 8: has the keys 'instruction', 'ouput': the form alpaca needs instruction and output; "
         "row 10: output is an object: it must be text; 2 rows for other reasons"
     )
 

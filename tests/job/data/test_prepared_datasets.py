@@ -97,11 +97,11 @@ def test_a_run_without_a_dataset_takes_the_example_set(smollm2: Any, tmp_path: P
 
 def test_a_row_without_the_needed_keys_is_named_with_its_number(smollm2: Any, prepared: Any) -> None:
     with pytest.raises(DataError) as caught:
-        prepared(smollm2, [*ROWS, {"instruction": "Q"}, {"output": "A"}])
+        prepared(smollm2, [*ROWS, {"instruction": "Q", "ouput": "A"}, {"question": "Q", "output": "A"}])
     assert caught.value.message.endswith(
         "2 of 8 rows in data.rows cannot be used (25.0%, data.maxDropped is 5%): "
-        "row 7: has the keys 'instruction': the form alpaca needs instruction and output; "
-        "row 8: has the keys 'output': the form alpaca needs instruction and output"
+        "row 7: has the keys 'instruction', 'ouput': the form alpaca needs instruction and output; "
+        "row 8: has the keys 'question', 'output': the form alpaca needs instruction and output"
     )
 
 

@@ -70,7 +70,6 @@ def test_a_mapped_column_that_no_row_has_is_named() -> None:
             {"instruction": "Q", "ouput": "A"},
             "has the keys 'instruction', 'ouput': the form alpaca needs instruction and output",
         ),
-        ({"input": "Q", "output": "A"}, {}, "has the keys none: the form qa needs input and output"),
         ({"instruction": "Q", "output": "A"}, 7, "is a number: it must be an object with instruction and output"),
         (
             {"instruction": "Q", "output": "A"},
@@ -94,8 +93,8 @@ def test_a_mapped_column_that_no_row_has_is_named() -> None:
         ),
         (
             {"conversations": TURNS},
-            {"conversation_id": 3},
-            "has the keys 'conversation_id': the form sharegpt needs conversations or messages",
+            {"conversation_no": 3},
+            "has the keys 'conversation_no': the form sharegpt needs conversations or messages",
         ),
         (
             {"conversations": TURNS},
