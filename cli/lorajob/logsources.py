@@ -60,7 +60,7 @@ def read(cluster: Cluster, name: str, query: Query, say: Callable[[str], None]) 
         if query.attempt is not None or query.previous or found.status.is_terminal:
             raise
         say(f"run {name} has no log yet: {logstreams.waiting_text(found.status)}")
-        if not isinstance(error, UsageError):
+        if not isinstance(error, UsageError) and not found.is_new:
             say(f"nor is there one of an earlier attempt to be had: {error.message}")
 
 

@@ -27,9 +27,6 @@ Object = dict[str, Any]
 Build = Callable[[RunSpec], Manifests]
 
 FIELD_MANAGER = "lorajob"
-REPLACES_ANNOTATION = "lorajob.dev/replaces"
-"""On a Job that a retry made: the uid of the one in whose place it is."""
-
 _TRIAL_NAMES = 5
 """So many names are tried for a Job that is only asked about: each is taken once in millions."""
 _RECORD_KEY = "retry.json"
@@ -185,7 +182,7 @@ def _is_under_way(cluster: Cluster, job: Object | None, record: Object) -> bool:
 
 
 def _is_new(job: Object, record: Object) -> bool:
-    return bool((job["metadata"].get("annotations") or {}).get(REPLACES_ANNOTATION) == record["was"])
+    return bool((job["metadata"].get("annotations") or {}).get(runs.REPLACES_ANNOTATION) == record["was"])
 
 
 def _remove(cluster: Cluster, job: Object, say: Callable[[str], None]) -> None:
@@ -264,7 +261,7 @@ def _record(job: Object, built: Manifests) -> Object:
     """What is written down: the uid of the Job that goes, and everything that takes its place."""
     was = job["metadata"]["uid"]
     anew, *others = built.all()
-    annotations = {**(anew["metadata"].get("annotations") or {}), REPLACES_ANNOTATION: was}
+    annotations = {**(anew["metadata"].get("annotations") or {}), runs.REPLACES_ANNOTATION: was}
     return {"was": was, "manifests": [{**anew, "metadata": {**anew["metadata"], "annotations": annotations}}, *others]}
 
 

@@ -18,6 +18,8 @@ Job = dict[str, Any]
 
 OF_LORAJOB = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 ALL_JOBS = "/apis/batch/v1/jobs"
+REPLACES_ANNOTATION = "lorajob.dev/replaces"
+"""On a Job that a retry made: the uid of the one in whose place it is."""
 
 _PODS_ASKED_ABOUT = 2
 """Of so many pods that hang the events are read: those of one run mostly hang for the same reason."""
@@ -31,6 +33,8 @@ class Found:
     notes: tuple[str, ...]
     seen: datetime
     """When it was so, by the server's clock."""
+    is_new: bool
+    """Whether nothing of it has run yet, as far as its Job knows: no attempt before this one has left a log."""
     version: str
     """resourceVersion of its Job, from which a watch goes on."""
 
@@ -83,7 +87,9 @@ def read(cluster: Cluster, name: str) -> Found:
     elif status.phase == "Pending":
         events = _events(cluster, job, status.pods, notes)
         status = statuses.from_objects(job, pods, events, now)
-    return Found(status=status, notes=tuple(notes), seen=now, version=job["metadata"]["resourceVersion"])
+    is_new = status.started is None and REPLACES_ANNOTATION not in (job["metadata"].get("annotations") or {})
+    version = job["metadata"]["resourceVersion"]
+    return Found(status=status, notes=tuple(notes), seen=now, is_new=is_new, version=version)
 
 
 def every(cluster: Cluster, *, selector: str = "", all_namespaces: bool = False) -> Iterator[RunStatus]:

@@ -5,6 +5,7 @@
                  {"ended": LASTWORDS, "attempt": ATTEMPT}    when its training processes have ended
     node 0 says  {"train": ATTEMPT}                          when every node is ready
                  {"stop": ATTEMPT}                           when it has given that attempt up
+                 {"mine": ATTEMPT}                           when that was for a cause of its own, which ends its pod
                  {"end": LASTWORDS}                          when the run is over
 
 Whoever does not know the run's secret is not listened to: a pod of another namespace can reach the port.
@@ -95,6 +96,10 @@ class Leader:
     def give_up(self) -> None:
         """Has every node end the training processes of this attempt."""
         self._say({"stop": self._attempt})
+
+    def take_blame(self) -> None:
+        """Tells every node that the attempt ends for a cause of node 0 itself, whose pod alone then ends and counts."""
+        self._say({"mine": self._attempt})
 
     def lost(self) -> LorajobError | None:
         """Why training cannot go on with the nodes there were: one is gone, or its processes failed."""
@@ -234,6 +239,7 @@ class Follower:
         self._changed = threading.Condition()
         self._train: int | None = None
         self._stopped = 0
+        self._blamed = 0
         self._end: LastWords | None = None
         self._is_lost = False
         threading.Thread(target=self._listen, name="link", daemon=True).start()
@@ -257,6 +263,10 @@ class Follower:
     def is_given_up(self, attempt: int) -> bool:
         """Whether node 0 has given an attempt up, or goes on with a later one."""
         return self._stopped >= attempt or (self._train or 0) > attempt
+
+    def is_counted(self, attempt: int) -> bool:
+        """Whether an attempt ends node 0's pod, which then is the one that counts."""
+        return self._blamed >= attempt or self._end is not None or self._is_lost
 
     def wait(self, seconds: float = _TICK_SECONDS) -> None:
         """Waits a moment, or until there is news."""
@@ -283,6 +293,8 @@ class Follower:
                     self._train = message["train"]
                 if isinstance(message.get("stop"), int):
                     self._stopped = message["stop"]
+                if isinstance(message.get("mine"), int):
+                    self._blamed = message["mine"]
                 self._end = read_words(message.get("end")) or self._end
                 self._changed.notify_all()
         with self._changed:

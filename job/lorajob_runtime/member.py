@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 
 _LAST_MOMENT_SECONDS = 3.0
+_SHARED_SECONDS = 15.0
+"""How long a node whose part failed listens whether node 0's failed too, of itself."""
+_NO_ATTEMPT = 1 << 31
+"""Later than any: before training begins only its end tells that node 0 failed too."""
 _LOOK_EVERY_SECONDS = 20.0
 """How often a node that waits for node 0 looks whether the run is done."""
 
@@ -110,7 +114,13 @@ class Member:
                 return words_of(None, "the run was over when this node came")
             try:
                 if model is None:
-                    model = self._fetch()
+                    try:
+                        model = self._fetch()
+                    except LorajobError as error:
+                        if not self._is_counted(error, follower, _NO_ATTEMPT):
+                            raise
+                        _say(f"node 0 ends too: {error.message}")
+                        continue
                 follower.ready()
                 words = self._serve(follower, model)
             finally:
@@ -165,7 +175,11 @@ class Member:
                 error = self._train(follower, model, attempt)
                 self.logs.upload()
                 follower.ended(attempt, words_of(error))
-                if error is not None and not self._is_of_others(error):
+                if (
+                    error is not None
+                    and not self._is_of_others(error)
+                    and not self._is_counted(error, follower, attempt)
+                ):
                     raise error
                 follower.ready()
             follower.wait()
@@ -173,6 +187,15 @@ class Member:
     def _is_of_others(self, error: LorajobError) -> bool:
         """Whether it is for node 0 to say what comes next: this node did nothing wrong and was not asked to stop."""
         return isinstance(error, PeerError) or (isinstance(error, StoppedError) and not self.interrupts.requested)
+
+    def _is_counted(self, error: LorajobError, follower: Follower, attempt: int) -> bool:
+        """Whether node 0 fails of the same: then its pod ends and counts, and this one stays for the next attempt.
+
+        So an attempt costs the run one of its retries, on however many nodes it failed.
+        """
+        if error.failure.final or self.interrupts.requested:
+            return False
+        return is_counted(follower, attempt, patience_seconds=_SHARED_SECONDS)
 
     def _train(self, follower: Follower, model: FetchedModel, attempt: int) -> LorajobError | None:
         training = launch.begin(
@@ -205,6 +228,16 @@ class Member:
                     break
                 return PeerError("node 0 went away, or gave this attempt up")
         return training.error
+
+
+def is_counted(follower: Follower, attempt: int, *, patience_seconds: float) -> bool:
+    """Waits a moment for node 0 to say that it ends of this attempt itself. Returns whether it did."""
+    deadline = time.monotonic() + patience_seconds
+    while not follower.is_counted(attempt):
+        if time.monotonic() > deadline:
+            return False
+        follower.wait()
+    return True
 
 
 class _Logs:

@@ -229,7 +229,10 @@ class Attempt(Started):
             if self.link is not None and training.error is not None:
                 self.link.give_up()
         if training.error is not None:
-            raise self._root_cause(training.error)
+            cause = self._root_cause(training.error)
+            if self.link is not None and cause.failure is not PEER:
+                self.link.take_blame()
+            raise cause
 
     def _root_cause(self, error: LorajobError) -> LorajobError:
         """What ended training here, or on another node where that is what ended it here."""

@@ -187,10 +187,10 @@ def test_exactly_the_ends_that_no_retry_can_help_fail_the_job_at_once() -> None:
     assert ignore["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
 
 
-def test_a_lost_node_costs_one_retry_though_the_pods_of_all_nodes_fail() -> None:
+def test_retries_are_one_number_on_however_many_nodes() -> None:
     job = built({"resources": {"nodes": 4, "retries": 3}}).job
 
-    assert job["spec"]["backoffLimit"] == 12
+    assert job["spec"]["backoffLimit"] == 3
 
 
 def test_one_node_needs_no_service_and_several_do() -> None:

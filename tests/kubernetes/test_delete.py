@@ -194,6 +194,19 @@ def test_results_go_only_when_asked_and_only_those_of_the_run(
         made.client.get(made.client.jobs("first"))
 
 
+def test_folders_that_a_console_made_hinder_no_removal(
+    made: MadeRuns, lorajob: Call, s3_keys: S3Server, bucket: str
+) -> None:
+    """A key with a slash at its end is no file of a run."""
+    for marker in ("first/", "first/checkpoints/"):
+        s3_keys.client().put_object(Bucket=bucket, Key=f"lora/{marker}", Body=b"")
+
+    outcome = lorajob("delete", "first", "--artifacts", "--yes")
+
+    assert (outcome.code, outcome.out) == (0, f"2 files, 20 B, below s3://{bucket}/lora/first/ deleted\n")
+    assert not [key for key in s3_keys.keys(bucket) if key.startswith("lora/first/") and not key.endswith("/")]
+
+
 def test_results_stay_with_a_plain_delete_and_can_go_later(
     made: MadeRuns, lorajob: Call, s3_keys: S3Server, bucket: str
 ) -> None:

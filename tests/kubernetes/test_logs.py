@@ -211,6 +211,21 @@ def test_without_the_right_to_logs_it_says_so(
         assert "may not get pods/log" in outcome.err.splitlines()[-2]
 
 
+def test_of_a_first_attempt_without_a_log_nothing_is_said_of_keys(
+    printing: Printing, lorajob: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    printing("first", TWO_RANKS, suspend=True)
+
+    outcome = lorajob("logs", "first")
+
+    assert (outcome.code, outcome.out) == (0, "")
+    assert outcome.err.startswith("lorajob: run first has no log yet: Suspended: ")
+    assert "key" not in outcome.err
+
+
 def test_a_run_that_is_not_there_ends_with_102(lorajob: Call, namespace: str) -> None:
     for arguments in (["nobody"], ["nobody", "-f"], ["nobody", "--attempt", "1"]):
         outcome = lorajob("logs", *arguments)

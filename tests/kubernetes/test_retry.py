@@ -10,7 +10,7 @@ import pytest
 from made_runs import PLATFORM, MadeRuns, lorajob, made, phase, uid
 
 from calling import Call
-from lorajob import manifest, retrying
+from lorajob import manifest, retrying, runs
 from lorajob.cluster import NotFound
 from lorajob.manifest import DataFile
 from lorajob_runtime import spec as specs
@@ -240,7 +240,7 @@ def test_a_record_of_a_job_that_is_gone_does_not_pass_for_a_retry_of_another(
     assert (outcome.code, outcome.err) == (0, "")
     job = made.client.get(made.client.jobs(left_record))
     assert (job["metadata"]["uid"] != before, job["spec"]["suspend"]) == (True, False)
-    assert job["metadata"]["annotations"][retrying.REPLACES_ANNOTATION] == before
+    assert job["metadata"]["annotations"][runs.REPLACES_ANNOTATION] == before
     assert job["spec"]["activeDeadlineSeconds"] == 48 * 3600
     assert not has_record(made)
 

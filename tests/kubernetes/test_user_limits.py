@@ -240,8 +240,8 @@ BYPASSES: list[tuple[str, Callable[[Job], None], str]] = [
     ("more nodes one by one", in_job(completions=9, parallelism=1), "at most 2 nodes"),
     ("more pods than nodes", in_job(completions=1, parallelism=9), "at most 2 nodes"),
     ("GPUs times nodes", lambda job: (gpus("3")(job), in_job(completions=2, parallelism=2)(job)), "this one wants 6"),
-    ("more retries", in_job(backoffLimit=4), "at most 3 retries (limits.retries) on each node, and this one wants 4"),
-    ("the usual retries", in_job(backoffLimit=None), "this one wants 6 in all"),
+    ("more retries", in_job(backoffLimit=4), "at most 3 retries (limits.retries), and this one wants 4"),
+    ("the usual retries", in_job(backoffLimit=None), "this one wants 6"),
     (
         "more time",
         in_job(activeDeadlineSeconds=2 * 86400 + 1),

@@ -136,8 +136,8 @@ def _job(spec: RunSpec, platform: Platform, namespace: str, labels: dict[str, st
             "completionMode": "Indexed",
             "completions": wanted.nodes,
             "parallelism": wanted.nodes,
-            # one lost pod fails those of all nodes, and each of them counts
-            "backoffLimit": wanted.retries * wanted.nodes,
+            # of an attempt that fails one pod ends, on however many nodes it ran
+            "backoffLimit": wanted.retries,
             "activeDeadlineSeconds": run_seconds(spec, platform),
             "ttlSecondsAfterFinished": min(keep_seconds, _LONGEST_KEPT_SECONDS),
             "podReplacementPolicy": "Failed",

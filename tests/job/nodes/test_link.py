@@ -17,6 +17,7 @@ import pytest
 from lorajob_runtime import link
 from lorajob_runtime.exits import DataError, PeerError
 from lorajob_runtime.link import Follower, Leader
+from lorajob_runtime.member import is_counted
 from lorajob_runtime.pod import LastWords
 from waiting import wait_until
 
@@ -125,6 +126,27 @@ def test_a_new_attempt_waits_for_the_end_of_the_old_one_on_every_node(
     survivor.ended(1, LastWords(exit_code=23, failure="peer", message="connection reset"))
     assert leader.loss(within_seconds=0.5) is None, "what is said of an old attempt ends no new one"
     assert not survivor.is_given_up(2)
+
+
+def test_of_an_attempt_that_failed_on_every_node_only_the_first_ones_pod_counts(
+    leader: Leader, join: Callable[[int], Follower]
+) -> None:
+    """The others are told, and stay: of one attempt one retry is spent."""
+    follower, other = join(1), join(2)
+    for each in (follower, other):
+        each.ready()
+    leader.gather(patience_seconds=10)
+    leader.begin(3)
+    leader.give_up()
+
+    echo = is_counted(follower, 3, patience_seconds=0.5)
+    leader.take_blame()
+    of_its_own = is_counted(follower, 3, patience_seconds=10)
+    later = is_counted(follower, 4, patience_seconds=0.5)
+    leader.end(LastWords(exit_code=20, failure="hub", message="it is down"))
+    ended = is_counted(follower, 4, patience_seconds=10)
+
+    assert (echo, of_its_own, later, ended) == (False, True, False, True)
 
 
 def test_every_node_hears_how_the_run_ended(leader: Leader, join: Callable[[int], Follower]) -> None:
