@@ -152,14 +152,15 @@ def pace_text(plan: RunPlan) -> str:
 
 
 def warnings(plan: RunPlan) -> list[str]:
-    """What of the plan nobody knows, or what is tried against it."""
+    """What of the plan nobody knows, what is tried against it, and what the model was not made for."""
+    excess = [] if plan.excess is None else [plan.excess]
     if plan.choice is None:
         name = plan.spec.model.name
-        return [f"the sizes of {name} are not known here: whether it fits shows when its config.json is there"]
+        return [f"the sizes of {name} are not known here: whether it fits shows when its config.json is there", *excess]
     if plan.choice.fits is None and plan.gpu is not gpus.NO_GPU:
-        return ["the GPUs' memory is not known: whether the run fits shows when it starts"]
+        return ["the GPUs' memory is not known: whether the run fits shows when it starts", *excess]
     oversize = planning.oversize_text(plan)
-    return [] if oversize is None else [oversize]
+    return excess if oversize is None else [oversize, *excess]
 
 
 def _parts(plan: RunPlan) -> list[str]:

@@ -66,6 +66,8 @@ class RunPlan:
     pace: Pace | None
     rows: int | None
     """Rows that are trained on, of a dataset that is at hand."""
+    excess: str | None
+    """What is to be said of rows that may be longer than the model's window."""
 
     @property
     def gpus(self) -> int:
@@ -123,6 +125,7 @@ def plan(spec: RunSpec, gpu: Gpu, local: LocalData | None = None) -> RunPlan:
         most_tokens=most,
         pace=_pace(shapes, spec, choice, gpu, most, local) if shapes is not None and choice is not None else None,
         rows=_trained_rows(spec, local),
+        excess=preflight.bounds_of(spec.model).excess(spec.data.max_length),
     )
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lorajob_runtime import architecture as architectures
-from lorajob_runtime import catalog
+from lorajob_runtime import bounds, catalog
 from lorajob_runtime import estimate as estimates
 from lorajob_runtime.architecture import Architecture
+from lorajob_runtime.bounds import Bounds
 from lorajob_runtime.catalog import ModelEntry
 from lorajob_runtime.data import families
 from lorajob_runtime.estimate import Choice, Precision
@@ -40,6 +41,14 @@ def architecture_of(model: ModelSpec) -> Architecture | None:
     folder = folder_of(model)
     path = folder / _CONFIG if folder is not None else None
     return architectures.read(read_config(path)) if path is not None and path.is_file() else None
+
+
+def bounds_of(model: ModelSpec) -> Bounds:
+    """The model's bounds, from the same place as its shapes."""
+    if (entry := catalog.find(model.source or model.name)) is not None:
+        return bounds.of_config(entry.config)
+    folder = folder_of(model)
+    return bounds.UNKNOWN if folder is None else bounds.of_folder(folder)
 
 
 def folder_of(model: ModelSpec) -> Path | None:

@@ -346,3 +346,18 @@ def test_thinking_asked_of_a_folder_whose_template_has_none_is_refused_here(lora
 
     assert outcome.code == 2
     assert "lorajob: error: data.thinking is true: model has no thinking mode" in outcome.err
+
+
+@pytest.mark.parametrize("model", ["qwen2.5-coder-7b", "folder"])
+def test_rows_longer_than_the_models_window_are_said(lorajob: Call, tmp_path: Path, model: str) -> None:
+    config = catalog.get("qwen2.5-coder-7b").config
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/config.json").write_text(json.dumps({**config}))
+    window = config["max_position_embeddings"]
+    given = ("plan", "-m", model if model != "folder" else "./folder", "--gpu-memory", "80")
+
+    beyond = lorajob(*given, "--max-length", str(window + 1), "--allow-oversize")
+
+    assert f"data.maxLength {window + 1} is more than the model's window of {window} tokens" in beyond.err + beyond.out
+    within = lorajob(*given, "--max-length", str(window), "--allow-oversize")
+    assert "window" not in within.err + within.out

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from lorajob_runtime import bounds
 from lorajob_runtime.data import unused
 from lorajob_runtime.data.faults import Fault
 from lorajob_runtime.data.render import ThinkingMode
-from lorajob_runtime.data.survey import Survey, load, notes, refuse, survey, unused_names
+from lorajob_runtime.data.survey import Survey, load, notes, refuse, survey, unused_names, warnings
 from lorajob_runtime.data.tokenizer import Tokenizer, decode, load_tokenizer
 from lorajob_runtime.data.tokens import Ids, Mask
 from lorajob_runtime.data.wording import brief, counted, harmless
@@ -83,6 +84,7 @@ class CheckReport:
     lengths: tuple[Bin, ...]
     faults: tuple[Fault, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     unused: dict[str, int]
     shown: tuple[ShownRow, ...]
     problem: str | None
@@ -96,7 +98,8 @@ def check(spec: RunSpec, *, model_path: Path, shown_rows: int = 3) -> CheckRepor
     data, loaded = spec.data, load(spec.data)
     tokenizer = load_tokenizer(model_path, trust_remote_code=spec.model.trust_remote_code)
     looked_at = _LookedAt(shown_rows)
-    seen = survey(spec, tokenizer, loaded, samples=0, train=looked_at, held_out=_LookedAt(0))
+    limits = bounds.of_folder(model_path)
+    seen = survey(spec, tokenizer, loaded, samples=0, train=looked_at, held_out=_LookedAt(0), bounds=limits)
     train, held_out, selection = seen.train, seen.held_out, loaded.selection
     lengths = train.lengths or [0]
     return CheckReport(
@@ -121,6 +124,7 @@ def check(spec: RunSpec, *, model_path: Path, shown_rows: int = 3) -> CheckRepor
         lengths=histogram(lengths),
         faults=tuple(sorted((*train.faults.kept, *held_out.faults.kept), key=_gravity)),
         notes=notes(selection, train),
+        warnings=warnings(seen, data),
         unused=unused_names(train, held_out),
         shown=tuple(
             ShownRow(number=number, tokens=len(ids), spans=spans(tokenizer, ids, targets))
@@ -222,6 +226,7 @@ def _summary(report: CheckReport) -> str:
             f"({share:.0%}); longest {report.longest_tokens:,}, data.maxLength {report.max_length:,}",
         ),
         *(("dropped", f"{counted(count, 'row')} ({reason})") for reason, count in report.rows_dropped.items()),
+        *(("warning", warning) for warning in report.warnings),
         *(("note", note) for note in report.notes),
         *(("not used", line) for line in unused.lines(report.unused)),
     ]

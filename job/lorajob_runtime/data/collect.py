@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lorajob_runtime.bounds import Bounds
+from lorajob_runtime.data.beyond import foreign_id, reason_against, remark_on
 from lorajob_runtime.data.conversation import Conversation, RowError, Text
 from lorajob_runtime.data.encode import Encoded, Encoder, Sample, cut
 from lorajob_runtime.data.faults import NO_ANSWER_LEFT, TOO_LONG, Fault, FaultLog, converted
@@ -43,6 +45,8 @@ class Collected:
     samples: list[Sample] = field(default_factory=list)
     faults: FaultLog = field(default_factory=FaultLog)
     remarks: Counter[str] = field(default_factory=Counter)
+    beyond: Counter[str] = field(default_factory=Counter)
+    """Remarks on rows that the model was not made for."""
     unused: UnusedNames = field(default_factory=UnusedNames)
     shortest_fit: int | None = None
     """Tokens up to the first target of the row that needs the fewest: below this maxLength nothing can be trained."""
@@ -99,16 +103,14 @@ def collect(
         index, found = pending.popleft()
         if isinstance(encoded, RowError):
             found.faults.add(Fault.of(index, encoded))
-        elif (
-            _fits(encoded, index + 1, data, found) and len(found.samples) < samples and _is_short(encoded.sample, data)
-        ):
-            found.samples.append(encoded.sample)
+        elif _fits(encoded, index + 1, data, found, encoder) and len(found.samples) < samples:
+            found.samples += [encoded.sample] if _is_short(encoded.sample, data, encoder.bounds) else []
     return parts
 
 
-def _is_short(sample: Sample, data: DataSpec) -> bool:
-    """Whether a prompt is no longer than what is trained on: memory is planned for that."""
-    return len(sample.prompt_ids) <= data.max_length
+def _is_short(sample: Sample, data: DataSpec, bounds: Bounds) -> bool:
+    """Whether a prompt is no longer than what is trained on, for which memory is planned, and the model can read it."""
+    return len(sample.prompt_ids) <= data.max_length and foreign_id(sample.prompt_ids, bounds) is None
 
 
 def _watched(
@@ -161,8 +163,8 @@ def _contents(item: Conversation | Text) -> list[str]:
     return [item.text] if isinstance(item, Text) else [message["content"] for message in item.messages]
 
 
-def _fits(encoded: Encoded, number: int, data: DataSpec, found: Collected) -> bool:
-    """Adds a row's sequences, cut to the limit; whether any of them has a target left."""
+def _fits(encoded: Encoded, number: int, data: DataSpec, found: Collected, encoder: Encoder) -> bool:
+    """Adds a row's sequences, cut to the limit; whether any of them has a target left and the model can read them."""
     lengths = [len(ids) for ids, _ in encoded.sequences]
     found.lengths.extend(lengths)
     longest = max(lengths)
@@ -182,5 +184,10 @@ def _fits(encoded: Encoded, number: int, data: DataSpec, found: Collected) -> bo
     if too_long:
         reason = f"is cut from {longest} to {data.max_length} tokens"
         found.faults.add(Fault(number=number, reason=reason, severity="truncated"))
+    if (against := reason_against(kept, encoder.tokenizer, encoder.bounds)) is not None:
+        found.faults.add(Fault(number=number, reason=against, severity="error"))
+        return False
+    if (remark := remark_on(kept, encoder.bounds)) is not None:
+        found.beyond[remark] += 1
     found.add(number, kept)
     return True

@@ -13,6 +13,7 @@ from itertools import islice
 
 import numpy as np
 
+from lorajob_runtime.bounds import UNKNOWN, Bounds
 from lorajob_runtime.data.conversation import Conversation, RowError, Text
 from lorajob_runtime.data.render import Answer, ChatTemplate, ThinkingMode
 from lorajob_runtime.data.tokenizer import Tokenizer, decode, encode, start_ids
@@ -49,8 +50,9 @@ class Encoded:
 class Encoder:
     """Encodes rows for one model. Its chat template is only asked for when a conversation comes."""
 
-    def __init__(self, tokenizer: Tokenizer, *, thinking: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, thinking: bool, bounds: Bounds = UNKNOWN) -> None:
         self.tokenizer = tokenizer
+        self.bounds = bounds
         self._thinking = thinking
         self._template: ChatTemplate | None = None
 

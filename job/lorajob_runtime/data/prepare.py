@@ -9,13 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lorajob_runtime import bounds
+from lorajob_runtime.bounds import Bounds
+from lorajob_runtime.data.beyond import foreign_id
 from lorajob_runtime.data.encode import Sample
 from lorajob_runtime.data.render import stop_ids
-from lorajob_runtime.data.survey import Loaded, Survey, load, notes, refuse, survey, unused_names
+from lorajob_runtime.data.survey import Loaded, Survey, load, notes, refuse, survey, unused_names, warnings
 from lorajob_runtime.data.tokenizer import Tokenizer, load_tokenizer
 from lorajob_runtime.data.tokens import Ids, Mask, TokenRows, TokenWriter, fingerprint
 from lorajob_runtime.exits import StorageError
-from lorajob_runtime.spec import RunSpec
+from lorajob_runtime.spec import DataSpec, RunSpec
 
 TRAIN = "train.safetensors"
 EVAL = "eval.safetensors"
@@ -51,11 +54,13 @@ class DataReport:
     eval_rows: int
     eval_rows_dropped: dict[str, int]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    """Of rows that the model was not made for."""
     unused: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
-        return asdict(self) | {"notes": list(self.notes)}
+        return asdict(self) | {"notes": list(self.notes), "warnings": list(self.warnings)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +85,7 @@ def prepare(spec: RunSpec, *, model_path: Path, folder: Path) -> DataReport:
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        dataset = tokenise(spec, tokenizer, fresh, loaded=loaded)
+        dataset = tokenise(spec, tokenizer, fresh, loaded=loaded, limits=bounds.of_folder(model_path))
         _finish(fresh, folder, dataset)
     except OSError as error:
         raise StorageError(f"cannot write the tokenised dataset to {folder}: {error.strerror or error}") from error
@@ -89,7 +94,14 @@ def prepare(spec: RunSpec, *, model_path: Path, folder: Path) -> DataReport:
     return dataset.report
 
 
-def tokenise(spec: RunSpec, tokenizer: Tokenizer, folder: Path, *, loaded: Loaded | None = None) -> Tokenised:
+def tokenise(
+    spec: RunSpec,
+    tokenizer: Tokenizer,
+    folder: Path,
+    *,
+    loaded: Loaded | None = None,
+    limits: Bounds = bounds.UNKNOWN,
+) -> Tokenised:
     """The rows of `spec.data` as a model with this tokenizer reads them, written to `folder` as they come.
 
     Raises DataError, ModelError, ConfigError, OSError.
@@ -103,6 +115,7 @@ def tokenise(spec: RunSpec, tokenizer: Tokenizer, folder: Path, *, loaded: Loade
             samples=spec.report.samples.count,
             train=_Written(train),
             held_out=_Written(held_out),
+            bounds=limits,
         )
         refuse(seen, spec.data)
         trained, evaluation = train.finish(), held_out.finish() if len(held_out) else None
@@ -110,8 +123,9 @@ def tokenise(spec: RunSpec, tokenizer: Tokenizer, folder: Path, *, loaded: Loade
         train=trained,
         evaluation=evaluation,
         samples=tuple(seen.held_out.samples or seen.train.samples),
-        stop_ids=tuple(stop_ids(tokenizer)),
-        report=_report(seen, fingerprint(trained, evaluation)),
+        # the model never says one that it has no row for
+        stop_ids=tuple(each for each in stop_ids(tokenizer) if foreign_id([each], limits) is None),
+        report=_report(seen, spec.data, fingerprint(trained, evaluation)),
     )
 
 
@@ -125,7 +139,7 @@ class _Written:
             self.writer.add(ids, targets)
 
 
-def _report(seen: Survey, fingerprint: str) -> DataReport:
+def _report(seen: Survey, data: DataSpec, fingerprint: str) -> DataReport:
     loaded, train, held_out = seen.loaded, seen.train, seen.held_out
     return DataReport(
         fingerprint=fingerprint,
@@ -147,6 +161,7 @@ def _report(seen: Survey, fingerprint: str) -> DataReport:
         eval_rows=held_out.rows,
         eval_rows_dropped=held_out.dropped(),
         notes=notes(loaded.selection, train),
+        warnings=warnings(seen, data),
         unused=unused_names(train, held_out),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from lorajob_runtime.bounds import UNKNOWN, Bounds
 from lorajob_runtime.data.collect import Collected, Sink, collect
 from lorajob_runtime.data.encode import Encoder
 from lorajob_runtime.data.faults import NO_ANSWER_LEFT, TOO_LONG, form_of, nothing_left, refuse_dropped, refuse_errors
@@ -54,13 +55,24 @@ def load(data: DataSpec) -> Loaded:
     return Loaded(source=source, form=form, selection=select(len(source), data.rows, data.eval_rows))
 
 
-def survey(spec: RunSpec, tokenizer: Tokenizer, loaded: Loaded, *, samples: int, train: Sink, held_out: Sink) -> Survey:
+def survey(
+    spec: RunSpec,
+    tokenizer: Tokenizer,
+    loaded: Loaded,
+    *,
+    samples: int,
+    train: Sink,
+    held_out: Sink,
+    bounds: Bounds = UNKNOWN,
+) -> Survey:
     """Runs the rows through form, template and tokenizer, and their sequences into the two sinks.
+
+    `bounds` are the model's: a row that it cannot read is an error.
 
     Raises DataError when the file changes meanwhile, ModelError for a model without a template where one is needed, and
     what the sinks raise. What is wrong with rows is for `refuse`.
     """
-    encoder = Encoder(tokenizer, thinking=spec.data.thinking)
+    encoder = Encoder(tokenizer, thinking=spec.data.thinking, bounds=bounds)
     parts = collect(
         loaded.source,
         loaded.selection,
@@ -100,6 +112,15 @@ def notes(selection: Selection, found: Collected) -> tuple[str, ...]:
             f"{counted(selection.overlap, 'row')}: in data.rows and data.evalRows, so held out and not trained on"
         )
     return tuple(lines)
+
+
+def warnings(seen: Survey, data: DataSpec) -> tuple[str, ...]:
+    """What of the rows the model was not made for, one line each."""
+    excess = seen.encoder.bounds.excess(data.max_length)
+    beyond = seen.train.beyond + seen.held_out.beyond
+    return tuple([excess] if excess else []) + tuple(
+        f"{counted(count, 'row')}: {text}" for text, count in beyond.items()
+    )
 
 
 def unused_names(*parts: Collected) -> dict[str, int]:

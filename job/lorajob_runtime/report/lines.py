@@ -131,6 +131,7 @@ def _data(event: Event) -> list[Line]:
         were = "was" if truncated == 1 else "were"
         found.append(Line(f"warning: {counted(truncated, 'row')} {were} cut at data.maxLength", "warning"))
     notes = [*(event.get("notes") or ()), *(f"not used: {line}" for line in unused.lines(event.get("unused") or {}))]
+    found += [Line(f"warning: {text}", "warning") for text in event.get("warnings") or ()]
     return found + [Line(f"data: {note}", "quiet") for note in notes]
 
 

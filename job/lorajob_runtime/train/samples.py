@@ -73,7 +73,7 @@ def _answer(session: Session, prompts: SamplePrompts, chosen: list[dict[str, Any
     asked = chosen or prompts.prompts[:1]
     trusted = session.plan.spec.model.trust_remote_code
     tokenizer = load_tokenizer(Path(session.plan.model_path), trust_remote_code=trusted)
-    pad = prompts.stop_ids[0]
+    pad = prompts.stop_ids[0] if prompts.stop_ids else 0
     wanted = session.plan.spec.report.samples.max_new_tokens
     width = max(len(item["prompt_ids"]) for item in asked)
     ids = torch.full((len(asked), width), pad, dtype=torch.long)
@@ -90,7 +90,7 @@ def _answer(session: Session, prompts: SamplePrompts, chosen: list[dict[str, Any
         max_new_tokens=max(1, min(wanted, window - width)),
         do_sample=False,
         use_cache=True,
-        eos_token_id=prompts.stop_ids,
+        eos_token_id=prompts.stop_ids or None,
         pad_token_id=pad,
         stopping_criteria=[_SignOfLife(session)],
         synced_gpus=session.sharding.is_sharded,
