@@ -153,7 +153,7 @@ class Architecture:
             for matrix in layer.matrices
         )
         head = Matrix(path="lm_head", group="other", inputs=self.hidden, outputs=self.vocabulary)
-        return (*within, Weight(dotted=head.path, layer=None, matrix=head))
+        return (*within, Weight(dotted=head.path, layer=None, matrix=head, tied=self.tied))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,6 +163,8 @@ class Weight:
     dotted: str
     layer: int | None
     matrix: Matrix
+    tied: bool = False
+    """Whether it is the embedding as well."""
 
     @property
     def group(self) -> Group:

@@ -31,6 +31,9 @@ _LAYER = re.compile(r"^(.*?\.\d+)\.")
 _TOWER = re.compile(r"vision|image|audio")
 """In the names of what turns pictures and sounds into tokens, which text alone does not reach."""
 
+_EMBEDDINGS = frozenset({"embed_tokens", "wte", "wpe", "word_embeddings", "tok_embeddings", "embed_in", "embeddings"})
+_NORM = re.compile(r"norm|^ln_|_ln$")
+
 _PARTNER = {"gate_proj": "up_proj", "up_proj": "gate_proj", "w1": "w3", "w3": "w1"}
 
 
@@ -48,6 +51,10 @@ class Candidate(Protocol):
     @property
     def is_stack(self) -> bool:
         """Whether it holds all experts' weights, gate and up in one."""
+
+    @property
+    def tied(self) -> bool:
+        """Whether it is the head and the embedding as well."""
 
 
 AnyCandidate = TypeVar("AnyCandidate", bound=Candidate)
@@ -71,6 +78,11 @@ def select(candidates: Sequence[AnyCandidate], lora: LoraSpec, *, experts: bool,
     chosen: set[str] = set()
     for name in _asked(lora):
         matches = [each for each in candidates if is_called(each, name)]
+        if any(each.tied for each in matches):
+            raise ConfigError(
+                f"lora.targets has {name!r}: {model} has one weight for its head and its embedding, and an adapter on "
+                "one of them would be another model when it is merged; leave it out"
+            )
         usable = [each for each in matches if each.group != "router" and (experts or each.group != "experts")]
         if lora.targets != "auto" and not usable:
             raise ConfigError(_useless(name, matches, candidates, model))
@@ -102,7 +114,7 @@ def is_called(candidate: Candidate, name: str) -> bool:
 
 def names(candidates: Sequence[Candidate]) -> str:
     """What may be named, for a person."""
-    return ", ".join(sorted({each.dotted.rsplit(".", 1)[-1] for each in candidates}))
+    return ", ".join(sorted({each.dotted.rsplit(".", 1)[-1] for each in candidates if not each.tied}))
 
 
 def _asked(lora: LoraSpec) -> tuple[str, ...]:
@@ -120,11 +132,21 @@ def _refuse_absent(candidates: Sequence[Candidate], lora: LoraSpec, model: str) 
 
 
 def _useless(name: str, matches: Sequence[Candidate], candidates: Sequence[Candidate], model: str) -> str:
+    if not matches and (kind := _kind_without(name)) is not None:
+        return f"lora.targets has {name!r}: {kind}, which gets no adapter; {model} has {names(candidates)}"
     if not matches:
         return f"lora.targets has {name!r}: no weight of {model} is called so; it has {names(candidates)}"
     if matches[0].group == "router":
         return f"lora.targets has {name!r}: that is the router, which trains only with lora.router: true"
     return f"lora.targets has {name!r}: only routed experts are called so, and they get no adapter in this run"
+
+
+def _kind_without(name: str) -> str | None:
+    """What a name is that of, where it is of a kind of weight that no adapter goes to."""
+    last = name.rpartition(".")[2]
+    if last in _EMBEDDINGS:
+        return "that is an embedding"
+    return "that is a norm" if _NORM.search(last) else None
 
 
 def _layer(candidate: Candidate) -> str | None:

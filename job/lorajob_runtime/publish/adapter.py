@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime import checkpoint, events, layout, quantization
+from lorajob_runtime import checkpoint, ends, events, layout, quantization
 from lorajob_runtime.base import BaseModel, describe
 from lorajob_runtime.exits import LorajobError, StorageError
 from lorajob_runtime.fetch import FetchedModel
@@ -87,6 +87,7 @@ def _facts(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel, model
         versions=installed_versions(),
         thinking_switch=_has_thinking_switch(draft),
         fp8=_is_fp8(spec.model.name, model),
+        ends=ends.taught(model, draft),
     )
 
 

@@ -102,6 +102,7 @@ def _use(facts: RunFacts) -> str:
     if trusted and facts.base.hub_revision:
         trust += f", revision={_python(facts.base.hub_revision)}"
     imported, options = _loading(facts)
+    stops = f", eos_token_id={list(facts.ends)}" if facts.ends else ""
     code = f"""from peft import PeftModel
 from transformers import {", ".join(sorted(["AutoModelForCausalLM", "AutoTokenizer", *imported]))}
 
@@ -116,7 +117,7 @@ messages = [
 inputs = tokenizer.apply_chat_template(
     messages, add_generation_prompt=True{thinking}, return_dict=True, return_tensors="pt"
 )
-output = model.generate(**inputs, max_new_tokens=256, do_sample=False)
+output = model.generate(**inputs, max_new_tokens=256, do_sample=False{stops})
 print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))"""
     return f"""## Use
 
@@ -128,7 +129,18 @@ lorajob generate .{" --trust-remote-code" if trusted else ""} --prompt 'Who are 
 
 With PEFT:
 
-{_fenced(code, "python")}"""
+{_fenced(code, "python")}{_stopping(facts)}"""
+
+
+def _stopping(facts: RunFacts) -> str:
+    """What a server of the base must be told that its own files do not say."""
+    if not facts.ends:
+        return ""
+    listed = ", ".join(map(str, facts.ends))
+    return (
+        f"\n\nAnswers end with one of the tokens {listed}. The base does not stop at all of them by itself: where it "
+        "is served, give them as stop tokens (`stop_token_ids`), or this folder's `generation_config.json`."
+    )
 
 
 def _loading(facts: RunFacts) -> tuple[list[str], str]:

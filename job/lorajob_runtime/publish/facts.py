@@ -45,6 +45,8 @@ class RunFacts:
     tokens: int = 0
     thinking_switch: bool = False
     fp8: bool = False
+    ends: tuple[int, ...] = ()
+    """The tokens that end an answer, where the base by itself does not stop at one of them."""
 
     @property
     def loss_before(self) -> float | None:
@@ -67,6 +69,7 @@ def gather(
     versions: dict[str, str],
     thinking_switch: bool,
     fp8: bool = False,
+    ends: tuple[int, ...] = (),
 ) -> RunFacts:
     """The facts in a run's events."""
     losses: dict[int, float] = {}
@@ -97,6 +100,7 @@ def gather(
         tokens=tokens,
         thinking_switch=thinking_switch,
         fp8=fp8,
+        ends=ends,
     )
 
 

@@ -165,7 +165,9 @@ def _decided(event: Event) -> list[Line]:
     processes = event["processes"]
     where = f"{processes} {event['device']} process{'es' if processes != 1 else ''}"
     checkpointing = "with" if event["gradient_checkpointing"] else "without"
-    said = f"training: {counted(event['total_steps'], 'step')} of {counted(event['global_batch'], 'row')} on {where}"
+    # a dataset may have fewer rows than a step would take
+    batch = min(event["global_batch"], event.get("rows", event["global_batch"]))
+    said = f"training: {counted(event['total_steps'], 'step')} of {counted(batch, 'row')} on {where}"
     spread = f", weights in {shards} parts" if (shards := event.get("shards", 1)) > 1 else ""
     return [Line(f"{said}, {event['precision']}{spread}, {checkpointing} gradient checkpointing", "quiet")]
 

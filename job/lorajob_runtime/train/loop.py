@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
-from lorajob_runtime import checkpoint, identity, layout
+from lorajob_runtime import checkpoint, ends, identity, layout
 from lorajob_runtime.data import tiktoken_files
 from lorajob_runtime.exits import StoppedError
 from lorajob_runtime.layout import RunFolder
@@ -25,8 +25,6 @@ from lorajob_runtime.train.plan import TrainPlan
 from lorajob_runtime.train.samples import SamplePrompts
 from lorajob_runtime.train.session import Session
 from lorajob_runtime.train.step import StepResult, evaluate, train_step
-
-_COPIED = (*identity.TOKENIZER_FILES, "generation_config.json")
 
 
 def train(plan: TrainPlan, folder: RunFolder, *, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -112,6 +110,7 @@ def _write(run: Session, step: int, path: Path, *, owes_look: bool) -> None:
             moments[f"{moment}/{name}"] = run.optimizer.state[parameter][moment].detach().cpu().contiguous()
     save_file(moments, path / layout.OPTIMIZER)
     _write_tokenizer(Path(run.plan.model_path), path)
+    ends.write(Path(run.plan.model_path), path, samples.load(run.folder.data / "samples.json").stop_ids)
     (path / layout.STATE).write_text(json.dumps(_state(run, step, owes_look=owes_look), indent=2))
 
 
@@ -120,7 +119,7 @@ def _write_tokenizer(model: Path, path: Path) -> None:
     if tiktoken_files.found(model):
         # the form that needs no code of the model's repository
         tiktoken_files.load(model).save_pretrained(str(path))
-    for name in _COPIED:
+    for name in identity.TOKENIZER_FILES:
         if (model / name).is_file() and not (path / name).exists():
             shutil.copyfile(model / name, path / name)
 

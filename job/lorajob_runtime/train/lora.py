@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,11 +44,13 @@ class TargetReport:
     all_parameters: int
 
 
-def attach(model: PreTrainedModel, lora: LoraSpec, *, seed: int, experts: bool) -> nn.Module:
+def attach(
+    model: PreTrainedModel, lora: LoraSpec, *, seed: int, experts: bool, warn: Callable[[str], None] = warnings.warn
+) -> nn.Module:
     """The PEFT model around `model`, its adapter in fp32, the same for the same seed.
 
     `experts`: whether routed experts get one, if the spec asks for them. PEFT keeps no dropout beside adapters of
-    parameters: its configuration then says 0, and what can have dropout gets it here.
+    parameters: its configuration then says 0, and what can have dropout gets it here. `warn` gets what PEFT warns of.
     Raises ConfigError for a target that the model does not have, and when PEFT attached something else than chosen.
     """
     candidates = targets.inventory(model)
@@ -62,8 +65,12 @@ def attach(model: PreTrainedModel, lora: LoraSpec, *, seed: int, experts: bool) 
         target_parameters=parameters or None,
         task_type="CAUSAL_LM",
     )
-    with sharding.whole_shapes():
+    with sharding.whole_shapes(), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
         peft_model: nn.Module = get_peft_model(model, config)
+    for warning in said:
+        if warning.category is UserWarning:
+            warn(f"PEFT: {' '.join(str(warning.message).split())}")
     _check(chosen, peft_model)
     if parameters and lora.dropout:
         for target, layer in _adapted(peft_model):

@@ -146,7 +146,8 @@ def start(plan: TrainPlan, folder: RunFolder, accelerator: Accelerator) -> Sessi
     base = model_module.load(Path(plan.model_path), plan.spec.model, precision, accelerator.device, spread)
     traits = Traits(packs=decided.packs, plain_head=decided.plain_head) if decided else model_module.probe(base)
     draws = model_module.draws_random_numbers(base)
-    model = lora.attach(base, plan.spec.lora, seed=train.seed, experts=placed.experts)
+    remarks: list[str] = []
+    model = lora.attach(base, plan.spec.lora, seed=train.seed, experts=placed.experts, warn=remarks.append)
     if isinstance(model_module.head(model), BaseTunerLayer):
         # an adapter on the head: its loss must go through it
         traits = dataclasses.replace(traits, plain_head=False)
@@ -187,7 +188,7 @@ def start(plan: TrainPlan, folder: RunFolder, accelerator: Accelerator) -> Sessi
     )
     if plan.resume_step is not None:
         _restore(session, folder.checkpoint(plan.resume_step))
-    _report_start(session)
+    _report_start(session, remarks)
     return session
 
 
@@ -266,10 +267,12 @@ def _restore(session: Session, path: Path) -> None:
         }
 
 
-def _report_start(session: Session) -> None:
+def _report_start(session: Session, remarks: list[str]) -> None:
     session.report(
         "report", name="targets", **asdict(lora.report(session.model, dropout=session.plan.spec.lora.dropout))
     )
+    for remark in remarks:
+        session.report("report", name="warning", message=remark)
     if not session.decided.experts and placement.wants_experts(session.plan):
         text = "routed experts train no adapter: the GPUs have no memory for it; lora.experts: true insists"
         session.report("report", name="warning", message=text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from torch import nn
 
@@ -36,6 +37,8 @@ class Target:
     parameter: str | None
     linear: bool
     """Whether the module is a linear layer; those of `parameter` "weight" can be either."""
+    tied: bool = False
+    """Whether its weight is the embedding's as well."""
 
     @property
     def name(self) -> str:
@@ -66,6 +69,7 @@ class Target:
 def inventory(model: nn.Module) -> list[Target]:
     """Everything in a plain model that can get LoRA, in the model's order."""
     sparse = blocks(name for name, _ in model.named_modules())
+    embedded = _embedding(model)
     found = []
     for name, module in model.named_modules():
         group = group_of(name, sparse)
@@ -73,13 +77,23 @@ def inventory(model: nn.Module) -> list[Target]:
             # what PEFT would rewrite is named as a parameter
             as_parameter = bool(sparse) and name.rsplit(".", 1)[-1] in _REWRITTEN
             parameter = "weight" if as_parameter else None
-            found.append(Target(group=group, path=name, parameter=parameter, linear=True))
+            found.append(
+                Target(group=group, path=name, parameter=parameter, linear=True, tied=module.weight is embedded)
+            )
         elif group in ("experts", "router"):
             wanted = 3 if group == "experts" else 2
             for parameter, value in module.named_parameters(recurse=False):
                 if value.ndim == wanted:
                     found.append(Target(group=group, path=name, parameter=parameter, linear=False))
     return found
+
+
+def _embedding(model: nn.Module) -> nn.Parameter | None:
+    """The input embedding's weight; None for a model that names none."""
+    try:
+        return cast(nn.Parameter, cast(Any, model).get_input_embeddings().weight)
+    except (AttributeError, NotImplementedError):
+        return None
 
 
 def group_of(path: str, sparse: frozenset[str]) -> Group:

@@ -131,6 +131,15 @@ def test_adapters_that_train_without_the_dropout_asked_for_are_a_warning():
     assert stream.getvalue().splitlines()[-1] == "warning: lora.dropout is 0 for the adapters of experts and router"
 
 
+@pytest.mark.parametrize(("rows", "said"), [(1, "1 row"), (15, "15 rows"), (16, "16 rows"), (17, "16 rows")])
+def test_a_step_is_said_to_have_no_more_rows_than_the_dataset(rows, said):
+    stream = io.StringIO()
+
+    show(stream, [{"time": START} | DECIDED | {"rows": rows}])
+
+    assert stream.getvalue().startswith(f"training: 25 steps of {said} on 2 cpu processes")
+
+
 def test_the_end_comes_after_what_the_other_reports_still_had_to_say():
     stream = io.StringIO()
     log = a_run()

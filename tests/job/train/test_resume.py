@@ -92,8 +92,12 @@ def test_other_weights_than_the_checkpoints_are_refused(tmp_path: Path, tiny_mod
 def test_every_module_that_the_report_counts_is_trained_the_head_too(
     ranks: ForkedRanks, tmp_path: Path, tiny_model: Path
 ) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    model.save_pretrained(tmp_path / "untied")
     targets = {"lora": {"targets": ["q_proj", "down_proj", "lm_head"]}, "train": {"maxSteps": 2}}
-    folder = write_run(tmp_path, tiny_model, random_rows(40), targets)
+    folder = write_run(tmp_path / "run", tmp_path / "untied", random_rows(40), targets)
 
     ranks.train(folder)
 
