@@ -148,6 +148,7 @@ def place(
     image: str,
     s3_on_bridge: S3Server,
     hub_on_bridge: HubServer,
+    _namespaces: list[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Place]:
     """A namespace with the chart installed, as a platform team would."""
@@ -158,14 +159,14 @@ def place(
     shelf.mkdir(exist_ok=True)
     if not (shelf / "tiny-llama").exists():
         (shelf / "tiny-llama").symlink_to(tiny)
-    with _namespace(cluster) as namespace:
+    with _namespace(cluster, _namespaces) as namespace:
         values = {"platform": {"defaults": {"report": {"swanlab": {"mode": "offline"}}}}}
         install_platform(cluster, namespace, image=image, s3=s3_on_bridge, hub=hub_on_bridge, values=values)
         yield Place(cluster, namespace, s3_on_bridge, hub_on_bridge, root)
 
 
 @contextlib.contextmanager
-def _namespace(cluster: TestCluster) -> Iterator[str]:
+def _namespace(cluster: TestCluster, removed: list[str]) -> Iterator[str]:
     name = f"runs-{secrets.token_hex(3)}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
@@ -173,4 +174,5 @@ def _namespace(cluster: TestCluster) -> Iterator[str]:
     try:
         yield name
     finally:
-        cluster.run_kubectl("delete", "namespace", name, "--timeout=120s", seconds=150)
+        cluster.run_kubectl("delete", "namespace", name, "--wait=false")
+        removed.append(name)
