@@ -159,17 +159,23 @@ def hub_on_bridge(cluster: TestCluster, tmp_path_factory: pytest.TempPathFactory
 
 @contextlib.contextmanager
 def _brought_up(users: Path, up: Callable[[], bool], down: Callable[[], None]) -> Iterator[None]:
-    """Skips where nothing can be brought up. `users` is a lock that every test run shares while it uses a cluster."""
+    """Skips where nothing can be brought up. `users` is a lock that every test run shares while it uses a cluster.
+
+    The last one to use it takes it down, where one of them has brought it up.
+    """
     if reason := lifecycle.why_not():
         pytest.skip(f"no cluster: {reason}, and LORAJOB_TEST_KUBECONFIG names no other")
     users.parent.mkdir(parents=True, exist_ok=True)
+    by_tests = users.with_suffix(".by-tests")
     with users.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
-        began = up()
+        if up() and not os.environ.get("LORAJOB_TEST_CLUSTER_KEEP"):
+            by_tests.touch()
         yield
-        if began and not os.environ.get("LORAJOB_TEST_CLUSTER_KEEP"):
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if by_tests.exists():
+                by_tests.unlink()
                 down()
 
 

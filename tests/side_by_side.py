@@ -1,10 +1,10 @@
 """Runs the tests that need a cluster beside all others: `python tests/side_by_side.py [ARGUMENTS OF PYTEST]`.
 
-The ones mostly wait for pods and the others mostly compute, so both together take little longer than one. Two pytests
-share the others, file by file (`sharing`), where there are two cores: half of what they do is to wait for programs that
-one core is enough for. The lines of all are shown as they come, and what each has to say at its end is shown whole.
-Arguments that choose the tests themselves, by files or markers, are for one pytest alone. Of `--junitxml=NAME.xml` each
-part makes its own, NAME-cluster.xml, NAME-local.xml and NAME-more.xml.
+The ones mostly wait for pods and the others mostly compute, so both together take little longer than one. Where there
+are two cores, two pytests share the tests of each kind, file by file (`sharing`), since much of what either does is to
+wait for programs that it started. The lines of all are shown as they come, and what each has to say at its end is shown
+whole. Arguments that choose the tests themselves, by files or markers, are for one pytest alone. Of
+`--junitxml=NAME.xml` each part makes its own: NAME-cluster.xml, NAME-local.xml, NAME-cluster-2.xml, NAME-local-2.xml.
 
 The exit code is pytest's: that of the part that failed, and 5 only where none had a test to run.
 """
@@ -26,11 +26,8 @@ from pathlib import Path
 
 import sharing
 
-PARTS = {"cluster": "cluster", "local": "not cluster"}
+KINDS = {"cluster": "cluster", "local": "not cluster"}
 """Name -> marker expression."""
-
-MORE = {"more": "not cluster"}
-"""What shares the tests of `local`, where there is a second core."""
 
 _NO_TESTS = 5
 _ENDING = re.compile(r"=+ (ERRORS|FAILURES|warnings summary|slowest|short test summary|\d+ |no tests ran).*=")
@@ -56,7 +53,7 @@ class Part:
                 self.ending.append(line)
             else:
                 # one call, so that no line of another part comes between
-                sys.stdout.write(f"{self.name:>7}: {line}")
+                sys.stdout.write(f"{self.name:>9}: {line}")
                 sys.stdout.flush()
         self.seconds = time.monotonic() - self.began
 
@@ -67,7 +64,8 @@ def main(arguments: Sequence[str]) -> int:
         return subprocess.run([sys.executable, "-m", "pytest", *arguments], check=False).returncode
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as shared:
-        parts = [_start(name, marker, arguments, shared) for name, marker in _parts().items()]
+        shares = ("", "-2") if len(os.sched_getaffinity(0)) > 1 else ("",)
+        parts = [_start(kind, share, arguments, Path(shared)) for share in shares for kind in KINDS]
         _pass_on_signals(parts)
         readers = [threading.Thread(target=part.show) for part in parts]
         for reader in readers:
@@ -79,10 +77,6 @@ def main(arguments: Sequence[str]) -> int:
         print(f"\n{part.name}: exit code {code} after {part.seconds:.0f} s\n{''.join(part.ending)}", end="", flush=True)
     print(f"\nall parts in {time.monotonic() - began:.0f} s")
     return exit_code(codes)
-
-
-def _parts() -> dict[str, str]:
-    return PARTS | (MORE if len(os.sched_getaffinity(0)) > 1 else {})
 
 
 def exit_code(codes: Sequence[int]) -> int:
@@ -98,17 +92,20 @@ def arguments_of(name: str, marker: str, arguments: Sequence[str]) -> list[str]:
     return ["-m", marker, "-o", f"cache_dir=.pytest_cache/{name}", "--last-failed-no-failures=none", *own]
 
 
-def _start(name: str, marker: str, arguments: Sequence[str], shared: str) -> Part:
+def _start(kind: str, share: str, arguments: Sequence[str], shared: Path) -> Part:
+    # a file may have tests of both kinds
+    taken = shared / kind
+    taken.mkdir(exist_ok=True)
+    name = kind + share
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", *arguments_of(name, marker, arguments)],
+        [sys.executable, "-m", "pytest", *arguments_of(name, KINDS[kind], arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
         # a Ctrl-C at the terminal then reaches it from here, and once
         start_new_session=True,
-        # a file may have tests of both kinds: the cluster's take none from the others
-        env=os.environ | ({} if name == "cluster" else {sharing.VARIABLE: shared}),
+        env=os.environ | {sharing.VARIABLE: str(taken)},
     )
     return Part(name, process)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,9 +47,10 @@ def test_the_tests_for_a_cluster_run_beside_the_others_and_each_part_writes_its_
     said, _ = process.communicate(timeout=60)
 
     assert process.returncode == 0, said
-    assert "cluster: tests/test_it.py ." in said
-    assert _ran(tmp_path, "cluster") == ["test_in_the_cluster"]
-    assert _ran(tmp_path, "local") + _ran(tmp_path, "more") == ["test_here"]
+    assert _ran(tmp_path, "cluster") + _ran(tmp_path, "cluster-2") == ["test_in_the_cluster"]
+    assert _ran(tmp_path, "local") + _ran(tmp_path, "local-2") == ["test_here"]
+    for kind in ("cluster", "local"):
+        assert re.search(rf"(?m)^ +{kind}(-2)?: tests/test_it.py \.", said), said
 
 
 def test_two_parts_share_the_files_and_run_every_test_once(project: Any, tmp_path: Path) -> None:
@@ -69,7 +71,7 @@ def {Path(name).stem}(part, made):
     said, _ = process.communicate(timeout=60)
 
     assert process.returncode == 0, said
-    local, more = _ran(tmp_path, "local"), _ran(tmp_path, "more")
+    local, more = _ran(tmp_path, "local"), _ran(tmp_path, "local-2")
     expected = [f"{Path(name).stem}[{part}]" for name in names for part in range(3)]
     assert sorted(local + more) == sorted([*expected, "test_here"])
     assert local, said
@@ -86,7 +88,7 @@ def test_what_failed_last_runs_again_and_nothing_else(project: Any, tmp_path: Pa
     said, _ = process.communicate(timeout=60)
 
     assert process.returncode == 1, said
-    ran = [name for part in ("cluster", "local", "more") for name in _ran(tmp_path, part)]
+    ran = [name for part in ("cluster", "local", "cluster-2", "local-2") for name in _ran(tmp_path, part)]
     assert ran == ["test_wrong"]
 
 
