@@ -13,7 +13,7 @@ from lorajob_runtime.data.wording import counted, quoted
 
 Place = Literal["column", "turn key", "call key", "part key"]
 
-_NAMES_HELD = 200
+_NAMES_HELD = 1000
 """Names may be data themselves, an identifier each: beyond so many they are counted together."""
 _LONGEST_NAME = 100
 _NAMES_SHOWN = 12
