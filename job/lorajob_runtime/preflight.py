@@ -164,7 +164,7 @@ def gibibytes(size: int) -> str:
 
 def _check_thinking(spec: RunSpec, template: str | None) -> None:
     entry = entry_of(spec.model)
-    if template is not None and not families.can_think(template):
+    if template is not None and not families.may_think(template):
         raise families.refuse_thinking(_name(spec))
     if template is None and entry is not None and entry.thinking == "none":
         raise families.refuse_thinking(entry.name)

@@ -6,6 +6,7 @@ Marks count where such a part can begin and end only: an answer that speaks of <
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -40,6 +41,27 @@ def split(text: str, *, thinking: bool = False) -> Reply:
         thought="".join(piece for kind, piece in parts if kind == "thought").strip(),
         answer="".join(piece for kind, piece in parts if kind == "answer").strip(),
     )
+
+
+_END_ALONE = re.compile(rf"^{CLOSE_THOUGHT}[ \t]*$", re.MULTILINE)
+
+
+def apart(text: str) -> Reply:
+    """The thought that a written answer begins with, and the answer as it stands behind it.
+
+    Some datasets leave the opening mark out, as the prompts of some models have it: then the closing one counts where
+    it has a line of its own. An answer that only speaks of the marks has no thought.
+    """
+    begun = text.lstrip()
+    if begun.startswith(OPEN_THOUGHT):
+        thought, closed, answer = begun.removeprefix(OPEN_THOUGHT).partition(CLOSE_THOUGHT)
+        if closed:
+            return Reply(thought=thought.strip("\n"), answer=answer.lstrip("\n"))
+        return Reply(thought="", answer=text)
+    end = _END_ALONE.search(text)
+    if end is None or OPEN_THOUGHT in text[: end.start()]:
+        return Reply(thought="", answer=text)
+    return Reply(thought=text[: end.start()].strip("\n"), answer=text[end.end() :].lstrip("\n"))
 
 
 @dataclass(kw_only=True, slots=True)

@@ -7,7 +7,7 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -103,7 +103,9 @@ def collect(
         index, found = pending.popleft()
         if isinstance(encoded, RowError):
             found.faults.add(Fault.of(index, encoded))
-        elif _fits(encoded, index + 1, data, found, encoder) and len(found.samples) < samples:
+            continue
+        found.remarks.update(encoded.remarks)
+        if _fits(encoded, index + 1, data, found, encoder) and len(found.samples) < samples:
             found.samples += [encoded.sample] if _is_short(encoded.sample, data, encoder.bounds) else []
     return parts
 
@@ -132,31 +134,7 @@ def _watched(
                 found.remarks["control tokens are in the text"] += 1
             found.unused.add(item.aside.unused)
             found.remarks.update(sorted(item.aside.remarks))
-        if isinstance(item, Conversation):
-            _remark(item, found.remarks, encoder)
         yield item
-
-
-def _remark(item: Conversation, remarks: Counter[str], encoder: Encoder) -> None:
-    template = encoder.template
-    if item.unanswered:
-        remarks["what follows the last answer is left out"] += 1
-    thinks = any(_has_thought(message) for message in item.messages)
-    if template.drops_thoughts and thinks:
-        remarks["thoughts are left out, as data.thinking is off"] += 1
-    elif template.loses_thoughts and any(message.get("reasoning_content") for message in item.messages):
-        remarks["thoughts are left out, as the chat template has no form for them"] += 1
-    if template.thinking_mode == "always" and not thinks:
-        remarks["the model thinks before every answer, so without a thought the answer first ends an empty one"] += 1
-    if item.tools and not template.knows_tools:
-        remarks["tools are described in the system prompt, as the chat template has no form for them"] += 1
-
-
-def _has_thought(message: dict[str, Any]) -> bool:
-    if message["role"] != "assistant":
-        return False
-    thought = message["content"].rpartition("</think>")[0].replace("<think>", "")
-    return bool(thought.strip() or message.get("reasoning_content", "").strip())
 
 
 def _contents(item: Conversation | Text) -> list[str]:

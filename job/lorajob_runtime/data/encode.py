@@ -9,25 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import cached_property
 
 import numpy as np
 
 from lorajob_runtime.bounds import UNKNOWN, Bounds
 from lorajob_runtime.data.conversation import Conversation, RowError, Text
-from lorajob_runtime.data.render import Answer, ChatTemplate, ThinkingMode
+from lorajob_runtime.data.render import ChatTemplate, Rendered, ThinkingMode, stop_ids
+from lorajob_runtime.data.segments import Segments
 from lorajob_runtime.data.tokenizer import Tokenizer, decode, encode, start_ids
 from lorajob_runtime.data.tokens import Ids, Mask
-from lorajob_runtime.data.wording import brief
 from lorajob_runtime.exits import ModelError
 
-Pair = tuple[list[int], list[int]]
-"""Token ids of a prompt, and of the answer to it."""
-
 CHUNK_ROWS = 512
-"""Rows that are tokenised together: enough to keep every core busy, few enough to hold as Python lists."""
+"""Rows that are tokenised together: enough to keep every core busy."""
+
+CHUNK_CHARACTERS = 2_000_000
+"""Characters that are tokenised together, few enough to hold their tokens as Python lists."""
 
 _TEXT_SAMPLE_TOKENS = 32
+
+_Row = Rendered | Text | RowError
+"""A row before it is tokenised."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,10 +44,11 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoded:
-    """One row: its sequences, uncut, and its last answer as a sample."""
+    """One row: its sequences, uncut, its last answer as a sample, and what a person should know of it."""
 
     sequences: list[tuple[Ids, Mask]]
     sample: Sample
+    remarks: tuple[str, ...] = ()
 
 
 class Encoder:
@@ -75,44 +79,57 @@ class Encoder:
 
     def rows(self, items: Iterable[Conversation | Text | RowError]) -> Iterator[Encoded | RowError]:
         """Each item encoded, in order; a RowError comes out as it went in, or is what the template made of a row."""
-        source = iter(items)
-        while chunk := list(islice(source, CHUNK_ROWS)):
-            yield from self._chunk(chunk)
+        chunk: list[tuple[str, _Row]] = []
+        characters = 0
+        for item in items:
+            row = self._rendered(item)
+            chunk.append((_asked(item), row))
+            characters += _characters(row)
+            if len(chunk) == CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
+                yield from self._chunk(chunk)
+                chunk, characters = [], 0
+        yield from self._chunk(chunk)
 
-    def _chunk(self, items: list[Conversation | Text | RowError]) -> Iterator[Encoded | RowError]:
-        rendered = [self._rendered(item) for item in items]
-        texts = [text for parts in rendered if not isinstance(parts, RowError) for text in _texts(parts)]
-        ids = iter(encode(self.tokenizer, texts))
-        for item, parts in zip(items, rendered, strict=True):
-            if isinstance(parts, RowError):
-                yield parts
-            elif isinstance(parts, str):
-                yield self._text(next(ids))
+    def _chunk(self, rows: Sequence[tuple[str, _Row]]) -> Iterator[Encoded | RowError]:
+        conversations = [row.answers for _, row in rows if isinstance(row, Rendered)]
+        sequences = self._segments.sequences(conversations) if conversations else iter(())
+        texts = iter(encode(self.tokenizer, [row.text for _, row in rows if isinstance(row, Text)]))
+        for asked, row in rows:
+            if isinstance(row, RowError):
+                yield row
+            elif isinstance(row, Text):
+                yield self._text(row.text, next(texts))
             else:
-                pairs = [(next(ids), next(ids)) for _ in parts]
-                yield Encoded(sequences=join(pairs), sample=_sample(item, parts[-1], pairs[-1]))
+                found = next(sequences)
+                sample = _sample(asked, row.answers[-1].reference, *found[-1])
+                yield Encoded(sequences=found, sample=sample, remarks=row.remarks)
 
-    def _rendered(self, item: Conversation | Text | RowError) -> list[Answer] | str | RowError:
+    @cached_property
+    def _segments(self) -> Segments:
+        return Segments(self.tokenizer, self.template.stop_tokens())
+
+    def _rendered(self, item: Conversation | Text | RowError) -> _Row:
         if isinstance(item, RowError):
             return item
         if isinstance(item, Text):
-            return item.text if _encodable([item.text]) else _NOT_UNICODE
-        template = self.template
+            return item if _encodable([item.text]) else _NOT_UNICODE
         try:
-            answers = template.answers(item.messages, item.tools)
+            rendered = self.template.conversation(item)
         except RowError as fault:
             return fault
-        except Exception as error:  # noqa: BLE001 - a template is a program of the model's, and may raise anything
-            return RowError(f"is refused by the model's chat template: {brief(error, 160)}")
-        return answers if _encodable(_texts(answers)) else _NOT_UNICODE
+        texts = (text for answer in rendered.answers for text in (answer.before, answer.answer))
+        return rendered if _encodable(texts) else _NOT_UNICODE
 
-    def _text(self, ids: list[int]) -> Encoded:
+    def _text(self, text: str, ids: list[int]) -> Encoded:
         end = self.tokenizer.eos_token_id
         if end is None:
             raise ModelError("the model's tokenizer has no end token, so a row of text cannot end")
-        whole = [*start_ids(self.tokenizer), *ids, end]
+        begin = start_ids(self.tokenizer)
+        whole = ids if ids[: len(begin)] == begin else [*begin, *ids]
+        if not text.rstrip().endswith(self._ends):
+            whole = [*whole, end]
         targets = np.ones(len(whole), dtype=np.bool_)
-        targets[0] = False
+        targets[: _begins(whole, self.tokenizer.bos_token_id)] = False
         begun = whole[: min(_TEXT_SAMPLE_TOKENS, max(1, len(whole) // 2))]
         sample = Sample(
             prompt=decode(self.tokenizer, begun),
@@ -121,19 +138,11 @@ class Encoder:
         )
         return Encoded(sequences=[(np.asarray(whole, dtype=np.int32), targets)], sample=sample)
 
-
-def join(pairs: Iterable[Pair]) -> list[tuple[Ids, Mask]]:
-    """The answers of one conversation as sequences: one goes on while the next prompt begins with all of it."""
-    ids: list[int] = []
-    spans: list[tuple[int, int]] = []
-    done: list[tuple[Ids, Mask]] = []
-    for prompt, answer in pairs:
-        if ids and prompt[: len(ids)] != ids:
-            done.append(_sequence(ids, spans))
-            spans = []
-        ids = prompt + answer
-        spans.append((len(prompt), len(ids)))
-    return [*done, _sequence(ids, spans)]
+    @cached_property
+    def _ends(self) -> tuple[str, ...]:
+        """What a text may end in so that it needs no end token: one, or what ends an answer in the chat template."""
+        ids = {self.tokenizer.eos_token_id, *stop_ids(self.tokenizer)}
+        return tuple(decode(self.tokenizer, [index]) for index in ids)
 
 
 def cut(ids: Ids, targets: Mask, limit: int) -> tuple[Ids, Mask]:
@@ -143,24 +152,30 @@ def cut(ids: Ids, targets: Mask, limit: int) -> tuple[Ids, Mask]:
     return ids[:length], targets[:length]
 
 
-def _sequence(ids: list[int], spans: Iterable[tuple[int, int]]) -> tuple[Ids, Mask]:
-    targets = np.zeros(len(ids), dtype=np.bool_)
-    for start, stop in spans:
-        targets[start:stop] = True
-    targets[:1] = False
-    return np.asarray(ids, dtype=np.int32), targets
+def _sample(asked: str, reference: str, ids: Ids, targets: Mask) -> Sample:
+    """The last answer of a sequence, and what inference sends for it."""
+    start = len(ids)
+    while start and targets[start - 1]:
+        start -= 1
+    return Sample(prompt=asked, prompt_ids=ids[:start].tolist(), reference=reference)
 
 
-def _sample(item: Conversation | Text | RowError, answer: Answer, pair: Pair) -> Sample:
+def _asked(item: Conversation | Text | RowError) -> str:
     messages = item.messages if isinstance(item, Conversation) else []
     asked = [message["content"] for message in messages if message["role"] == "user"]
-    return Sample(prompt=asked[-1] if asked else "", prompt_ids=pair[0], reference=answer.reference)
+    return asked[-1] if asked else ""
 
 
-def _texts(parts: Sequence[Answer] | str) -> list[str]:
-    if isinstance(parts, str):
-        return [parts]
-    return [text for part in parts for text in (part.prompt, part.answer)]
+def _characters(row: _Row) -> int:
+    if isinstance(row, Text):
+        return len(row.text)
+    return sum(len(answer.before) + len(answer.answer) for answer in row.answers) if isinstance(row, Rendered) else 0
+
+
+def _begins(ids: Sequence[int], begin: int | None) -> int:
+    """How many first tokens nothing leads to: the first, and what follows of the tokens that begin a text."""
+    repeated = next((place for place, token in enumerate(ids) if token != begin), len(ids))
+    return max(1, repeated)
 
 
 _NOT_UNICODE = RowError("text that is not valid Unicode", droppable=True)

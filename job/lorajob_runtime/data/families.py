@@ -7,21 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lorajob_runtime.data.abilities import SWITCH, THOUGHT_FIELDS
+from lorajob_runtime.data.answers import CLOSE_THOUGHT, OPEN_THOUGHT
 from lorajob_runtime.exits import ConfigError
-
-SWITCH = "enable_thinking"
-"""What templates call the switch for thinking."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bridge:
-    """For a prompt that is no prefix of the finished conversation, because it ends in `prompt_end`.
-
-    Without that end it is one, and `answer_start` then leads from the prompt into the answer.
-    """
-
-    prompt_end: str
-    answer_start: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,34 +22,24 @@ class Family:
 
     name: str
     marks: tuple[str, ...]
-    bridges: tuple[Bridge, ...] = ()
     end_of_turn: str | None = None
     end_of_call: str | None = None
     switch_after_answer: bool = False
 
 
-_OPEN_THOUGHT = Bridge(prompt_end="<think>\n", answer_start="\n</think>\n\n")
-"""The prompt opens a thought and a finished answer shows none: the answer closes the empty thought first."""
-_EMPTY_THOUGHT = Bridge(prompt_end="<think>\n\n</think>\n\n", answer_start="")
-
 _FAMILIES = (
     Family(
         name="glm-4.5", marks=("[gMASK]<sop>", "<think></think>"), end_of_turn="<|user|>", end_of_call="<|observation|>"
     ),
-    Family(name="minimax-m2", marks=("]~!b[", "]~b]ai"), bridges=(_OPEN_THOUGHT,)),
-    Family(
-        name="hunyuan",
-        marks=("<|startoftext|>", "<|extra_0|>"),
-        bridges=(Bridge(prompt_end="<think>\n\n</think>\n", answer_start=""),),
-        switch_after_answer=True,
-    ),
-    Family(name="qwen3", marks=("<|im_start|>", "enable_thinking", "last_query_index"), bridges=(_EMPTY_THOUGHT,)),
+    Family(name="minimax-m2", marks=("]~!b[", "]~b]ai")),
+    Family(name="hunyuan", marks=("<|startoftext|>", "<|extra_0|>"), switch_after_answer=True),
+    Family(name="qwen3", marks=("<|im_start|>", "enable_thinking", "last_query_index")),
     Family(name="qwen2.5", marks=("<|im_start|>", "You are Qwen, created by Alibaba Cloud")),
     Family(name="smollm2", marks=("<|im_start|>", "named SmolLM, trained by Hugging Face")),
-    Family(name="chatml", marks=("<|im_start|>", "<|im_end|>"), bridges=(_EMPTY_THOUGHT, _OPEN_THOUGHT)),
+    Family(name="chatml", marks=("<|im_start|>", "<|im_end|>")),
 )
 
-UNKNOWN = Family(name="unknown", marks=(), bridges=(_EMPTY_THOUGHT, _OPEN_THOUGHT))
+UNKNOWN = Family(name="unknown", marks=())
 """A template that is used as it is."""
 
 
@@ -73,9 +51,9 @@ def recognise(template: str) -> Family:
     return UNKNOWN
 
 
-def can_think(template: str) -> bool:
-    """Whether a chat template has a thinking mode: a switch for it, or a thought that its prompt opens."""
-    return SWITCH in template or "<think>" in template
+def may_think(template: str) -> bool:
+    """Whether a chat template's text has any sign of a thinking mode; whether it has one only rendering shows."""
+    return any(sign in template for sign in (SWITCH, OPEN_THOUGHT, CLOSE_THOUGHT, *THOUGHT_FIELDS))
 
 
 def refuse_thinking(model: str) -> ConfigError:

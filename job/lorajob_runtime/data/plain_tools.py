@@ -15,18 +15,24 @@ _INTRODUCTION = (
 
 
 def written_out(messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None) -> list[Message]:
-    """The same conversation with nothing left in it but roles, content and what is not trained."""
-    plain = [
-        {"role": message["role"], "content": message["content"] + _calls(message.get("tool_calls", ()))}
-        | ({"trained": False} if message.get("trained") is False else {})
-        for message in messages
-    ]
+    """The same conversation with calls and tools in its content alone."""
+    plain = [_without_calls(message) for message in messages]
     if not tools:
         return plain
     described = _INTRODUCTION + "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
     if plain and plain[0]["role"] == "system":
-        return [{"role": "system", "content": f"{plain[0]['content']}\n\n{described}"}, *plain[1:]]
+        return [plain[0] | {"content": f"{plain[0]['content']}\n\n{described}"}, *plain[1:]]
     return [{"role": "system", "content": described}, *plain]
+
+
+def result_asked(message: Message) -> Message:
+    """A tool's result as a turn of the user, for a template that has no place for the role."""
+    return {"role": "user", "content": f"<tool_response>\n{message['content']}\n</tool_response>"}
+
+
+def _without_calls(message: Message) -> Message:
+    plain = {key: value for key, value in message.items() if key not in ("tool_calls", "name", "tool_call_id")}
+    return plain | {"content": message["content"] + _calls(message.get("tool_calls", ()))}
 
 
 def _calls(calls: Sequence[dict[str, Any]]) -> str:

@@ -1,24 +1,27 @@
 """Conversations as text, through the model's own chat template.
 
 The law: training puts before an answer, token for token, what inference sends for it. So both ask the same function for
-the prompt, and the answer is what the template adds to it, up to and with the end of the turn.
+the prompt, and the answer is what the template adds to it, up to and with the end of the turn. Of every answer it is
+looked up that what the row says is in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from lorajob_runtime.data import families, plain_tools
-from lorajob_runtime.data.answers import opens_thought
-from lorajob_runtime.data.conversation import Message, RowError
-from lorajob_runtime.data.tokenizer import Tokenizer, added_tokens, encode, token_id
+from lorajob_runtime.data import abilities, families, presence, whole
+from lorajob_runtime.data.abilities import ANSWER, ANSWERED, ASKED, SWITCH, THOUGHT_FIELDS
+from lorajob_runtime.data.adapting import LOST_THOUGHT, Thoughts, Tools, adapt
+from lorajob_runtime.data.answers import OPEN_THOUGHT, Reply, apart, opens_thought
+from lorajob_runtime.data.continuation import continuation
+from lorajob_runtime.data.conversation import Conversation, Message, RowError
+from lorajob_runtime.data.tokenizer import Tokenizer, added_tokens, control_tokens, encode, token_id
+from lorajob_runtime.data.whole import Answer, Turn
 from lorajob_runtime.data.wording import brief
 from lorajob_runtime.exits import ModelError
-
-Tools = Sequence[dict[str, Any]] | None
 
 ThinkingMode = Literal["none", "switch", "always"]
 """No such mode, one that can be switched, or one that cannot be turned off; as in the catalog."""
@@ -26,12 +29,17 @@ ThinkingMode = Literal["none", "switch", "always"]
 _ENDS_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>")
 """What base models end a document with; instruct models made from them may still do it."""
 
-_THOUGHT = "reasoning_content"
-"""The field of a message in which a thought is apart from the answer."""
+_STAND_IN = "harbourstandin"
+"""A word that stands for an answer which the template would take for something else."""
 
-_PROBE = "lorajob"
-"""A word that no template changes."""
-_ASKED: Message = {"role": "user", "content": _PROBE}
+_TURN = "turn"
+_UNKNOWN_TO_TEMPLATES = frozenset({LOST_THOUGHT, _TURN, "trained"})
+
+UNANSWERED = "what follows the last answer is left out"
+BLANKS_CUT = "blanks around answers are cut by the chat template"
+SAID_BESIDE_CALL = "what is said beside a call is left out by the chat template"
+GREETING = "what the assistant says before the first question is not trained"
+EMPTY_THOUGHT = "the model thinks before every answer, so without a thought the answer first ends an empty one"
 
 TRAINING_MOMENT = datetime(2025, 1, 1, tzinfo=UTC)
 """What templates with a clock show in training: the same data must give the same tokens."""
@@ -41,13 +49,11 @@ _CLOCK_CODES = ("%Y", "%y", "%m", "%B", "%b", "%d", "%-d", "%j", "%A", "%a", "%H
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """One answer of a conversation: the text before it, and the text that is trained, with the end of its turn."""
+class Rendered:
+    """The answers of a conversation that are trained, in order, and what a person should know of it."""
 
-    prompt: str
-    answer: str
-    reference: str
-    """What the row says, for a person."""
+    answers: list[Answer]
+    remarks: tuple[str, ...]
 
 
 class ChatTemplate:
@@ -59,23 +65,27 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Tokenizer, *, thinking: bool, moment: datetime | None = TRAINING_MOMENT) -> None:
         self._tokenizer = tokenizer
-        self._thinking = thinking
         source, for_tools = _source(tokenizer), _source(tokenizer, tools=[{}])
         self._plain, self._for_tools = _at(moment, source), _at(moment, for_tools)
-        if thinking and not families.can_think(source):
-            raise families.refuse_thinking("the model's chat template")
         self.family = families.recognise(source)
-        self.knows_tools = "tools" in for_tools
-        self._has_switch = families.SWITCH in source
-        self._can_think = families.can_think(source)
-        self._knows_thoughts = _THOUGHT in source
-        self.end_of_turn, self._after_turn = self._probe_end()
+        self._switch = {SWITCH: thinking}
+        self._abilities = abilities.probe(self._closed)
+        if thinking and not self._abilities.thinks:
+            raise families.refuse_thinking("the model's chat template")
         self.thinking_mode = self._mode()
+        self._thoughts = self._kept(thinking)
+        asked = self._prompt([ASKED], None)
+        self.header = asked[_common(asked, self.finished([ASKED], None)) :]
+        self.end_of_turn, self._after_turn = self._probe_end()
+        self._end_of_call = self.family.end_of_call or self._probe_end_of_call()
 
-    def text(self, messages: Sequence[Message], *, tools: Tools = None, **options: Any) -> str:
+    def text(self, messages: Sequence[Message], *, tools: Tools = None, parts: bool = False, **options: Any) -> str:
         """The template's own text. Raises whatever the template raises."""
+        shown = [{key: value for key, value in m.items() if key not in _UNKNOWN_TO_TEMPLATES} for m in messages]
+        if parts:
+            shown = [message | {"content": [{"type": "text", "text": message["content"]}]} for message in shown]
         rendered: str = self._tokenizer.apply_chat_template(
-            list(messages),
+            shown,
             tools=tools,
             chat_template=self._for_tools if tools else self._plain,
             tokenize=False,
@@ -85,93 +95,126 @@ class ChatTemplate:
 
     def prompt(self, messages: Sequence[Message], tools: Tools = None) -> str:
         """What inference sends to have the next answer after these messages."""
-        messages, tools = self._adapted(messages, tools)
-        return self.text(messages, tools=tools, add_generation_prompt=True, enable_thinking=self._thinking)
+        adapted = adapt(messages, tools, self._abilities, self._thoughts)
+        return self._prompt(adapted.messages, adapted.tools)
 
-    def answers(self, messages: Sequence[Message], tools: Tools = None) -> list[Answer]:
-        """Every trained answer of a conversation that has something before it, in order.
+    def conversation(self, conversation: Conversation) -> Rendered:
+        """Every answer of a conversation that has a question before it and is not marked as not trained.
 
-        Raises RowError for an answer of which nothing is left, and whatever the template raises.
+        Raises RowError for a conversation that the template refuses or that leaves nothing to train, and for an answer
+        of which the template leaves something out.
         """
-        messages, tools = self._adapted(messages, tools)
-        return [
-            self._answer(messages[: index + 1], tools)
-            for index, message in enumerate(messages)
-            if message["role"] == "assistant" and index > 0 and message.get("trained") is not False
-        ]
+        adapted = adapt(_numbered(conversation.messages), conversation.tools, self._abilities, self._thoughts)
+        remarks = dict.fromkeys(((UNANSWERED,) if conversation.unanswered else ()) + adapted.remarks)
+        if self.thinking_mode == "always" and not adapted.thinks:
+            remarks[EMPTY_THOUGHT] = None
+        messages = adapted.messages
+        wanted = _wanted(messages, remarks)
+        found = whole.render(self, messages, adapted.tools, wanted)
+        lost = presence.lost_roles(found.last_prompt, messages[: wanted[-1]])
+        remarks |= found.remarks | {f"{role} turns are left out by the chat template": None for role in lost}
+        return Rendered(answers=found.answers, remarks=tuple(remarks))
 
     def stop_tokens(self) -> list[str]:
         """What ends an answer: the end of turn first, then the family's other ends and the tokenizer's own."""
         known = set(added_tokens(self._tokenizer).values())
-        ends = (self.end_of_turn, self.family.end_of_call, self._tokenizer.eos_token, *_ENDS_OF_TEXT)
+        ends = (self.end_of_turn, self._end_of_call, self._tokenizer.eos_token, *_ENDS_OF_TEXT)
         return list(dict.fromkeys(str(end) for end in ends if end in known))
 
-    def _answer(self, messages: Sequence[Message], tools: Tools) -> Answer:
-        last = messages[-1]
+    def finished(self, messages: Sequence[Message], tools: Tools) -> str:
+        """A conversation that waits for no answer. Raises whatever the template raises."""
+        return self._closed(messages, tools=tools, parts=self._abilities.parts)
+
+    def turn(self, messages: Sequence[Message], tools: Tools) -> Turn:
+        """The last message as an answer to those before.
+
+        Raises RowError for what the template refuses, and for an answer that it leaves out.
+        """
+        *before, last = messages
         if not last["content"].strip() and not last.get("tool_calls"):
-            raise RowError("an answer that is only a thought, with thinking off", droppable=True)
-        prompt = self.text(messages[:-1], tools=tools, add_generation_prompt=True, enable_thinking=self._thinking)
-        rest = self._after(prompt, self._finished(messages, tools)).removesuffix(self._after_turn)
-        if not rest.endswith(self.end_of_turn):
-            rest += (self.family.end_of_call if last.get("tool_calls") else None) or self.end_of_turn
-        return Answer(prompt=prompt, answer=rest, reference=last["content"] or rest.removesuffix(self.end_of_turn))
-
-    def _finished(self, messages: Sequence[Message], tools: Tools) -> str:
-        switch = {} if self.family.switch_after_answer else {"enable_thinking": self._thinking}
-        return self.text(messages, tools=tools, **switch)
-
-    def _after(self, prompt: str, finished: str) -> str:
-        """What a finished conversation has behind the prompt. Raises ModelError when the two do not go together."""
-        if finished.startswith(prompt):
-            return finished[len(prompt) :]
-        for bridge in self.family.bridges:
-            shorter = prompt.removesuffix(bridge.prompt_end)
-            if shorter != prompt and finished.startswith(shorter):
-                return bridge.answer_start + finished[len(shorter) :]
-        raise ModelError(
-            "the model's chat template writes a finished conversation otherwise than its prompt: "
-            f"…{prompt[-40:]!r} does not lead to …{finished[-40:]!r}"
+            off = ", with thinking off" if self._thoughts == "switched off" else ""
+            raise RowError(f"an answer that is only a thought{off}", droppable=True)
+        try:
+            prompt = self._prompt(before, tools)
+            finished = self.finished(messages, tools)
+            rest = self._rest(prompt, finished, last, tools)
+            if not presence.shows(rest, _said(last).answer):
+                rest = self._standing_in(rest, prompt, messages, tools)
+        except RowError:
+            raise
+        except Exception as error:
+            raise _refused(last, error) from error
+        missing = _missing(rest, last)
+        if missing is not None:
+            raise RowError(f"has {missing} that the chat template leaves out, in turn {last.get(_TURN)}")
+        answer = rest.removesuffix(self._after_turn)
+        written = answer if finished.startswith(answer, len(prompt)) and finished.startswith(prompt) else None
+        if not answer.endswith(self.end_of_turn) and not (self._end_of_call and answer.endswith(self._end_of_call)):
+            answer += (self._end_of_call if last.get("tool_calls") else None) or self.end_of_turn
+        return Turn(
+            prompt=prompt,
+            answer=answer,
+            written=written,
+            reference=last["content"] or answer.removesuffix(self.end_of_turn),
+            remarks=tuple(_remarked(rest, last)),
         )
 
-    def _adapted(self, messages: Sequence[Message], tools: Tools) -> tuple[list[Message], Tools]:
-        """Messages as this template can say them."""
-        adapted = [self._thoughts_adapted(message) for message in messages]
-        adapted = [message for message in adapted if message["role"] != "system" or message["content"]]
-        if not self.knows_tools:
-            return plain_tools.written_out(adapted, tools), None
-        return adapted, tools
+    def _prompt(self, messages: Sequence[Message], tools: Tools) -> str:
+        options = self._switch | {"add_generation_prompt": True}
+        return self.text(messages, tools=tools, parts=self._abilities.parts, **options)
 
-    def _thoughts_adapted(self, message: Message) -> Message:
-        if self.drops_thoughts:
-            return _without_thoughts(message)
-        if self._knows_thoughts or _THOUGHT not in message:
-            return message
-        # the template would leave it out without a word
-        return _with_thought_written(message) if self._can_think else _without_thoughts(message)
+    def _closed(self, messages: Sequence[Message], **options: Any) -> str:
+        switch = {} if self.family.switch_after_answer else self._switch
+        return self.text(messages, **(switch | options))
 
-    @property
-    def drops_thoughts(self) -> bool:
-        """With thinking switched off inference sends an empty thought, so that one in the data has no place."""
-        return self._has_switch and not self._thinking
+    def _rest(self, prompt: str, finished: str, last: Message, tools: Tools) -> str:
+        """What a finished conversation has behind the prompt, with the thought that the template leaves out.
 
-    @property
-    def loses_thoughts(self) -> bool:
-        """Whether a thought beside the answer, in a field of its own, has no place."""
-        return self.drops_thoughts or not (self._knows_thoughts or self._can_think)
+        Where an answer follows another, some templates show the earlier one in the prompt otherwise than in the
+        finished text; then it is what the template writes of it behind a question, if it does so here as well.
+        """
+        thought = last.get(LOST_THOUGHT, "")
+        rest = continuation(prompt, finished, thought)
+        if rest is not None:
+            return rest
+        some = tools[:1] if tools else None
+        asked, alone = self._prompt([ASKED], some), self.finished([ASKED, last], some)
+        rest = continuation(asked, alone, thought)
+        same = prompt.endswith(self.header) and finished.endswith(alone[len(asked) - len(self.header) :])
+        if rest is None or not same:
+            raise _refused(last, "it is written otherwise than its prompt")
+        return rest
+
+    def _standing_in(self, rest: str, prompt: str, messages: Sequence[Message], tools: Tools) -> str:
+        """The same with a word for the answer, which the template has taken for something else, and then the answer."""
+        *before, last = messages
+        if last.get("tool_calls"):
+            return rest
+        word = last | {"content": _STAND_IN}
+        other = self._rest(prompt, self.finished([*before, word], tools), word, tools)
+        return other.replace(_STAND_IN, last["content"]) if _STAND_IN in other else rest
 
     def _mode(self) -> ThinkingMode:
-        if self._has_switch:
+        if self._abilities.switch:
             return "switch"
-        return "always" if opens_thought(self.prompt([_ASKED])) else "none"
+        if opens_thought(self._prompt([ASKED], None)):
+            return "always"
+        return "switch" if self._abilities.thinks else "none"
+
+    def _kept(self, thinking: bool) -> Thoughts:
+        if not self._abilities.thinks:
+            return "no form"
+        return "kept" if thinking or self.thinking_mode == "always" else "switched off"
 
     def _probe_end(self) -> tuple[str, str]:
         """The end-of-turn token, and what the template writes after it (which no answer has to learn)."""
-        try:
-            finished = self._finished([_ASKED, {"role": "assistant", "content": _PROBE + "!"}], None)
-        except Exception as error:
-            raise ModelError(f"the model's chat template cannot render a conversation: {brief(error, 160)}") from error
-        self._after(self.prompt([_ASKED]), finished)
-        tail = finished.rpartition(_PROBE + "!")[2]
+        prompt, finished = self._prompt([ASKED], None), self.finished([ASKED, ANSWERED], None)
+        if continuation(prompt, finished) is None:
+            raise ModelError(
+                "the model's chat template writes a finished conversation otherwise than its prompt: "
+                f"…{prompt[-40:]!r} does not lead to …{finished[-40:]!r}"
+            )
+        tail = finished.rpartition(ANSWER)[2]
         known = added_tokens(self._tokenizer)
         ends = [known[index] for index in encode(self._tokenizer, [tail])[0] if index in known]
         if ends:
@@ -180,6 +223,16 @@ class ChatTemplate:
         if not end:
             raise ModelError("neither the model's chat template nor its tokenizer has an end-of-turn token")
         return str(end), tail
+
+    def _probe_end_of_call(self) -> str | None:
+        """The control token that ends a call, where that is another than ends an answer."""
+        if not self._abilities.tools:
+            return None
+        call = abilities.probe_call(as_text=self._abilities.arguments_as_text)
+        rest = self.finished([ASKED, call], abilities.PROBE_TOOLS).removesuffix(self._after_turn)
+        if rest.endswith(self.end_of_turn):
+            return None
+        return next((token for token in control_tokens(self._tokenizer) if rest.endswith(token)), None)
 
 
 def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message], thinking: bool, tools: Tools = None) -> list[int]:
@@ -224,16 +277,64 @@ def _at(moment: datetime | None, source: str) -> str:
     return f"{{% macro {_CLOCK}(form) %}}{{{{ form{codes} }}}}{{% endmacro %}}{{{{ '' }}}}{source}"
 
 
-def _without_thoughts(message: Message) -> Message:
-    if message["role"] != "assistant":
-        return message
-    shown = {key: value for key, value in message.items() if key != _THOUGHT}
-    if "</think>" in message["content"]:
-        shown["content"] = message["content"].rpartition("</think>")[2].lstrip("\n")
-    return shown
+def _numbered(messages: Sequence[Message]) -> list[Message]:
+    """Messages with their number, by which a person finds them; a system prompt in front has none."""
+    first = 0 if messages[0]["role"] == "system" else 1
+    return [message | {_TURN: number} for number, message in enumerate(messages, start=first)]
 
 
-def _with_thought_written(message: Message) -> Message:
-    """The thought in front of the answer, as models with `<think>` write it."""
-    shown = {key: value for key, value in message.items() if key != _THOUGHT}
-    return shown | {"content": f"<think>\n{message[_THOUGHT].strip()}\n</think>\n{message['content']}"}
+def _wanted(messages: Sequence[Message], remarks: dict[str, None]) -> list[int]:
+    """The places of the answers that are trained. Raises RowError when there are none."""
+    asked = next(
+        (place for place, message in enumerate(messages) if message["role"] in ("user", "tool")), len(messages)
+    )
+    answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+    behind = [place for place in answers if place > asked]
+    if not behind:
+        raise RowError("an answer without a question", droppable=True)
+    if len(behind) < len(answers):
+        remarks[GREETING] = None
+    wanted = [place for place in behind if messages[place].get("trained", True)]
+    if not wanted:
+        raise RowError("no answer that is to be trained", droppable=True)
+    return wanted
+
+
+def _refused(message: Message, reason: object) -> RowError:
+    turn = message.get(_TURN)
+    return RowError(f"is refused by the model's chat template in turn {turn}: {brief(reason, 160)}")
+
+
+def _said(message: Message) -> Reply:
+    """The thought and the answer that must be in what is trained of a message."""
+    thought = next((message[name] for name in (*THOUGHT_FIELDS, LOST_THOUGHT) if message.get(name)), "")
+    if thought or not message["content"].lstrip().startswith(OPEN_THOUGHT):
+        return Reply(thought=thought, answer=message["content"])
+    return apart(message["content"])
+
+
+def _missing(rest: str, message: Message) -> str | None:
+    """What of a message is not in what would be trained, and cannot be done without."""
+    said, calls = _said(message), message.get("tool_calls", ())
+    if not presence.shows(rest, said.thought):
+        return "a thought"
+    if not presence.shows(rest, said.answer) and not calls:
+        return "an answer"
+    lost = presence.missing_calls(rest, message)
+    if lost:
+        return "a call" if lost == len(calls) else "a call beside another"
+    return None
+
+
+def _remarked(rest: str, message: Message) -> Iterator[str]:
+    answer = _said(message).answer
+    if not presence.shows(rest, answer):
+        yield SAID_BESIDE_CALL
+    elif answer not in rest:
+        yield BLANKS_CUT
+
+
+def _common(one: str, other: str) -> int:
+    """How many first characters two texts share."""
+    both = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in both if a != b), min(len(one), len(other)))

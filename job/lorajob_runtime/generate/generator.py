@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lorajob_runtime.data import answers
+from lorajob_runtime.data.adapting import Tools
 from lorajob_runtime.data.conversation import Message
-from lorajob_runtime.data.render import Tools, prompt_ids, stop_ids
+from lorajob_runtime.data.render import prompt_ids, stop_ids
 from lorajob_runtime.data.tokenizer import Tokenizer, decode, encode, load_tokenizer, needs_code, said, start_ids
 from lorajob_runtime.exits import DataError, LorajobError, ModelError, OutOfMemoryError
 from lorajob_runtime.spec import ModelSpec

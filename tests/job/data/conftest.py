@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from marking import marked
 
 import family_tokenizers
 from family_tokenizers import NOT_THERE, SHARED
@@ -102,17 +103,6 @@ def prepared(tmp_path: Path) -> Prepare:
         return tokenise(spec, model.tokenizer, Path(tempfile.mkdtemp(dir=tmp_path)))
 
     return run
-
-
-def marked(tokenizer: Any, text: str) -> tuple[list[int], list[bool]]:
-    """Tokens and targets of a hand-written sequence whose trained parts stand between ⟦ and ⟧."""
-    ids: list[int] = []
-    targets: list[bool] = []
-    for index, piece in enumerate(re.split(r"[⟦⟧]", text)):
-        piece_ids = tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else []
-        ids += piece_ids
-        targets += [index % 2 == 1] * len(piece_ids)
-    return ids, targets
 
 
 @pytest.fixture

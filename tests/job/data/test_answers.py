@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorajob_runtime.data.answers import MARKS, Reply, Splitter, opens_thought, split
+from lorajob_runtime.data.answers import MARKS, Reply, Splitter, apart, opens_thought, split
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,23 @@ def test_pieces_of_any_size_say_what_the_whole_says(text: str, thinking: bool, s
 
     assert "".join(piece for kind, piece in parts if kind == "thought").strip() == whole.thought
     assert "".join(piece for kind, piece in parts if kind == "answer").strip() == whole.answer
+
+
+@pytest.mark.parametrize(
+    ("text", "thought", "answer"),
+    [
+        ("It is seven.", "", "It is seven."),
+        ("<think>\nBecause.\n</think>\n\nIt is seven.", "Because.", "It is seven."),
+        ("\n <think>Because.</think>  It is\n", "Because.", "  It is\n"),
+        ("<think>\n\n</think>\n\nIt is seven.", "", "It is seven."),
+        ("<think>a</think>b</think>c", "a", "b</think>c"),
+        # the opening mark is the prompt's in some models, and left out in their answers
+        ("Because.\n</think>\n\nIt is seven.", "Because.", "It is seven."),
+        ("The tag </think> ends it. Then comes the answer.", "", "The tag </think> ends it. Then comes the answer."),
+        ("`</think>`\n\nends it", "", "`</think>`\n\nends it"),
+        ("Write <think> here\n</think>\nthere", "", "Write <think> here\n</think>\nthere"),
+        ("<think>never done", "", "<think>never done"),
+    ],
+)
+def test_only_a_thought_that_begins_an_answer_is_cut(text: str, thought: str, answer: str) -> None:
+    assert apart(text) == Reply(thought=thought, answer=answer)

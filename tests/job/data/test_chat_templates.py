@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lorajob_runtime import catalog
+from lorajob_runtime.data.conversation import Conversation
 from lorajob_runtime.data.families import recognise
 from lorajob_runtime.data.render import ChatTemplate, prompt_ids, stop_ids
 from lorajob_runtime.exits import ModelError
@@ -106,10 +107,11 @@ def test_a_template_of_no_known_family_is_used_as_it_is(smollm2: Any) -> None:
     )
     template = ChatTemplate(tokenizer, thinking=False)
 
-    answers = template.answers([*ASKED[1:], {"role": "assistant", "content": "甄远道"}])
+    messages = [*ASKED[1:], {"role": "assistant", "content": "甄远道"}]
+    (answer,) = template.conversation(Conversation(messages=messages)).answers
 
     assert template.family.name == "unknown"
-    assert (answers[0].prompt, answers[0].answer) == ("### user\n你父亲是谁？\n### assistant\n", "甄远道<|im_end|>")
+    assert (answer.before, answer.answer) == ("### user\n你父亲是谁？\n### assistant\n", "甄远道<|im_end|>")
 
 
 def test_a_template_that_never_ends_an_answer_gets_the_tokenizers_end_token(smollm2: Any) -> None:
@@ -119,9 +121,10 @@ def test_a_template_that_never_ends_an_answer_gets_the_tokenizers_end_token(smol
         "{% if add_generation_prompt %}assistant: {% endif %}"
     )
 
-    answers = ChatTemplate(tokenizer, thinking=False).answers([*ASKED, {"role": "assistant", "content": "甄远道"}])
+    messages = [*ASKED, {"role": "assistant", "content": "甄远道"}]
+    (answer,) = ChatTemplate(tokenizer, thinking=False).conversation(Conversation(messages=messages)).answers
 
-    assert answers[0].answer == "甄远道<|im_end|>"
+    assert answer.answer == "甄远道<|im_end|>"
 
 
 def test_a_prompt_that_opens_a_thought_is_answered_by_closing_it(qwen3: Any) -> None:
@@ -131,9 +134,10 @@ def test_a_prompt_that_opens_a_thought_is_answered_by_closing_it(qwen3: Any) -> 
         "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
     )
 
-    answer = ChatTemplate(tokenizer, thinking=True).answers([*ASKED, {"role": "assistant", "content": "A"}])[0]
+    messages = [*ASKED, {"role": "assistant", "content": "A"}]
+    (answer,) = ChatTemplate(tokenizer, thinking=True).conversation(Conversation(messages=messages)).answers
 
-    assert answer.prompt.endswith("<|im_start|>assistant\n<think>\n")
+    assert answer.before.endswith("<|im_start|>assistant\n<think>\n")
     assert answer.answer == "\n</think>\n\nA<|im_end|>"
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorajob_runtime.data.encode import cut, join
+from lorajob_runtime.data.encode import cut
 from lorajob_runtime.data.tokens import TokenRows, TokenWriter
 from lorajob_runtime.exits import DataError
 
@@ -77,30 +77,6 @@ def test_a_cut_sequence_is_a_prefix_that_ends_in_a_target(targets: list[bool], l
     assert kept_ids.tolist() == ids[: len(kept)].tolist()
     assert kept.sum() == mask[:limit].sum()
     assert not len(kept) or kept[-1]
-
-
-_tokens = st.lists(st.integers(0, 3), min_size=1, max_size=4)
-
-
-@given(rounds=st.lists(st.tuples(_tokens, _tokens, st.booleans()), min_size=1, max_size=5))
-def test_joined_answers_are_each_trained_once_behind_their_prompt(
-    rounds: list[tuple[list[int], list[int], bool]],
-) -> None:
-    pairs: list[tuple[list[int], list[int]]] = []
-    for said, answer, goes_on in rounds:
-        before = pairs[-1][0] + pairs[-1][1] if pairs and goes_on else [9]
-        pairs.append((before + said, answer))
-    joined = join(pairs)
-
-    trained = sum(int(targets.sum()) for _, targets in joined)
-    assert trained == sum(len(answer) for _, answer in pairs)
-    contexts = [(ids.tolist(), targets) for ids, targets in joined]
-    for prompt, answer in pairs:
-        assert any(
-            ids[: len(prompt) + len(answer)] == prompt + answer
-            and targets[len(prompt) : len(prompt) + len(answer)].all()
-            for ids, targets in contexts
-        )
 
 
 @given(lengths=st.lists(st.integers(1, 6), max_size=8))

@@ -132,9 +132,19 @@ def test_control_tokens_in_the_text_are_noted(smollm2: Any, prepared: Any) -> No
     assert report.notes == ("1 row: control tokens are in the text",)
 
 
-def test_a_template_that_refuses_a_row_names_the_row(minimax: Any, prepared: Any) -> None:
+def test_a_row_that_the_template_refuses_is_dropped_with_the_turn_and_the_templates_words(
+    minimax: Any, prepared: Any
+) -> None:
     turns = [{"from": "human", "value": "Q"}, {"from": "observation", "value": "R"}, {"from": "gpt", "value": "A"}]
-    with pytest.raises(DataError, match=r"row 1 .* is refused by the model's chat template: Message has tool role"):
+    fine = [{"conversations": [turns[0], turns[2]]}] * 30
+
+    report = prepared(minimax, [{"conversations": turns}, *fine]).report
+
+    assert report.rows_used == 30
+    ((reason, rows),) = report.rows_dropped.items()
+    words = "Message has tool role, but there was no previous assistant message with a tool call!"
+    assert (rows, reason) == (1, f"is refused by the model's chat template in a turn: {words}")
+    with pytest.raises(DataError, match=r"row 1 .* is refused by the model's chat template in turn 3: Mess"):
         prepared(minimax, [{"conversations": turns}])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marking import marked
 
-from lorajob_runtime.data.conversation import Conversation, RowError
+from lorajob_runtime.data.conversation import Conversation, RowError, Text
 from lorajob_runtime.data.encode import Encoder
 from lorajob_runtime.data.render import ChatTemplate, prompt_ids
-from lorajob_runtime.data.tokenizer import encode
+from lorajob_runtime.data.tokenizer import encode, start_ids
 from lorajob_runtime.data.turns import conversation
 from lorajob_runtime.exits import ConfigError
 
@@ -254,6 +256,44 @@ def test_the_first_token_of_a_text_is_no_target(smollm2: Any, prepared: Any) -> 
     ids, targets = rows.row(0)
     assert smollm2.tokenizer.decode(ids.tolist()) == "Once upon a time<|im_end|>"
     assert targets.tolist() == [False] + [True] * (len(ids) - 1)
+
+
+_TEMPLATED = "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nA<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Once", "<s>⟦Once</s>⟧"),
+        ("<s>Once", "<s>⟦Once</s>⟧"),
+        ("<s>Once</s>", "<s>⟦Once</s>⟧"),
+        ("Once</s>\n", "<s>⟦Once</s>\n⟧"),
+        ("<s><s>Once", "<s><s>⟦Once</s>⟧"),
+        # what ends a turn of the chat template ends a text, too
+        (_TEMPLATED, f"<s>⟦{_TEMPLATED}⟧"),
+        (f"<s>{_TEMPLATED}\n", f"<s>⟦{_TEMPLATED}\n⟧"),
+    ],
+)
+def test_a_text_that_has_its_own_begin_and_end_gets_no_second_ones(text: str, expected: str, smollm2: Any) -> None:
+    tokenizer = _with_begin_and_end(smollm2.tokenizer)
+
+    (encoded,) = Encoder(tokenizer, thinking=False).rows([Text(text)])
+
+    assert not isinstance(encoded, RowError)
+    ((ids, targets),) = encoded.sequences
+    assert (ids.tolist(), targets.tolist()) == marked(tokenizer, expected)
+
+
+def _with_begin_and_end(chatml: Any) -> Any:
+    """A tokenizer that puts <s> before every text and whose texts end in </s>, with a ChatML template."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = copy.deepcopy(chatml)
+    tokenizer.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>"})
+    begin = ("<s>", tokenizer.convert_tokens_to_ids("<s>"))
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[begin])
+    assert start_ids(tokenizer) == [begin[1]]
+    return tokenizer
 
 
 def test_a_thought_in_the_data_is_left_out_and_noted_when_thinking_is_off(

@@ -219,8 +219,10 @@ def test_a_row_with_tools_is_asked_as_one_was_trained(tiny: Generator) -> None:
     sent = tiny.prompt(row.messages, row.tools)
     turns = [*line["messages"], {"role": "assistant", "content": "Blue."}]
     trained = conversation(turns, tools=line["tools"], system="S")
-    (_, last) = ChatTemplate(tiny._tokenizer, thinking=False).answers(trained.messages, trained.tools)
-    assert sent == encode(tiny._tokenizer, [last.prompt])[0]
+    answers = ChatTemplate(tiny._tokenizer, thinking=False).conversation(trained).answers
+    prompt = answers[0].before + answers[0].answer + answers[1].before
+    assert answers[1].follows
+    assert sent == encode(tiny._tokenizer, [prompt])[0]
     assert row.shown == line
 
 

@@ -1,0 +1,133 @@
+"""Texts as tokens, each stretch of them tokenised once.
+
+A tokenizer splits a text at its control tokens before anything else. So behind one that ends turns the rest of a text
+becomes the same tokens whatever came before, and the turns of a conversation need not be tokenised again with every
+answer. Whether a tokenizer keeps to that is tried at the start; one that does not gets every prompt whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lorajob_runtime.data.tokenizer import Tokenizer, added_tokens, encode
+from lorajob_runtime.data.tokens import Ids, Mask
+from lorajob_runtime.data.whole import Answer
+
+_BEFORE = ("a", "a ", "a\n", "。")
+_BEHIND = ("a", " a", "\na", "\n\n a", "a\n", "。", "1", "\n")
+
+
+class Segments:
+    """Splits texts behind the tokens `ends` where this tokenizer allows it."""
+
+    def __init__(self, tokenizer: Tokenizer, ends: Iterable[str]) -> None:
+        self._tokenizer = tokenizer
+        known = set(added_tokens(tokenizer).values())
+        self._ends = tuple(end for end in ends if end in known and _separates(tokenizer, end))
+        self._pattern = re.compile("|".join(re.escape(end) for end in self._ends) or r"(?!)")
+
+    def split(self, text: str) -> list[str]:
+        """The text in stretches, each but the last one with an end token behind it."""
+        edges = [0, *(match.end() for match in self._pattern.finditer(text))]
+        stretches = [text[start:stop] for start, stop in zip(edges, [*edges[1:], len(text)], strict=True)]
+        return stretches if stretches[-1] or len(stretches) == 1 else stretches[:-1]
+
+    def ends(self, text: str) -> bool:
+        """Whether what follows a text can be tokenised by itself."""
+        return bool(self._ends) and text.endswith(self._ends)
+
+    def separates(self, text: str) -> bool:
+        """Whether what follows a text can be tokenised by itself."""
+        return bool(self._ends) and text.endswith(self._ends)
+
+    def sequences(self, conversations: Sequence[Sequence[Answer]]) -> Iterator[list[tuple[Ids, Mask]]]:
+        """Each conversation's answers as sequences, the texts of all of them tokenised together."""
+        split = [[self._piece(answer) for answer in self._separable(answers)] for answers in conversations]
+        texts = list(dict.fromkeys(text for pieces in split for piece in pieces for text in piece.texts()))
+        known = dict(zip(texts, encode(self._tokenizer, texts), strict=True))
+        for pieces in split:
+            yield joined(pieces, known)
+
+    def _separable(self, answers: Sequence[Answer]) -> Iterator[Answer]:
+        """The same answers, each with its whole prompt where the one before ends in no token that separates."""
+        said: list[str] = []
+        for answer in answers:
+            if not answer.follows:
+                said = []
+            whole = answer.follows and not self.separates(said[-1])
+            said += [answer.before, answer.answer]
+            yield replace(answer, before="".join(said[:-1]), follows=False) if whole else answer
+
+    def _piece(self, answer: Answer) -> Piece:
+        before, said = self.split(answer.before), self.split(answer.answer)
+        tail = "" if self.separates(before[-1]) else before[-1]
+        return Piece(before=before, tail=tail, answer=said, follows=answer.follows)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """An answer in stretches. `tail` is the last one before it, where that is not closed: both may share tokens."""
+
+    before: list[str]
+    tail: str
+    answer: list[str]
+    follows: bool
+
+    def texts(self) -> list[str]:
+        """All that has to be tokenised."""
+        return [*self.before, *self.answer, self.joint] if self.tail else [*self.before, *self.answer]
+
+    @property
+    def joint(self) -> str:
+        """The first stretch of the answer with what stands before it, as a later prompt has both."""
+        return self.tail + self.answer[0]
+
+
+def joined(pieces: Sequence[Piece], known: Mapping[str, list[int]]) -> list[tuple[Ids, Mask]]:
+    """The answers of one conversation as sequences: one goes on while the next prompt begins with all of it.
+
+    `known` are the tokens of every text. It does not begin so where the template rewrites what was said before, and
+    where the end of a prompt and the beginning of its answer together are other tokens than apart.
+    """
+    ids: list[int] = []
+    spans: list[tuple[int, int]] = []
+    done: list[tuple[Ids, Mask]] = []
+    for number, piece in enumerate(pieces):
+        before = [token for text in piece.before for token in known[text]]
+        said = [token for text in piece.answer for token in known[text]]
+        if piece.follows:
+            ids += before
+        else:
+            if spans and before[: len(ids)] != ids:
+                done.append(_sequence(ids, spans))
+                spans = []
+            ids = before
+        spans.append((len(ids), len(ids) + len(said)))
+        goes_on = number + 1 < len(pieces) and pieces[number + 1].follows
+        if goes_on and piece.tail and known[piece.joint] != known[piece.tail] + known[piece.answer[0]]:
+            done.append(_sequence(ids + said, spans))
+            spans = []
+            ids = ids[: len(ids) - len(known[piece.tail])] + known[piece.joint]
+            said = [token for text in piece.answer[1:] for token in known[text]]
+        ids += said
+    return [*done, _sequence(ids, spans)] if spans else done
+
+
+def _sequence(ids: list[int], spans: Iterable[tuple[int, int]]) -> tuple[Ids, Mask]:
+    targets = np.zeros(len(ids), dtype=np.bool_)
+    for start, stop in spans:
+        targets[start:stop] = True
+    targets[:1] = False
+    return np.asarray(ids, dtype=np.int32), targets
+
+
+def _separates(tokenizer: Tokenizer, end: str) -> bool:
+    """Whether texts become the same tokens together as apart, split behind this token."""
+    pairs = [(before + end, behind) for before in _BEFORE for behind in (*_BEHIND, end)]
+    whole = encode(tokenizer, [before + behind for before, behind in pairs])
+    first, second = (encode(tokenizer, [pair[side] for pair in pairs]) for side in (0, 1))
+    return all(ids == a + b for ids, a, b in zip(whole, first, second, strict=True))
