@@ -6,7 +6,9 @@ them in files of their own, an attempt a folder.
 
 from __future__ import annotations
 
+import codecs
 import heapq
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -74,6 +76,17 @@ def read_line(data: bytes) -> Line:
     text = data.decode("utf-8", "replace").rstrip("\r")
     time, _, rest = text.partition(" ")
     return Line(time=time, text=rest)
+
+
+def lines_of(pieces: Iterable[bytes]) -> Iterator[str]:
+    """The lines of a text that comes in pieces, wherever these are cut; empty ones are left out."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    rest = ""
+    for piece in itertools.chain(pieces, (b"",)):
+        *whole, rest = (rest + decoder.decode(piece, final=not piece)).split("\n")
+        yield from (line for line in whole if line)
+    if rest:
+        yield rest
 
 
 def merged(streams: Mapping[int, Iterable[Line]]) -> Iterator[tuple[int, Line]]:

@@ -53,9 +53,11 @@ def read(cluster: Cluster, name: str, query: Query, say: Callable[[str], None]) 
             return
     try:
         store = _store(cluster, name, found, query)
-        lines = _of_storage(store, _attempt(store, found, query), wanted)
-        _say_what_storage_lacks(query, say)
-        yield from logstreams.last_lines(lines, query.tail)
+        attempt = _attempt(store, found, query)
+        if query.attempt is None:
+            say(f"its log of attempt {attempt} is in {store.uri}")
+        _say_what_storage_lacks(query, wanted, say)
+        yield from _of_storage(store, attempt, wanted, query.tail)
     except LorajobError as error:
         if query.attempt is not None or query.previous or found.status.is_terminal:
             raise
@@ -97,10 +99,9 @@ def _without_run(
     except LorajobError as error:
         raise missing from error
     wanted = _wanted(resources.gpus, resources.nodes, query)
-    lines = _of_storage(store, attempt, wanted)
-    say(f"run {name} is no longer in the cluster: this is its log in {store.uri}")
-    _say_what_storage_lacks(query, say)
-    yield from logstreams.last_lines(lines, query.tail)
+    say(f"run {name} is no longer in the cluster: this is its log in {store.uri}, of attempt {attempt}")
+    _say_what_storage_lacks(query, wanted, say)
+    yield from _of_storage(store, attempt, wanted, query.tail)
 
 
 def _store(cluster: Cluster, name: str, found: Found | None, query: Query) -> Store:
@@ -131,24 +132,26 @@ def _attempt(store: Store, found: Found | None, query: Query) -> int:
     return known[-1] if query.attempt is None else query.attempt
 
 
-def _of_storage(store: Store, attempt: int, wanted: Wanted) -> Iterator[str]:
-    """The logs of an attempt, file after file: of the supervisors, then of each rank."""
+def _of_storage(store: Store, attempt: int, wanted: Wanted, tail: int | None) -> Iterator[str]:
+    """The logs of an attempt, file after file: of the supervisors, then of each rank; with `tail` the end of each."""
     keys = {layout.whole_key(entry.key) for entry in store.list(layout.LOGS)}
     for key, mark in logs.stored(keys, attempt, wanted):
-        for line in _unpacked(store, key).split("\n"):
-            if line:
-                yield mark + line
+        for line in logstreams.last_lines(_unpacked(store, key), tail):
+            yield mark + line
 
 
-def _unpacked(store: Store, key: str) -> str:
+def _unpacked(store: Store, key: str) -> Iterator[str]:
+    """The lines of a log as they come from storage: it may be larger than memory."""
     try:
-        return appended.read(store, key).decode("utf-8", "replace")
+        yield from logs.lines_of(appended.pieces(store, key))
     except zlib.error as error:
         raise StorageError(f"{store.uri}/{key} is no log: it can't be decompressed") from error
 
 
-def _say_what_storage_lacks(query: Query, say: Callable[[str], None]) -> None:
+def _say_what_storage_lacks(query: Query, wanted: Wanted, say: Callable[[str], None]) -> None:
     given = [("--since", query.since_seconds is not None), ("--timestamps", query.timestamps)]
     flags = [flag for flag, is_given in given if is_given]
     if flags:
         say(f"storage keeps no times of lines: {' and '.join(flags)} can't be followed, all lines are shown")
+    if query.tail is not None and wanted.rank is None:
+        say(f"storage keeps no times of lines: --tail shows the last {query.tail} of each process")

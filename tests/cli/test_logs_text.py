@@ -48,6 +48,15 @@ def test_a_line_of_the_api_is_a_time_and_a_text() -> None:
     assert line.moment == pytest.approx(1795251600.123456)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_lines_are_whole_wherever_the_text_is_cut(size: int) -> None:
+    text = "甄嬛传\n\nstep 1\n\U0001f600 and more\nno end".encode() + b"\xe7"
+    pieces = [text[begin : begin + size] for begin in range(0, len(text), size)]
+
+    assert list(logs.lines_of(pieces)) == ["甄嬛传", "step 1", "\U0001f600 and more", "no end\ufffd"]
+    assert list(logs.lines_of([])) == []
+
+
 def test_without_a_choice_every_line_is_shown_as_it_is() -> None:
     assert Wanted().text(_line("phase train"), 0) == "phase train"
     assert Wanted(gpus=2).text(_line("[rank 1] step 1"), 0) == "[rank 1] step 1"

@@ -19,7 +19,10 @@ from cluster_fixtures import TestCluster
 from lorajob import manifest
 from lorajob.cluster import Cluster, connect
 from lorajob.platform import Platform, PlatformStorage
+from lorajob_runtime.appended import Appended
+from lorajob_runtime.environment import Environment
 from lorajob_runtime.spec import ResourcesSpec, RunSpec
+from lorajob_runtime.store import open_store
 from s3_servers import S3Server
 
 __all__ = ["lorajob"]
@@ -153,6 +156,31 @@ def test_following_goes_on_with_the_pod_of_the_next_attempt(printing: Printing, 
     assert previous.out == "tried\n"
 
 
+MANY = """
+import sys, time
+for part in range(4):
+    sys.stdout.write("".join(f"line {part * 1000 + number}\\n" for number in range(1000)))
+    sys.stdout.flush()
+    time.sleep(0.7)
+"""
+
+
+def test_every_line_of_a_large_log_comes_once_and_its_end_is_asked_for_alone(
+    printing: Printing, lorajob: Call, client: Cluster, wait_until: Wait
+) -> None:
+    expected = [f"line {number}" for number in range(4000)]
+    printing("many", MANY)
+
+    followed = lorajob("logs", "many", "-f").out.splitlines()
+    wait_until(lambda: has_ended(client, "many"), seconds=60, what="the end of the run")
+    last = lorajob("logs", "many", "--tail", "7").out.splitlines()
+    most = lorajob("logs", "many", "--tail", "3990", "-f").out.splitlines()
+
+    assert followed == expected
+    assert last == expected[-7:]
+    assert most == expected[-3990:]
+
+
 def test_ctrl_c_leaves_the_run_alone(printing: Printing, client: Cluster, cluster: TestCluster, namespace: str) -> None:
     import signal
 
@@ -270,6 +298,27 @@ def test_a_run_whose_job_is_gone_has_its_log_in_storage(lorajob: Call, stored: s
     assert rank.out == "step 2\n"
     assert "--since can't be followed" in rank.err
     assert previous.out == first.out
+
+
+def test_the_end_of_a_log_in_storage_is_that_of_each_process_also_while_it_grows(
+    lorajob: Call, s3_keys: S3Server, stored: str, tmp_path: Path, settings: Callable[..., Environment]
+) -> None:
+    bucket = stored.removeprefix("s3://").partition("/")[0]
+    store = open_store(stored, "gone", settings(s3_endpoint=s3_keys.endpoint))
+    path = tmp_path / "rank-1.log"
+    growing = Appended(store, "logs/attempt-2/rank-1.log.gz", path)
+    for number in range(1, 4):
+        with path.open("a") as file:
+            file.write(f"{number} of 3\n")
+        growing.add()
+
+    last = lorajob("logs", "gone", "--tail", "1")
+    two = lorajob("logs", "gone", "--attempt", "2", "--rank", "1", "--tail", "2")
+
+    assert any(".parts/" in key for key in s3_keys.keys(bucket)), "it was not brought together"
+    assert last.out.splitlines() == ["phase publish", "[rank 1] 3 of 3"]
+    assert "--tail shows the last 1 of each process" in last.err
+    assert (two.out.splitlines(), "--tail" in two.err) == (["2 of 3", "3 of 3"], False)
 
 
 def test_an_attempt_that_storage_does_not_have_is_said(lorajob: Call, client: Cluster, stored: str) -> None:
