@@ -232,9 +232,12 @@ def test_in_a_pod_the_files_with_keys_are_hidden_and_on_a_machine_of_ones_own_no
     token = tmp_path / "token"
     token.touch()
     variables = {"AWS_WEB_IDENTITY_TOKEN_FILE": str(token), "GOOGLE_APPLICATION_CREDENTIALS": "/not/there"}
+    variables |= {"AWS_CONFIG_FILE": "/dev/null"}
 
     assert environment.hidden_files(variables) == []
-    assert token in environment.hidden_files(variables | {"LORAJOB_JOB": "zhenhuan"})
+    hidden = set(environment.hidden_files(variables | {"LORAJOB_JOB": "zhenhuan"}))
+    assert token in hidden
+    assert hidden <= {token, Path("/var/run/secrets")}
 
 
 class Seen(Exception):  # noqa: N818
