@@ -112,7 +112,7 @@ def _pods(cluster: Cluster, job: Job, notes: list[str]) -> list[dict[str, Any]] 
 def _queue_words(cluster: Cluster, job: Job, notes: list[str]) -> str:
     try:
         return queueing.read_words(cluster, job["metadata"]["uid"])
-    except Forbidden as error:
+    except (Forbidden, NotFound) as error:
         notes.append(f"{error.message}: why it is not its turn may not be known")
         return ""
 

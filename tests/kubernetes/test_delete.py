@@ -194,6 +194,23 @@ def test_results_go_only_when_asked_and_only_those_of_the_run(
         made.client.get(made.client.jobs("first"))
 
 
+def test_the_results_of_another_namespaces_run_of_that_name_are_not_removed(
+    made: MadeRuns, lorajob: Call, s3_keys: S3Server, bucket: str
+) -> None:
+    owner = json.dumps({"namespace": "team-b"}).encode()
+    s3_keys.client().put_object(Bucket=bucket, Key="lora/first/owner.json", Body=owner)
+    lorajob("submit", "--name", "first")
+    lorajob("submit", "--name", "second")
+    before = s3_keys.keys(bucket)
+
+    outcome = lorajob("delete", "first", "second", "--artifacts", "--yes")
+
+    assert outcome.code == 10
+    assert f"s3://{bucket}/lora/first holds the run of that name in namespace team-b" in outcome.err
+    assert s3_keys.keys(bucket) == before
+    assert names(made) == ["first"], "and the other went"
+
+
 def test_folders_that_a_console_made_hinder_no_removal(
     made: MadeRuns, lorajob: Call, s3_keys: S3Server, bucket: str
 ) -> None:
