@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorajob.manifest import DATA_MAX_BYTES, DataFile
-from lorajob_runtime.data.faults import form_of, refuse_unusable
+from lorajob_runtime.data.faults import refuse_unusable
 from lorajob_runtime.data.files import ending_of, located, stamp
-from lorajob_runtime.data.read import read
-from lorajob_runtime.data.select import select
+from lorajob_runtime.data.loading import load
 from lorajob_runtime.exits import DataError
 from lorajob_runtime.layout import DATA_PREFIX
 from lorajob_runtime.pod import CACHE_FOLDER
@@ -106,17 +105,16 @@ def look(data: DataSpec) -> LocalData:
     limit = LOOK_BYTES // PACKED_SHRINKS if file.is_packed else LOOK_BYTES
     if file.kind == "parquet" or size > limit:
         return LocalData(path=path, size_bytes=size, sha256=_sha256(path))
-    source = read(path)
-    selection = select(len(source), data.rows, data.eval_rows)
-    form = form_of(source, data)
-    refuse_unusable(source, form, selection, data.max_dropped)
+    loaded = load(data)
+    refuse_unusable(loaded, data.max_dropped)
+    source = loaded.source
     return LocalData(
         path=path,
         size_bytes=size,
         text_bytes=source.size_bytes,
         sha256=_sha256(path) if file.is_packed else source.sha256,
         rows=len(source),
-        verdict=form.verdict,
+        verdict=loaded.form.verdict,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lorajob_runtime import architecture as architectures
-from lorajob_runtime import bounds, catalog
+from lorajob_runtime import bounds, catalog, impostors
 from lorajob_runtime import estimate as estimates
 from lorajob_runtime.architecture import Architecture
 from lorajob_runtime.bounds import Bounds
@@ -71,6 +71,8 @@ def refuse_bare_folder(model: ModelSpec) -> None:
 def read_config(path: Path) -> dict[str, Any]:
     """The values of a config.json. Raises ModelError."""
     try:
+        if (said := impostors.stand_in(path)) is not None:
+            raise ModelError(f"{path} {said}", hint="bring the model's own files there, and run it again")
         values = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} is no configuration of a model: {error}") from error

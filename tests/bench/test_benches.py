@@ -17,7 +17,7 @@ from small_models import smollm2, tiny_llama
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 NUMBER = r"\d+(?:\.\d+)?"
 TUTORIAL = "started by train.py, whose table has a row of its own for it"
-RUN_HERE = {"train.py", "threads.py", "moe.py", "sharding.py", "cli.py"}
+RUN_HERE = {"train.py", "threads.py", "moe.py", "sharding.py", "cli.py", "reading.py"}
 
 
 @pytest.fixture
@@ -98,3 +98,11 @@ def test_the_command_line_is_compared_with_kubectl(api_server: Any) -> None:
     assert "`lorajob list` over 3 runs held" in printed
     for way in ("`kubernetes`, typed", "lorajob, pages of 500"):
         assert _has_row(printed, way, NUMBER, NUMBER, NUMBER), printed
+
+
+def test_reading_and_tokenising_a_dataset_are_measured(model: Path, table: Callable[..., str]) -> None:
+    printed = table("reading.py", "--megabytes", "0.01", "--tokenise", "--model", str(model))
+
+    for kind in ("JSON Lines", "one JSON list on one line", "CSV", "Parquet"):
+        for what in ("read", "tokenised"):
+            assert _has_row(printed, kind, r"0\.0", what, NUMBER, r"\d+"), printed

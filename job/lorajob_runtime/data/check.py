@@ -15,8 +15,9 @@ import numpy as np
 from lorajob_runtime import bounds
 from lorajob_runtime.data import unused
 from lorajob_runtime.data.faults import Fault
+from lorajob_runtime.data.loading import load
 from lorajob_runtime.data.render import ThinkingMode
-from lorajob_runtime.data.survey import Survey, load, notes, refuse, survey, unused_names, warnings
+from lorajob_runtime.data.survey import Survey, notes, refuse, survey, unused_names, warnings
 from lorajob_runtime.data.tokenizer import Tokenizer, decode, load_tokenizer
 from lorajob_runtime.data.tokens import Ids, Mask
 from lorajob_runtime.data.wording import brief, counted, harmless

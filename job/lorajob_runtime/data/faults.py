@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lorajob_runtime.data.conversation import Conversation, RowError, Text
-from lorajob_runtime.data.forms import Form, detect
-from lorajob_runtime.data.read import Source
-from lorajob_runtime.data.select import Selection
+from lorajob_runtime.data.forms import Form
+from lorajob_runtime.data.loading import Loaded
 from lorajob_runtime.data.wording import counted
 from lorajob_runtime.exits import DataError
-from lorajob_runtime.spec import DataSpec, dropped_share
+from lorajob_runtime.spec import dropped_share
 
 Severity = Literal["error", "dropped", "truncated", "warning"]
 
@@ -156,20 +155,12 @@ def nothing_left(dropped: Mapping[str, int], field: str, source: object) -> Data
     return DataError(f"{source} has nothing to train on in {field}: {listed(dropped) or 'no rows'}")
 
 
-def form_of(source: Source, data: DataSpec) -> Form:
-    """The form of a file's rows. Raises DataError when they have none, or none can be used."""
-    if not source.head:
-        first = next(iter(source))
-        reason = first.reason if isinstance(first, RowError) else "is nothing"
-        raise DataError(f"{source.path} has no row that can be used: row 1 {reason}")
-    return detect(source.head, data, source.names)
-
-
-def refuse_unusable(source: Source, form: Form, selection: Selection, limit: str) -> None:
+def refuse_unusable(loaded: Loaded, limit: str) -> None:
     """Raises DataError when more rows than `limit`, data.maxDropped, allows cannot be trained on by any model.
 
     So it does for a range that would be dropped whole.
     """
+    source, form, selection = loaded.source, loaded.form, loaded.selection
     train, held_out = FaultLog(), FaultLog()
     for index, row in enumerate(source.until(selection.stop)):
         log = held_out if index in selection.evaluation else train if index in selection.train else None

@@ -13,8 +13,9 @@ from lorajob_runtime import bounds
 from lorajob_runtime.bounds import Bounds
 from lorajob_runtime.data.beyond import foreign_id
 from lorajob_runtime.data.encode import Sample
+from lorajob_runtime.data.loading import Loaded, load
 from lorajob_runtime.data.render import stop_ids
-from lorajob_runtime.data.survey import Loaded, Survey, load, notes, refuse, survey, unused_names, warnings
+from lorajob_runtime.data.survey import Survey, notes, refuse, survey, unused_names, warnings
 from lorajob_runtime.data.tokenizer import Tokenizer, load_tokenizer
 from lorajob_runtime.data.tokens import Ids, Mask, TokenRows, TokenWriter, fingerprint
 from lorajob_runtime.exits import StorageError

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from lorajob_runtime.bounds import UNKNOWN, Bounds
 from lorajob_runtime.data.collect import Collected, Sink, collect
 from lorajob_runtime.data.encode import Encoder
-from lorajob_runtime.data.faults import NO_ANSWER_LEFT, TOO_LONG, form_of, nothing_left, refuse_dropped, refuse_errors
-from lorajob_runtime.data.forms import Form
-from lorajob_runtime.data.read import Source, read
-from lorajob_runtime.data.select import Selection, select
+from lorajob_runtime.data.faults import NO_ANSWER_LEFT, TOO_LONG, nothing_left, refuse_dropped, refuse_errors
+from lorajob_runtime.data.loading import Loaded
+from lorajob_runtime.data.select import Selection
 from lorajob_runtime.data.tokenizer import Tokenizer
 from lorajob_runtime.data.unused import UnusedNames
 from lorajob_runtime.data.wording import counted
 from lorajob_runtime.exits import DataError
 from lorajob_runtime.spec import DataSpec, RunSpec
-
-EXAMPLE = "lighthouse.json"
-"""The example set that is trained on when a spec names no dataset."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Loaded:
-    """A dataset file, the form of its rows, and which of them are meant."""
-
-    source: Source
-    form: Form
-    selection: Selection
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,18 +26,6 @@ class Survey:
     encoder: Encoder
     train: Collected
     held_out: Collected
-
-
-def load(data: DataSpec) -> Loaded:
-    """The file that a spec names, or the example set. Raises DataError, ConfigError."""
-    if data.source is None:
-        example = resources.files("lorajob_runtime") / "examples" / EXAMPLE
-        with resources.as_file(example) as path:
-            source = read(path)
-    else:
-        source = read(Path(os.path.expanduser(data.source)))
-    form = form_of(source, data)
-    return Loaded(source=source, form=form, selection=select(len(source), data.rows, data.eval_rows))
 
 
 def survey(

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorajob_runtime import impostors
 from lorajob_runtime.exits import ModelError
 
 
@@ -29,6 +30,7 @@ _WEIGHTS = "*.safetensors"
 _MAIN_WEIGHTS = "model*.safetensors"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _CODE = "*.py"
+_NO_PROSE = ("*.json", "*.model", "*.tiktoken")
 _TEMPLATES = "additional_chat_templates/*.jinja"
 _INDEX = "model.safetensors.index.json"
 
@@ -72,6 +74,9 @@ def check_folder(folder: Path, source: str, *, with_weights: bool = True) -> Non
     """
     names = {path.name for path in folder.iterdir() if path.is_file()}
     check_names(names if with_weights else names | {"model.safetensors"}, source)
+    for name in sorted(_matching(names, *_NO_PROSE, *((_WEIGHTS,) if with_weights else ()))):
+        if (said := impostors.stand_in(folder / name)) is not None:
+            raise ModelError(f"{name} of {source} {said}", hint="bring the model's own files there, and run it again")
     try:
         json.loads((folder / "config.json").read_bytes())
         index = json.loads((folder / _INDEX).read_bytes()) if _INDEX in names else {}

@@ -11,9 +11,8 @@ import pytest
 from lorajob_runtime.data.check import check
 from lorajob_runtime.data.faults import TOO_LONG, Fault, FaultLog, refuse_dropped, refuse_unusable
 from lorajob_runtime.data.forms import detect
+from lorajob_runtime.data.loading import load
 from lorajob_runtime.data.prepare import prepare
-from lorajob_runtime.data.read import read
-from lorajob_runtime.data.select import select
 from lorajob_runtime.exits import ConfigError, DataError
 from lorajob_runtime.report.lines import lines
 from lorajob_runtime.spec import DataSpec, changes, parse
@@ -35,12 +34,7 @@ def ends(smollm2: Any, tmp_path: Path) -> Any:
         found: list[str | None] = [check(spec, model_path=smollm2.path).problem]
         for trial in (
             lambda: prepare(spec, model_path=smollm2.path, folder=tmp_path / "data"),
-            lambda: refuse_unusable(
-                read(path),
-                detect(rows, spec.data),
-                select(len(rows), spec.data.rows, spec.data.eval_rows),
-                spec.data.max_dropped,
-            ),
+            lambda: refuse_unusable(load(spec.data), spec.data.max_dropped),
         ):
             try:
                 trial()

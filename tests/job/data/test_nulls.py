@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lorajob_runtime.data.conversation import RowError
-from lorajob_runtime.data.faults import converted, form_of
+from lorajob_runtime.data.faults import converted
+from lorajob_runtime.data.loading import load
 from lorajob_runtime.data.read import read
 from lorajob_runtime.exits import DataError
 from lorajob_runtime.spec import DataSpec
@@ -83,8 +84,8 @@ def test_a_missing_value_drops_its_row_where_it_is_needed(
     path = tmp_path / f"rows{ending}"
     write(path, rows)
 
-    source = read(path)
-    found = [converted(form_of(source, DataSpec(source=str(path))), row) for row in source]
+    loaded = load(DataSpec(source=str(path)))
+    found = [converted(loaded.form, row) for row in loaded.source]
 
     said = [item.reason if isinstance(item, RowError) else None for item in found]
     assert said == [reason if index == place else None for index in range(3)]
@@ -100,8 +101,8 @@ def test_a_turn_without_its_content_drops_its_row(turn: int, reason: str, ending
     path = tmp_path / f"rows{ending}"
     _json(path, rows) if ending == ".json" else pq.write_table(pa.Table.from_pylist(rows), path)
 
-    source = read(path)
-    found = [converted(form_of(source, DataSpec(source=str(path))), row) for row in source]
+    loaded = load(DataSpec(source=str(path)))
+    found = [converted(loaded.form, row) for row in loaded.source]
 
     assert isinstance(found[1], RowError)
     assert (found[1].reason, found[1].droppable) == (reason, True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lorajob_runtime import fetch
+from lorajob_runtime import fetch, preflight
 from lorajob_runtime.environment import Environment
 from lorajob_runtime.exits import HubError, ModelError, StorageError
 from lorajob_runtime.fetch import hubs, process, transfer
@@ -54,6 +54,36 @@ def test_a_folder_that_is_not_whole_is_refused(
 
     with pytest.raises(ModelError, match=fault):
         fetch.fetch(ModelSpec(name=str(folder)), environment=settings(), notify=print)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 12345\n"
+PAGE = "<!DOCTYPE html>\n<html><title>Sign in</title>"
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
+@pytest.mark.parametrize(("content", "said"), [(POINTER, "is a Git LFS pointer"), (PAGE, "is an HTML or XML page")])
+def test_a_pointer_or_a_page_in_place_of_a_models_file_is_named_at_once(
+    name: str, content: str, said: str, tmp_path: Path, settings: Settings, s3_keys: Any
+) -> None:
+    folder = write_model(tmp_path / "own", **{name: content})
+    bucket = s3_keys.make_bucket()
+    for path in folder.iterdir():
+        s3_keys.client().upload_file(str(path), bucket, f"models/own/{path.name}")
+
+    for place in (str(folder), f"s3://{bucket}/models/own"):
+        with pytest.raises(ModelError) as caught:
+            fetch.fetch(ModelSpec(source=place), environment=settings(), notify=print)
+        assert f"{name} of " in caught.value.message
+        assert said in caught.value.message
+    if name != "model.safetensors":
+        with pytest.raises(ModelError, match=said):
+            fetch.fetch_tokenizer(ModelSpec(source=str(folder)), environment=settings(), notify=print)
+
+
+def test_a_pointer_in_place_of_a_configuration_is_named_before_anything_is_fetched(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "own", **{"config.json": POINTER})
+    with pytest.raises(ModelError, match=r"config\.json is a Git LFS pointer"):
+        preflight.architecture_of(ModelSpec(source=str(folder)))
 
 
 def test_pickled_weights_in_a_folder_are_refused(tmp_path: Path, settings: Settings) -> None:
