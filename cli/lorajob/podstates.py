@@ -26,7 +26,6 @@ _TRACKED = "batch.kubernetes.io/job-tracking"
 
 EVICTED = "evicted"
 """Class of a pod that its node, an eviction or a more important pod put out."""
-OOM_HINT = "ask for more with resources.memory, or lower train.batchSize or data.maxLength"
 _DISK_HINT = "its files need more room than the platform gives a pod (resources.work): ask who runs the platform"
 
 STARTING = frozenset({"ContainerCreating", "PodInitializing"})
@@ -255,7 +254,7 @@ def _last_words(state: Object, ended: Object, disruption: str) -> LastWords:
     code = int(ended.get("exitCode") or exits.UNEXPECTED.code)
     if ended.get("reason") == "OOMKilled":
         message = "the container used more memory than it may (OOMKilled)"
-        return LastWords(exit_code=code, failure=exits.OUT_OF_MEMORY.name, message=message, hint=OOM_HINT)
+        return LastWords(exit_code=code, failure=exits.OUT_OF_MEMORY.name, message=message, hint=exits.HOST_MEMORY_HINT)
     if disruption:
         return LastWords(exit_code=code, failure=EVICTED, message=disruption)
     if state.get("reason"):

@@ -31,7 +31,7 @@ def classed(caught: BaseException, *, disk: str) -> LorajobError:
     if isinstance(caught, LorajobError):
         return caught
     if isinstance(caught, MemoryError):
-        return OutOfMemoryError("the memory of this machine was used up")
+        return OutOfMemoryError("the memory of this machine was used up", hint=exits.HOST_MEMORY_HINT)
     text = f"{type(caught).__name__}: {caught}"
     if isinstance(caught, OSError) and caught.errno in (errno.ENOSPC, errno.EDQUOT):
         return FullDiskError(f"cannot write {caught.filename or disk}: {caught.strerror}")

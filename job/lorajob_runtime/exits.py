@@ -127,6 +127,10 @@ class OutOfMemoryError(LorajobError):
     failure = OUT_OF_MEMORY
 
 
+HOST_MEMORY_HINT = "ask for more with resources.memory, or lower train.batchSize or data.maxLength"
+"""Where it was not a GPU's memory that was used up: more GPUs would not help."""
+
+
 class DivergedError(LorajobError):
     """The loss or a gradient is not a finite number."""
 

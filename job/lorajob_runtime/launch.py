@@ -247,7 +247,10 @@ def explain(
     by_torchrun = workers > 1 or nodes > 1
     killed = exit_status == -signal.SIGKILL or (by_torchrun and len(causes) < workers)
     if memory_kills > 0 and killed and (cause is None or cause.failure is exits.UNEXPECTED):
-        return OutOfMemoryError("a training process was killed: the memory of this machine or container was used up")
+        return OutOfMemoryError(
+            "a training process was killed: the memory of this machine or container was used up",
+            hint=exits.HOST_MEMORY_HINT,
+        )
     if cause is not None and cause.failure is exits.UNEXPECTED and _NO_ROOM.search(cause.message):
         return FullDiskError(f"training could not write: {cause.message}")
     if cause is None and full_disk is not None:

@@ -70,6 +70,7 @@ def test_of_causes_of_the_same_kind_the_lowest_rank_tells() -> None:
 def test_a_rank_that_the_kernel_killed_for_memory_is_out_of_memory() -> None:
     assert explain(LOST_PEER, kills=1).failure is exits.OUT_OF_MEMORY
     assert explain(status=-signal.SIGKILL, workers=1, kills=1).failure is exits.OUT_OF_MEMORY
+    assert "resources.memory" in explain(LOST_PEER, kills=1).hint, "more or larger GPUs would not help"
 
 
 def test_a_lone_rank_of_a_node_is_out_of_memory_though_torchrun_hides_how_it_ended() -> None:
