@@ -97,6 +97,8 @@ def _start(kind: str, share: str, arguments: Sequence[str], shared: Path) -> Par
     taken = shared / kind
     taken.mkdir(exist_ok=True)
     name = kind + share
+    # hundreds of programs are started, each of which would compile what it imports of ours
+    inherited = {key: text for key, text in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *arguments_of(name, KINDS[kind], arguments)],
         stdout=subprocess.PIPE,
@@ -105,7 +107,7 @@ def _start(kind: str, share: str, arguments: Sequence[str], shared: Path) -> Par
         errors="replace",
         # a Ctrl-C at the terminal then reaches it from here, and once
         start_new_session=True,
-        env=os.environ | {sharing.VARIABLE: str(taken)},
+        env=inherited | {sharing.VARIABLE: str(taken)},
     )
     return Part(name, process)
 
