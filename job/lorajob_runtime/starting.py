@@ -79,7 +79,9 @@ def start(
     found = restore.restore(folder, store, spec, warn=warnings.append)
     if found.is_published:
         identity.refuse_others(
-            found.made_with, _at_hand(spec, folder, environment), result=f"the finished run {spec.run_name!r}"
+            found.made_with,
+            _at_hand(found.made_with, spec, folder, environment),
+            result=f"the finished run {spec.run_name!r}",
         )
     if spec.resources.nodes > 1 and link is None:
         warnings.append(f"resources.nodes is {spec.resources.nodes}: this machine trains alone, as one node")
@@ -120,12 +122,16 @@ def _hold(
     return stack.enter_context(ownership.hold(store, writer, say=say, pace=limits.lease))
 
 
-def _at_hand(spec: RunSpec, folder: RunFolder, environment: Environment) -> Identity:
-    """What this machine has of the spec's dataset and model, without fetching weights to say that a run is done."""
+def _at_hand(was: Identity, spec: RunSpec, folder: RunFolder, environment: Environment) -> Identity:
+    """What this machine has of the spec's dataset and model, without fetching weights to say that a run is done.
+
+    Where it has the model from several sources, the weights that the run was made with count.
+    """
     from lorajob_runtime.fetch import at_hand
 
-    model = at_hand(spec.model, environment=environment)
-    known = Identity() if model is None else identity.of_model(model.path)
+    models = [identity.of_model(model.path) for model in at_hand(spec.model, environment=environment)]
+    first = models[0] if models else Identity()
+    known = next((each for each in models if each.weights == was.weights), first)
     return dataclasses.replace(known, contents=dataset_at_hand(spec.data, folder.work, environment))
 
 

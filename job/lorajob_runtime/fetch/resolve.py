@@ -53,13 +53,13 @@ def fetch_tokenizer(model: ModelSpec, *, environment: Environment, notify: Calla
     return _fetch(model, environment, notify, with_weights=False)
 
 
-def at_hand(model: ModelSpec, *, environment: Environment) -> FetchedModel | None:
-    """The model's files where all of them are on this machine, asking no one; None where they are not."""
+def at_hand(model: ModelSpec, *, environment: Environment) -> list[FetchedModel]:
+    """The model's files from each source of which this machine has all, in the order of taking them. Asks no one."""
+    found = []
     for source in candidates(model, environment.hubs):
         with suppress(ModelError):
-            if (found := _at_hand(source, model, environment, with_weights=True)) is not None:
-                return found
-    return None
+            found.append(_at_hand(source, model, environment, with_weights=True))
+    return [each for each in found if each is not None]
 
 
 def fetch_embedded(*, environment: Environment, notify: Callable[[str], None]) -> FetchedModel:

@@ -89,6 +89,14 @@ class Generator:
             # a model that was trained on plain text goes on with it
             text = "\n".join(message["content"] for message in conversation)
             ids = start_ids(self._tokenizer) + encode(self._tokenizer, [text])[0]
+        foreign = next((each for each in ids if each >= self._rows), None)
+        if foreign is not None:
+            token = self._tokenizer.convert_ids_to_tokens(foreign)
+            raise DataError(
+                f"the conversation has the token {token!r} (id {foreign}), "
+                f"and the model's embedding has {self._rows} rows",
+                hint="take the tokenizer that belongs to the weights, or leave the token out",
+            )
         if len(ids) >= self._window:
             raise DataError(f"the conversation has {len(ids)} tokens, and the model takes {self._window}", hint="")
         return ids
@@ -187,6 +195,11 @@ class Generator:
             return self._stops[0]
         pad = self._tokenizer.pad_token_id
         return 0 if pad is None else int(pad)
+
+    @property
+    def _rows(self) -> int:
+        """Rows of the embedding: how many token ids the model knows."""
+        return int(self._model.get_input_embeddings().weight.shape[0])
 
     @property
     def _window(self) -> int:

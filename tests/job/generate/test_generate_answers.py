@@ -137,6 +137,15 @@ def test_a_conversation_that_is_too_long_is_refused_and_the_answer_is_cut_at_the
     assert list(tiny.stream(nearly_full, Sampling(max_new_tokens=400)))
 
 
+def test_a_token_that_the_model_has_no_row_for_is_refused_by_name(storage: Path) -> None:
+    other = Generator.load(ModelSpec(), storage / "tiny-llama", storage / "tiny/adapter", thinking=False)
+    other._tokenizer.add_tokens(["<FACE>"], special_tokens=True)
+
+    with pytest.raises(DataError, match=r"'<FACE>' \(id 49152\), and the model's embedding has 49152 rows"):
+        other.prompt([{"role": "user", "content": "Make a <FACE>"}])
+    assert other.prompt([{"role": "user", "content": "Make a face"}])
+
+
 def test_an_adapter_of_another_model_is_refused_in_one_line(storage: Path) -> None:
     with pytest.raises(ModelError, match="cannot be loaded on") as caught:
         Generator.load(ModelSpec(), storage / "tiny-llama", storage / "keeper/adapter", thinking=False)

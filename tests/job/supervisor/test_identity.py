@@ -202,6 +202,14 @@ def test_a_finished_run_needs_neither_its_dataset_nor_its_weights_any_more(
     assert "already done" in again.end()["message"]
 
 
+def test_weights_of_the_run_count_where_another_source_has_others(start, place: Place) -> None:
+    finished(place, start)
+    shutil.copytree(place.model, place.path / "model-elsewhere")
+    other_weights(place)
+
+    assert start(str(place.runs), spec=place.spec()).wait() == 0
+
+
 @pytest.mark.parametrize("state", [unfinished, unpublished])
 def test_a_run_with_work_left_still_needs_its_dataset(start, place: Place, state: Callable[..., None]) -> None:
     state(place, start)

@@ -24,13 +24,14 @@ from lorajob_runtime.upload import Pace
 def fetch(model: Any, *, environment: Any, notify: Any, inspect: Any) -> Any:
     if model.name == "endless":
         time.sleep(60)
-    return at_hand(model) or types.SimpleNamespace(path=Path("/nowhere"), source="folder", revision="1")
+    found = at_hand(model) or [types.SimpleNamespace(path=Path("/nowhere"), source="folder", revision="1")]
+    return found[0]
 
 
 def at_hand(model: Any, *, environment: Any = None) -> Any:
-    """A folder is a model, whatever is in it."""
-    path = Path(model.name)
-    return types.SimpleNamespace(path=path, source=str(path), revision="1") if path.is_dir() else None
+    """A folder is a model, whatever is in it; a second one beside it is the same from elsewhere."""
+    paths = (Path(model.name), Path(f"{model.name}-elsewhere"))
+    return [types.SimpleNamespace(path=path, source=str(path), revision="1") for path in paths if path.is_dir()]
 
 
 def prepare(spec: Any, *, model_path: Path, folder: Path, log: Path) -> dict[str, Any]:
