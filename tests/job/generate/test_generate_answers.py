@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -77,6 +78,51 @@ def test_code_beside_the_adapter_never_runs(storage: Path, tmp_path: Path, trust
     asked = Generator.load(base, storage / "tiny-llama", adapter, thinking=False)
 
     assert asked.prompt(QUESTION)
+
+
+OWN = """
+import os, pathlib
+from transformers import LlamaConfig, LlamaForCausalLM
+
+pathlib.Path(__file__).with_name("seen").write_text(repr(dict(os.environ)))
+
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_code_of_the_base_model_sees_no_key_while_it_answers(
+    storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings_of_models: Environment
+) -> None:
+    from transformers import dynamic_module_utils
+
+    # where transformers copies a repository's code before it runs it
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    monkeypatch.setenv("HF_TOKEN", "hidden-value")
+    base = shutil.copytree(storage / "tiny-llama", tmp_path / "own")
+    (base / "own.py").write_text(OWN)
+    own = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"}
+    config = json.loads((base / "config.json").read_text())
+    config |= {"auto_map": own, "model_type": "own", "architectures": ["OwnForCausalLM"]}
+    (base / "config.json").write_text(json.dumps(config))
+    adapter = shutil.copytree(storage / "tiny/adapter", tmp_path / "adapter")
+    for file in ("lorajob.json", "adapter_config.json"):
+        text = (adapter / file).read_text()
+        (adapter / file).write_text(text.replace(str(storage / "tiny-llama"), str(base)))
+
+    request = generate.Request(target=str(adapter), prompt="x", max_new_tokens=2, trust_remote_code=True)
+    generate.run(request, io.StringIO(), io.StringIO(), environment=settings_of_models, notify=lambda _: None)
+
+    (seen,) = (tmp_path / "modules").rglob("seen")
+    assert "PATH" in seen.read_text()
+    assert "hidden-value" not in seen.read_text()
+    assert os.environ["HF_TOKEN"] == "hidden-value"
 
 
 def test_the_untuned_model_answers_otherwise(tiny: Generator) -> None:
