@@ -61,7 +61,13 @@ def annotate(**annotations: str | None) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def runner(cluster: TestCluster, module_namespace: str) -> Runner:
     """The pod of run-a, of a platform whose policy is in force; run-a-b is another run of the same namespace."""
-    install_platform(cluster, module_namespace, image="localhost/none:1", values={"platform": NOWHERE})
+    install_platform(
+        cluster,
+        module_namespace,
+        image="localhost/none:1",
+        # the other policies would say the same of some of these changes
+        values={"platform": NOWHERE, "users": {"enforceLimits": False}},
+    )
     for name in ("run-a", "run-a-b"):
         cluster.run_kubectl("create", "-f", "-", input=json.dumps(_job(cluster, module_namespace, name)))
     (pod_name,) = wait_until(lambda: _pods(cluster, module_namespace, "run-a"), what="the pod of run-a")
