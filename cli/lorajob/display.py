@@ -151,7 +151,8 @@ def _attempts(status: RunStatus) -> str:
     text = f"{status.attempts} of {status.retries + 1}"
     if status.progress is not None and status.progress.attempt not in (0, status.attempts):
         # the log counts every start of this name, also those that count for nothing here
-        text += f", number {status.progress.attempt} in `lorajob logs {status.name} --attempt`"
+        number = status.progress.attempt
+        text += f" (number {number} in the log: `lorajob logs {status.name} --attempt {number}`)"
     return text
 
 

@@ -78,6 +78,10 @@ def _succeeded(view: View) -> str:
             f"the run itself has ended; other containers in its pod still run and keep it there: {', '.join(held)}"
             f" (`lorajob delete {view.name}` ends them, its results stay)"
         )
+    waits = next((each for each in view.present if each.state == "Waiting"), None)
+    if waits is not None:
+        # the one that ended was lost before its Job had seen that
+        return f"the run itself has ended; its Job ends when another pod has seen that: {_of_pod(view, waits)}"
     return "the run itself has ended; its pod is ending" if view.running else "the run itself has ended"
 
 

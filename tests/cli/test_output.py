@@ -135,7 +135,7 @@ def test_the_number_of_an_attempt_in_the_log_is_shown_where_it_is_another() -> N
     later = dataclasses.replace(training(), progress=dataclasses.replace(progress(), attempt=5))
 
     assert [line for line in plain(display.page(later, NOW)) if line.startswith("Attempt:")] == [
-        "Attempt:     1 of 4, number 5 in `lorajob logs zhenhuan --attempt`"
+        "Attempt:     1 of 4 (number 5 in the log: `lorajob logs zhenhuan --attempt 5`)"
     ]
     assert [line for line in plain(display.page(training(), NOW)) if line.startswith("Attempt:")] == [
         "Attempt:     1 of 4"

@@ -239,6 +239,10 @@ def test_containers_and_gates_of_others_that_are_not_ready_say_nothing_of_the_no
         ([running_pod()], "the run itself has ended; its pod is ending"),
         ([ended_pod()], "the run itself has ended"),
         ([], "the run itself has ended"),
+        (
+            [waiting_pod()],
+            "the run itself has ended; its Job ends when another pod has seen that: ContainerCreating",
+        ),
         (None, "the run itself has ended"),
     ],
 )
