@@ -169,7 +169,8 @@ def _decided(event: Event) -> list[Line]:
     batch = min(event["global_batch"], event.get("rows", event["global_batch"]))
     said = f"training: {counted(event['total_steps'], 'step')} of {counted(batch, 'row')} on {where}"
     spread = f", weights in {shards} parts" if (shards := event.get("shards", 1)) > 1 else ""
-    return [Line(f"{said}, {event['precision']}{spread}, {checkpointing} gradient checkpointing", "quiet")]
+    attention = f", {event['attention']} attention" if event["device"] == "cuda" and "attention" in event else ""
+    return [Line(f"{said}, {event['precision']}{attention}{spread}, {checkpointing} gradient checkpointing", "quiet")]
 
 
 _REPORTS: dict[str, Callable[[Event], list[Line]]] = {

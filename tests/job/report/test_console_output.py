@@ -140,6 +140,15 @@ def test_a_step_is_said_to_have_no_more_rows_than_the_dataset(rows, said):
     assert stream.getvalue().startswith(f"training: 25 steps of {said} on 2 cpu processes")
 
 
+@pytest.mark.parametrize(("device", "said"), [("cuda", "bf16, flash attention, without"), ("cpu", "bf16, without")])
+def test_on_gpus_it_is_said_what_works_out_the_attention(device, said):
+    stream = io.StringIO()
+
+    show(stream, [{"time": START} | DECIDED | {"device": device, "attention": "flash"}])
+
+    assert said in stream.getvalue()
+
+
 def test_the_end_comes_after_what_the_other_reports_still_had_to_say():
     stream = io.StringIO()
     log = a_run()

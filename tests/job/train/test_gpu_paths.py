@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM, masking_utils
 
 from lorajob_runtime import estimate
 from lorajob_runtime.exits import ConfigError
-from lorajob_runtime.train import attention, failures, sharding
+from lorajob_runtime.train import attention, failures, session, sharding
 from lorajob_runtime.train import model as model_module
 
 
@@ -157,6 +158,22 @@ def test_the_estimate_and_the_measurement_reckon_with_the_same_gathered_layers(
 
     assert sharding.gathered_bytes(bare) == edges + 3 * layer
     assert estimate.GATHERED_LAYERS == 3
+
+
+def test_fp32_is_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Alone:
+        def __init__(self, **_: Any) -> None: ...
+
+        def wait_for_everyone(self) -> None: ...
+
+    before = torch.backends.cuda.matmul.fp32_precision
+    monkeypatch.setattr(session, "Accelerator", Alone)
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+
+    session.meet(SimpleNamespace(device="cpu"))  # type: ignore[arg-type]
+
+    assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+    torch.backends.cuda.matmul.fp32_precision = before
 
 
 def test_a_gpu_without_kernels_ends_the_run_for_good() -> None:
