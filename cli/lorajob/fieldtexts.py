@@ -84,7 +84,7 @@ TEXTS: dict[str, str] = {
 ABSENT: dict[str, str] = {
     "name": "made from the model's name",
     "model.source": "the model's hub",
-    "model.revision": "the hub's newest",
+    "model.revision": "what the cache has, else the hub's newest",
     "model.quantize": "not quantised",
     "data.source": "the small example set that comes with lorajob",
     "data.columns": "recognised from the rows",

@@ -115,6 +115,12 @@ def _check_class(model: ModelSpec, config: Path, values: dict[str, Any]) -> None
     done = subprocess.run(command, env=environment.for_training(), capture_output=True, check=False)
     if done.returncode == repository_code.UNKNOWN_CLASS:
         raise repository_code.needed(model.name, values)
+    if done.returncode != 0:
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise LorajobError(
+            f"transformers cannot tell whether it has a class for {model.name!r}: {last[:300]}",
+            hint="install lorajob[runtime] anew: what is installed beside it does not fit",
+        )
 
 
 def _check_memory(shapes: Architecture | None, spec: RunSpec, machine: Machine, nodes: int) -> None:

@@ -6,6 +6,7 @@ import errno
 
 from lorajob_runtime import exits
 from lorajob_runtime.exits import (
+    STOPPED,
     SUCCEEDED,
     InterruptedByUserError,
     LorajobError,
@@ -40,7 +41,14 @@ def classed(caught: BaseException, *, disk: str) -> LorajobError:
     return LorajobError(text[:500])
 
 
-def end_values(error: LorajobError | None, message: str) -> dict[str, object]:
+_IN_POD = {
+    STOPPED.name: "the run goes on from its last checkpoint in its next pod; `lorajob resume` or `lorajob retry` asks "
+    "for one where it was suspended or cancelled",
+}
+"""What a person at a terminal would do is not what helps in a cluster."""
+
+
+def end_values(error: LorajobError | None, message: str, *, is_in_pod: bool = False) -> dict[str, object]:
     """The values of the log's `end` event."""
     if error is None:
         return {"exit_code": SUCCEEDED.code, "class": SUCCEEDED.name, "message": message, "hint": ""}
@@ -48,7 +56,9 @@ def end_values(error: LorajobError | None, message: str) -> dict[str, object]:
         "exit_code": error.failure.code,
         "class": error.failure.name,
         "message": error.message,
-        "hint": error.hint,
+        "hint": _IN_POD.get(error.failure.name, error.hint)
+        if is_in_pod and error.hint == error.failure.hint
+        else error.hint,
     }
 
 

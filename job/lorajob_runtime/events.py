@@ -10,6 +10,7 @@ sinks. Steps are explicit numbers, and a resumed run cuts the log back to its ch
     {"event": "sample", "time": …, "step": …, "index": …, "prompt": …, "output": …, "reference": …,
      "thought": …}      the last only where the model thought first
     {"event": "checkpoint", "time": …, "step": …, "path": "checkpoints/step-000100"}
+    {"event": "report", "time": …, "name": "looked", "step": …}      all of the evaluation and samples are made
     {"event": "report", "time": …, "name": "targets", …}      what was decided or counted, once a start
     {"event": "end", "time": …, "exit_code": 0, "class": "succeeded", "message": …}
 """
@@ -82,10 +83,16 @@ def read(path: Path) -> Iterator[Event]:
     yield from Tail(path).read()
 
 
-def cut_back(path: Path, step: int) -> None:
+def was_looked(path: Path, step: int) -> bool:
+    """Whether the evaluation and the samples after `step` were made, all of them."""
+    return any(event.get("name") == "looked" and event.get("step") == step for event in read(path))
+
+
+def cut_back(path: Path, step: int, *, owes_look: bool = False) -> None:
     """Rewrites the log without what happened after `step`, atomically. A torn last line goes too.
 
-    An event that has no step (phase, report, end) belongs to the last step before it.
+    An event that has no step (phase, report, end) belongs to the last step before it. `owes_look`: the evaluation and
+    the samples after `step` are made anew.
     """
     if not path.exists():
         return
@@ -96,6 +103,8 @@ def cut_back(path: Path, step: int) -> None:
             continue
         if event.get("step", 0) > step:
             break
+        if owes_look and event.get("step") == step and event["event"] in ("evaluation", "sample"):
+            continue
         kept.append(line)
     replacement = path.with_name(path.name + ".new")
     with replacement.open("wb") as file:

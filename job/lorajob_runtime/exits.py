@@ -42,7 +42,10 @@ HUB = FailureClass(
     code=20, name="hub", final=False, hint="the model hub did not answer; a new attempt goes on from what came"
 )
 STORAGE = FailureClass(
-    code=21, name="storage", final=False, hint="storage did not answer; finished checkpoints are kept beside the run"
+    code=21,
+    name="storage",
+    final=False,
+    hint="see whether storage answers and has room; the next start goes on from the last checkpoint",
 )
 STALLED = FailureClass(
     code=22,
@@ -55,6 +58,9 @@ PEER = FailureClass(
 )
 STOPPED = FailureClass(code=30, name="stopped", final=False, hint="run the same command again to go on from there")
 INTERRUPTED = FailureClass(code=130, name="interrupted", final=True, hint="run the same command again to go on")
+
+HOST_MEMORY_HINT = "raise resources.memory in a cluster, or lower data.maxLength or train.batchSize"
+"""For what GPUs have no part in."""
 
 ALL = (
     SUCCEEDED,

@@ -83,6 +83,7 @@ def begin(
     *,
     attempt: int,
     resume_step: int | None = None,
+    owes_look: bool = True,
     worker: str = WORKER,
     nodes: int = 1,
     node: int = 0,
@@ -90,7 +91,7 @@ def begin(
 ) -> Training:
     """Writes down what an attempt is to train, and starts its processes on this machine, without keys to anything.
 
-    `resume_step` is for rank 0 to know; the other parameters are those of a Launch.
+    `resume_step` and `owes_look` are for rank 0 to know; the other parameters are those of a Launch.
     """
     plan = TrainPlan(
         spec=spec,
@@ -100,6 +101,7 @@ def begin(
         base_name=describe(model.source, model.revision).load_name,
         device=machine.device,
         resume_step=resume_step,
+        owes_look=owes_look,
         attempt=attempt,
     )
     folder.plan.parent.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,8 @@ class Start:
     """That checkpoint is the last one: nothing is left to train."""
     is_published: bool
     """All work is done and in storage."""
+    owes_look: bool = False
+    """The evaluation and samples that belong to that checkpoint are not made yet."""
     made_with: Identity = Identity()  # noqa: RUF009 frozen
     """What the checkpoint to go on from, or the finished run, was made with."""
 
@@ -79,13 +81,15 @@ def restore(folder: RunFolder, store: Store, spec: RunSpec, *, warn: Warn) -> St
         _put_here(folder.events, appended.read(store, EVENTS))
     if not folder.sinks.exists():
         _take(SINKS, folder.sinks, store)
-    events.cut_back(folder.events, step or 0)
     state = checkpoint.read_state(folder.checkpoint(step)) if step is not None else {}
+    owes_look = step is None or (bool(state.get("owes_look")) and not events.was_looked(folder.events, step))
+    events.cut_back(folder.events, step or 0, owes_look=owes_look)
     return Start(
         attempt=attempt,
         step=step,
-        is_trained=bool(state.get("finished")),
+        is_trained=bool(state.get("finished")) and not owes_look,
         is_published=False,
+        owes_look=owes_look,
         made_with=identity.in_state(state),
     )
 

@@ -219,6 +219,7 @@ class Attempt(Started):
             self.folder,
             attempt=self.start.attempt,
             resume_step=self.start.step,
+            owes_look=self.start.owes_look,
             worker=worker,
             nodes=1 if self.link is None else self.spec.resources.nodes,
         )
@@ -304,7 +305,8 @@ class Attempt(Started):
 
     def _tell_end(self, error: LorajobError | None, follower: Follower, reports: Reports) -> None:
         """Writes how the run ended and lets the reports finish. Another Ctrl-C cuts it short."""
-        values = end_values(error, f"the adapter is {self.adapter_uri}")
+        is_in_pod = self.environment.pod is not None
+        values = end_values(error, f"the adapter is {self.adapter_uri}", is_in_pod=is_in_pod)
         is_hurried = isinstance(error, InterruptedByUserError)
         with suppress(KeyboardInterrupt):
             try:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lorajob_runtime import environment
 from lorajob_runtime.fetch.sources import Source
 
 MANIFEST = ".complete.json"
@@ -135,3 +136,10 @@ def seed(place: Place) -> None:
 def _siblings(place: Place) -> Iterator[Path]:
     if place.root.is_dir():
         yield from (path for path in sorted(place.root.iterdir()) if path.is_dir() and not path.name.startswith("."))
+
+
+def another_place() -> str:
+    """What to do about a cache that takes no more files, as a hint to whoever can."""
+    if environment.is_in_pod():
+        return "the platform's volume claim for the model cache needs room, and to be writable"
+    return "make room, or let LORAJOB_CACHE name another folder"

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from lorajob_runtime.environment import read as read_environment
 from lorajob_runtime.exits import CredentialsError, HubError, LorajobError, ModelError, StorageError
+from lorajob_runtime.fetch import cache
 from lorajob_runtime.fetch.selection import RemoteFile
 from lorajob_runtime.fetch.sources import Source
 
@@ -222,7 +225,7 @@ def _disk_trouble(error: BaseException) -> StorageError | None:
         if full or f"(os error {errno.ENOSPC})" in str(cause):
             return StorageError(
                 f"the model cache cannot be written: {_line(cause)}",
-                hint="make room, or let LORAJOB_CACHE name another folder",
+                hint=cache.another_place(),
             )
         cause = cause.__cause__ or cause.__context__
     return None
@@ -240,7 +243,22 @@ def _refused(source: Source, token: str) -> CredentialsError:
 
 
 def _broken(source: Source, error: BaseException) -> HubError:
-    return HubError(f"{source} cannot be downloaded: {_line(error)}")
+    host = _host(error)
+    line = _line(error)
+    place = f" from {host}" if host and host not in line else ""
+    return HubError(f"{source} cannot be downloaded{place}: {line}")
+
+
+def _host(error: BaseException) -> str:
+    """host:port that a client's error came from, as far as it says; a user and password in the address are left out."""
+    cause: BaseException | None = error
+    while cause is not None:
+        # clients raise RuntimeError for an error without its request
+        with suppress(RuntimeError):
+            if url := getattr(getattr(cause, "request", None), "url", None):
+                return urlsplit(str(url)).netloc.rpartition("@")[2]
+        cause = cause.__cause__ or cause.__context__
+    return ""
 
 
 def _line(error: BaseException) -> str:

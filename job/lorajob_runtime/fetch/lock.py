@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lorajob_runtime.exits import StorageError
+from lorajob_runtime.fetch import cache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +108,7 @@ class WriterLock:
     def _unwritable(self, error: OSError) -> StorageError:
         return StorageError(
             f"the model cache cannot be written: {error.strerror}: {self._path.parent}",
-            hint="let LORAJOB_CACHE name another folder",
+            hint=cache.another_place(),
         )
 
     def _take_by_link(self) -> bool:

@@ -82,7 +82,7 @@ def writer(place: Place, what: str, notify: Notify) -> WriterLock:
     except OSError as error:
         raise StorageError(
             f"the model cache {place.root} cannot be made: {error.strerror}",
-            hint="let LORAJOB_CACHE name another folder",
+            hint=cache.another_place(),
         ) from error
 
     def on_wait(holder: Holder) -> None:
@@ -151,7 +151,7 @@ def _check_room(folder: Path, need: int, source: Source) -> None:
     if need > free:
         raise StorageError(
             f"{source} needs {human(need)} more in the model cache, and {folder.parent} has {human(free)} free",
-            hint="make room, or let LORAJOB_CACHE name a folder on a larger disk",
+            hint=cache.another_place(),
         )
 
 

@@ -106,8 +106,12 @@ def _by_spec(adapter: Path, path: Path, trust_remote_code: bool) -> Target:
 
 def _foreign(adapter: Path, trust_remote_code: bool) -> Target:
     """An adapter that lorajob did not make: its base as PEFT names it, asked without a system prompt."""
-    config = json.loads((adapter / layout.ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    name = config.get("base_model_name_or_path")
+    path = adapter / layout.ADAPTER_CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        name = config.get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path} cannot be read: it must be JSON as PEFT writes it", hint="copy it anew") from error
     if not name:
         raise ModelError(f"{adapter / layout.ADAPTER_CONFIG} names no base model")
     known = catalog.find(name) is not None or Path(name).is_dir()

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from lorajob_runtime.exits import ModelError
 from lorajob_runtime.spec import ModelSpec
 
 FILE = "lorajob.json"
@@ -44,10 +45,15 @@ class AdapterInfo:
 
 
 def read(folder: Path) -> AdapterInfo | None:
-    """What lies in an adapter's folder; None where there is none, or none that can be read."""
+    """What lies in an adapter's folder; None where there is none. Raises ModelError for one that cannot be read."""
+    if not (folder / FILE).is_file():
+        return None
     try:
         values = json.loads((folder / FILE).read_text(encoding="utf-8"))
         known = {field.name: values[field.name] for field in fields(AdapterInfo) if field.name in values}
         return AdapterInfo(**known)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ModelError(
+            f"{folder / FILE} cannot be read ({type(error).__name__}): it says which model the adapter is for",
+            hint="copy the adapter's folder anew; without that file the adapter is asked without its system prompt",
+        ) from error

@@ -99,8 +99,8 @@ def _doing(event: Event) -> list[Line]:
     return [Line(str(event["message"]), "quiet")]
 
 
-def _storage(event: Event) -> list[Line]:
-    """Nothing: storage's trouble has warnings of its own, this is its present state."""
+def _nothing(event: Event) -> list[Line]:
+    """Of what is for programs: storage's present trouble, which has warnings too, and where training stands."""
     del event
     return []
 
@@ -177,7 +177,8 @@ _REPORTS: dict[str, Callable[[Event], list[Line]]] = {
     "attempt": _attempt,
     "stored": _stored,
     "doing": _doing,
-    "storage": _storage,
+    "storage": _nothing,
+    "looked": _nothing,
     "notice": _notice,
     "warning": _warning,
     "model": _model,

@@ -31,7 +31,11 @@ def main(arguments: list[str]) -> int:
 
         loop.train(plan, folder)
     except LorajobError as error:
-        traceback.print_exc()
+        if error.failure is exits.STOPPED:
+            # an ordinary end
+            print(error.message, file=sys.stderr)  # noqa: T201 its log
+        else:
+            traceback.print_exc()
         return _leave(folder, rank, error.failure, error.message, error.hint)
     except Exception as error:  # noqa: BLE001 - the last place that can say why
         traceback.print_exc()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -37,8 +37,8 @@ def train(plan: TrainPlan, folder: RunFolder, *, clock: Callable[[], float] = ti
         run = session.start(plan, folder, accelerator)
     prompts = samples.load(folder.data / "samples.json")
     total = run.steps.total_steps
-    if run.owes_look:
-        _look(run, prompts, run.step)
+    if run.owes_look and not _look(run, prompts, run.step):
+        _stop(run.step, total)
     run.doing(f"makes step {run.step + 1}")
     for step in range(run.step + 1, total + 1):
         began = clock()
@@ -46,14 +46,23 @@ def train(plan: TrainPlan, folder: RunFolder, *, clock: Callable[[], float] = ti
         _report_step(run, step, result, seconds=clock() - began)
         stopping = result.stop_requested and step < total
         is_time_to_look = run.steps.ends_epoch(step) or step == total
-        if is_time_to_look and not stopping:
-            _look(run, prompts, step)
-        if step % plan.spec.train.save_steps == 0 or step == total or stopping:
-            save(run, step, owes_look=is_time_to_look and stopping)
+        # before a look that takes its time, which the log says was made when it was
+        is_saved = step % plan.spec.train.save_steps == 0 or step == total or stopping
+        if is_saved:
+            save(run, step, owes_look=is_time_to_look)
+        if is_time_to_look and not stopping and not _look(run, prompts, step):
+            stopping = True
+            if not is_saved:
+                save(run, step, owes_look=True)
         if stopping:
-            _wait_for_everyone()
-            raise StoppedError(f"stopped at step {step} of {total}, with a checkpoint")
+            _stop(step, total)
     _wait_for_everyone()
+
+
+def _stop(step: int, total: int) -> NoReturn:
+    _wait_for_everyone()
+    where = f"stopped at step {step} of {total}, with a checkpoint" if step else "stopped before the first step"
+    raise StoppedError(where)
 
 
 def _report_step(run: Session, step: int, result: StepResult, *, seconds: float) -> None:
@@ -72,12 +81,14 @@ def _report_step(run: Session, step: int, result: StepResult, *, seconds: float)
     )
 
 
-def _look(run: Session, prompts: SamplePrompts, step: int) -> None:
-    """Evaluation and sample answers, where the run has any. Before the checkpoint of the step, so never twice."""
+def _look(run: Session, prompts: SamplePrompts, step: int) -> bool:
+    """Evaluation and sample answers, where the run has any. False when a request to stop came before they were made."""
     when = f"after step {step}" if step else "before training"
     if run.eval_rows is not None:
         run.doing(f"evaluates {when}")
         mean_loss = evaluate(run, run.eval_rows, step)
+        if mean_loss is None:
+            return False
         run.report(
             "evaluation",
             step=step,
@@ -89,7 +100,10 @@ def _look(run: Session, prompts: SamplePrompts, step: int) -> None:
     asked = prompts if step else dataclasses.replace(prompts, prompts=prompts.prompts[: wanted.before])
     if asked.prompts and wanted.every == "epoch":
         run.doing(f"writes sample answers {when}")
-        samples.sample(run, asked, step)
+        if not samples.sample(run, asked, step):
+            return False
+    run.report("report", name="looked", step=step)
+    return True
 
 
 def save(run: Session, step: int, *, owes_look: bool) -> None:

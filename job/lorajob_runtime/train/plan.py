@@ -23,6 +23,8 @@ class TrainPlan:
     device: Device
     resume_step: int | None
     attempt: int
+    owes_look: bool = True
+    """Whether the evaluation and samples that belong to the checkpoint, as its state says, were not all made since."""
 
     def dumps(self) -> str:
         """The plan as JSON."""

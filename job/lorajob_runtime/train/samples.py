@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import StoppingCriteria
@@ -35,12 +36,20 @@ def load(path: Path) -> SamplePrompts:
     return SamplePrompts(stop_ids=content["stop_ids"], prompts=content["samples"])
 
 
-def sample(session: Session, prompts: SamplePrompts, step: int) -> None:
-    """Answers every prompt greedily, each rank its part, and reports them in order as `sample` events."""
+def sample(session: Session, prompts: SamplePrompts, step: int) -> bool:
+    """Answers every prompt greedily, each rank its part, and reports them in order as `sample` events.
+
+    False, and nothing is reported, when the run was asked to stop meanwhile.
+    """
     mine = prompts.prompts[session.rank :: session.ranks]
     heartbeat.beat(session.folder)
     with model_module.generating(session.model), sharding.kept_whole(session.model, _spare_bytes(session)):
         answers = _answer(session, prompts, mine)
+    is_stopped = torch.tensor(float(session.folder.stop_request.exists()), device=session.accelerator.device)
+    if dist.is_initialized():
+        dist.all_reduce(is_stopped)
+    if is_stopped:
+        return False
     numbered = [(session.rank + session.ranks * index, answer) for index, answer in enumerate(answers)]
     everyone: list[tuple[int, Reply]] = gather_object(numbered)
     for index, reply in sorted(everyone, key=lambda each: each[0]):
@@ -54,6 +63,7 @@ def sample(session: Session, prompts: SamplePrompts, step: int) -> None:
             reference=prompt["reference"],
             **({"thought": reply.thought} if reply.thought else {}),
         )
+    return True
 
 
 def _spare_bytes(session: Session) -> int:
@@ -105,7 +115,7 @@ def _answer(session: Session, prompts: SamplePrompts, chosen: list[dict[str, Any
 
 
 class _SignOfLife(StoppingCriteria):
-    """Stops nothing: says that answering goes on, which takes long where every token gathers the weights."""
+    """Says that answering goes on, which takes long where every token gathers the weights, and ends it when asked."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -115,4 +125,5 @@ class _SignOfLife(StoppingCriteria):
         if time.monotonic() - self._last > heartbeat.EVERY_SECONDS:
             heartbeat.beat(self._session.folder)
             self._last = time.monotonic()
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+        is_asked = self._session.folder.stop_request.exists()
+        return torch.full((input_ids.shape[0],), is_asked, dtype=torch.bool, device=input_ids.device)

@@ -184,7 +184,7 @@ def start(plan: TrainPlan, folder: RunFolder, accelerator: Accelerator) -> Sessi
         sharding=spread,
         log=EventLog(folder.events) if accelerator.is_main_process else None,
         step=plan.resume_step or 0,
-        owes_look=saved is None or saved["owes_look"],
+        owes_look=saved is None or (saved["owes_look"] and plan.owes_look),
     )
     if plan.resume_step is not None:
         _restore(session, folder.checkpoint(plan.resume_step))

@@ -39,7 +39,7 @@ def from_first_node(plan: TrainPlan, folder: RunFolder, accelerator: Accelerator
     for name, size in files:
         _send_file(folder.root / name, size, accelerator, writes=writes)
     accelerator.wait_for_everyone()
-    return dataclasses.replace(plan, resume_step=resume_step)
+    return dataclasses.replace(plan, resume_step=resume_step, owes_look=_agreed(plan.owes_look))
 
 
 def check_same_weights(fingerprint: str, plan: TrainPlan, accelerator: Accelerator) -> None:

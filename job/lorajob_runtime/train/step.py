@@ -73,23 +73,41 @@ def train_step(session: Session, step: int) -> StepResult:
 
 
 @torch.no_grad()
-def evaluate(session: Session, rows: TokenRows, step: int) -> float:
-    """Mean loss over the target tokens of `rows` after `step`, shared out over the ranks, without dropout."""
+def evaluate(session: Session, rows: TokenRows, step: int) -> float | None:
+    """Mean loss over the target tokens of `rows` after `step`, shared out over the ranks, without dropout.
+
+    None when the run was asked to stop before it was known.
+    """
     session.model.eval()
 
     def losses(sums: Tensor) -> int:
         for micro_batch in _micro_batches(session, rows, range(len(rows))):
             heartbeat.beat(session.folder)
+            if _is_asked_to_stop(session):
+                sums[1] += 1
+                return 0
             if not _add_loss(session, rows, micro_batch, sums):
                 return _tokens(rows, micro_batch)
         return 0
 
     sums = _within_memory(session, rows, losses, f"the evaluation after step {step}")
     session.model.train()
+    if sums[1]:
+        return None
     mean_loss = float(sums[0]) / rows.target_tokens
     if not math.isfinite(mean_loss):
         raise diverged(session, f"the evaluation loss is {mean_loss} after step {step}", step)
     return mean_loss
+
+
+def _is_asked_to_stop(session: Session) -> bool:
+    """Whether to go on makes no sense; where weights are gathered all ranks must think alike at each micro-batch."""
+    asked = session.folder.stop_request.exists()
+    if not session.sharding.is_sharded:
+        return asked
+    count = torch.tensor(float(asked), device=session.accelerator.device)
+    _sum_over_ranks(count)
+    return bool(count)
 
 
 def diverged(session: Session, what: str, updates: int) -> DivergedError:

@@ -16,12 +16,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
 
 from fakes.hub_server import COMMIT, TAG, HubServer
 from lorajob_runtime import fetch
 from lorajob_runtime.environment import Environment
 from lorajob_runtime.exits import ConfigError, CredentialsError, HubError, ModelError, StorageError
-from lorajob_runtime.fetch import cache
+from lorajob_runtime.fetch import cache, hubs
+from lorajob_runtime.fetch.sources import Source
 from lorajob_runtime.spec import ModelSpec
 from waiting import wait_until
 
@@ -349,3 +351,23 @@ def _sizes(folder: Path) -> Iterator[int]:
     for path in folder.rglob("*") if folder.is_dir() else ():
         with contextlib.suppress(FileNotFoundError):
             yield path.stat().st_size
+
+
+def test_a_hub_that_is_down_is_named_by_its_host_without_what_is_secret() -> None:
+    request = requests.Request("GET", "https://me:geheim@hub.example:8443/api/models/acme/tiny-chat").prepare()
+    error = OSError("cannot list the files: [Errno 111] Connection refused")
+    error.__cause__ = requests.ConnectionError("[Errno 111] Connection refused", request=request)
+
+    found = hubs.explain(error, Source(kind="hf", id="acme/tiny-chat"), None)
+
+    assert isinstance(found, HubError)
+    assert "from hub.example:8443" in found.message
+    assert "geheim" not in found.message
+
+
+def test_in_a_pod_nobody_is_told_to_set_a_variable_for_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "LORAJOB_CACHE" in cache.another_place()
+
+    monkeypatch.setenv("LORAJOB_JOB", "n")
+
+    assert "LORAJOB" not in cache.another_place()

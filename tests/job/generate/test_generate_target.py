@@ -155,3 +155,26 @@ def test_the_newest_complete_checkpoint_is_taken_of_any_listing(names: set[str])
 def test_a_request_that_makes_no_sense_is_refused(values: dict[str, Any], fault: str) -> None:
     with pytest.raises(ConfigError, match=fault):
         Request(target="x", **values)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model": 1, "unknown": 2}'])
+def test_an_adapter_whose_own_description_is_broken_is_refused_and_not_asked_without_its_system_prompt(
+    storage: Path, find: Callable[..., target.Target], content: str
+) -> None:
+    (storage / "keeper/adapter/lorajob.json").write_text(content)
+
+    with pytest.raises(ModelError, match=r"lorajob\.json cannot be read"):
+        find("keeper")
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_foreign_adapter_whose_config_is_broken_is_a_model_error(
+    storage: Path, find: Callable[..., target.Target], content: str
+) -> None:
+    (storage / "keeper/adapter/lorajob.json").unlink()
+    (storage / "keeper/adapter/adapter_config.json").write_text(content)
+    for spec_file in storage.glob("keeper/spec.json"):
+        spec_file.unlink()
+
+    with pytest.raises(ModelError, match=r"adapter_config\.json cannot be read"):
+        find(str(storage / "keeper/adapter"))

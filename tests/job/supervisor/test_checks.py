@@ -248,6 +248,18 @@ def test_a_model_that_is_no_causal_language_model_is_refused_before_its_weights(
     assert caught.value.message == f"hf:acme/chat: transformers has no causal language model of type {kind!r}"
 
 
+def test_an_installation_that_cannot_tell_is_found_out_before_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "transformers.py").write_text("raise ImportError('libtorch.so: undefined symbol')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", "architectures": ["T5"]}))
+    inspect = inspector(parse({"model": {"name": "hf:acme/chat"}}), Machine(processes=1, device="cpu"), nodes=1)
+
+    with pytest.raises(LorajobError, match=r"'hf:acme/chat': ImportError: libtorch\.so: undefined symbol"):
+        inspect(tmp_path / "config.json")
+
+
 @pytest.mark.parametrize(
     ("config", "code"),
     [({"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"]}, {}), (WITH_CODE, {"trustRemoteCode": True})],

@@ -74,7 +74,10 @@ def test_a_rank_that_the_kernel_killed_for_memory_is_out_of_memory() -> None:
 
 
 def test_a_lone_rank_of_a_node_is_out_of_memory_though_torchrun_hides_how_it_ended() -> None:
-    assert explain(status=1, workers=1, nodes=2, kills=1).failure is exits.OUT_OF_MEMORY
+    error = explain(status=1, workers=1, nodes=2, kills=1)
+
+    assert error.failure is exits.OUT_OF_MEMORY
+    assert "resources.memory" in error.hint
 
 
 def test_a_kill_without_a_memory_kill_is_unexpected() -> None:

@@ -81,7 +81,7 @@ def test_a_first_start_begins_at_nothing_and_keeps_its_spec(tmp_path: Path) -> N
 
     start = place.restore()
 
-    assert start == Start(attempt=1, step=None, is_trained=False, is_published=False)
+    assert start == Start(attempt=1, step=None, is_trained=False, is_published=False, owes_look=True)
     assert specs.loads((place.storage / "spec.json").read_text()) == SPEC
     assert place.warnings == []
 

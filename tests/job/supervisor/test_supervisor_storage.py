@@ -174,6 +174,16 @@ def test_a_pod_that_was_told_to_stop_says_its_last_words_before_its_time_is_up(
     assert run.remarks("notice") == ["stopping after this step with a checkpoint"], "nobody is at its terminal"
 
 
+def test_a_pod_that_was_stopped_says_how_it_goes_on_there(start, uri: str, s3: dict[str, str], wait_until) -> None:
+    run = start(uri, variables=s3 | IN_A_POD, orders={"hold": 3})
+    wait_until(lambda: 3 in run.steps(), what="step 3")
+    run.process.terminate()
+
+    assert run.wait() == 30
+    assert "in its next pod" in run.end()["hint"]
+    assert "same command" not in run.end()["hint"]
+
+
 def test_a_second_run_of_the_name_in_another_namespace_is_refused_and_leaves_the_first_as_it_is(
     start, uri: str, s3: dict[str, str], s3_server, tmp_path: Path
 ) -> None:

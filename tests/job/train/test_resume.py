@@ -65,6 +65,48 @@ def test_a_stop_request_ends_training_with_a_checkpoint_of_the_step_and_its_own_
     assert [json.loads(folder.cause(rank).read_text())["exit_code"] for rank in (0, 1)] == [30, 30]
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_stop_in_a_long_evaluation_is_seen_in_it_and_the_evaluation_made_at_the_next_start(
+    tmp_path: Path, tiny_model: Path, processes: int
+) -> None:
+    settings = {"train": {"maxSteps": 1, "saveSteps": 1}}
+    rows, held_out = random_rows(4), random_rows(40_000, seed=1)
+    folder = write_run(tmp_path, tiny_model, rows, settings, eval_rows=held_out, resume_step=None)
+    training = start_training(folder, processes=processes)
+    wait_until(
+        lambda: any(event.get("name") == "doing" for event in events.read(folder.events)), seconds=120, what="it"
+    )
+
+    folder.stop_request.touch()
+
+    # an evaluation of all the rows takes minutes
+    assert training.wait(60) in (1, 30)
+    assert json.loads(folder.cause(0).read_text())["exit_code"] == 30
+    assert not [event for event in events.read(folder.events) if event["event"] in ("step", "evaluation")]
+
+
+def test_a_checkpoint_is_there_before_the_look_that_belongs_to_it_which_a_killed_run_makes_anew(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    settings = {"train": {"maxSteps": 1, "saveSteps": 1}}
+    folder = write_run(tmp_path, tiny_model, random_rows(4), settings, eval_rows=random_rows(2000, seed=1))
+    training = start_training(folder)
+    wait_until(lambda: checkpoint.steps(folder), seconds=120, what="the checkpoint")
+    training.send_signal(signal.SIGKILL)
+    training.wait()
+    assert not events.was_looked(folder.events, 1), "the evaluation after the step was under way"
+    events.cut_back(folder.events, 1, owes_look=True)
+
+    again = write_run(
+        tmp_path, tiny_model, random_rows(4), settings, eval_rows=random_rows(9, seed=1), resume_step=1, attempt=2
+    )
+    assert run_training(again) == 0
+
+    assert events.was_looked(again.events, 1)
+    assert [event["step"] for event in events.read(again.events) if event["event"] == "evaluation"] == [0, 1]
+    assert len(steps_of(again)) == 1
+
+
 def test_other_tokens_than_the_checkpoints_are_refused(tmp_path: Path, tiny_model: Path, ranks: ForkedRanks) -> None:
     stop_at_one = {"train": {"maxSteps": 1}}
     ranks.train(write_run(tmp_path, tiny_model, random_rows(9), stop_at_one))
