@@ -59,9 +59,6 @@ PEER = FailureClass(
 STOPPED = FailureClass(code=30, name="stopped", final=False, hint="run the same command again to go on from there")
 INTERRUPTED = FailureClass(code=130, name="interrupted", final=True, hint="run the same command again to go on")
 
-HOST_MEMORY_HINT = "raise resources.memory in a cluster, or lower data.maxLength or train.batchSize"
-"""For what GPUs have no part in."""
-
 ALL = (
     SUCCEEDED,
     UNEXPECTED,

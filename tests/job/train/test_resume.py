@@ -89,7 +89,7 @@ def test_a_checkpoint_is_there_before_the_look_that_belongs_to_it_which_a_killed
     tmp_path: Path, tiny_model: Path
 ) -> None:
     settings = {"train": {"maxSteps": 1, "saveSteps": 1}}
-    folder = write_run(tmp_path, tiny_model, random_rows(4), settings, eval_rows=random_rows(2000, seed=1))
+    folder = write_run(tmp_path, tiny_model, random_rows(4), settings, eval_rows=random_rows(300, seed=1))
     training = start_training(folder)
     wait_until(lambda: checkpoint.steps(folder), seconds=120, what="the checkpoint")
     training.send_signal(signal.SIGKILL)
