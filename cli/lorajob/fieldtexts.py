@@ -26,7 +26,7 @@ TEXTS: dict[str, str] = {
     "model.revision": "Branch, tag or commit of the model on its hub.",
     "model.trustRemoteCode": "Run Python code that the model's repository brings. Needs model.revision or a folder.",
     "model.quantize": "Load the frozen weights of a dense model in 4 bits: a fourth of the memory, and slower.",
-    "data.source": "Dataset: a JSON, JSONL, CSV or Parquet file.",
+    "data.source": "Dataset: a JSON, JSONL, CSV, TSV or Parquet file, or one of these as .gz.",
     "data.format": "Form of the rows.",
     "data.columns": "Which column plays which role, as ROLE=COLUMN,… with the roles system, instruction, input, "
     "output, history, messages and text.",
@@ -107,7 +107,7 @@ CLUSTER_TEXTS: dict[str, str] = {
     "name": "Name of the run: its Job, its storage prefix and its experiment.",
     "model.name": "Base model: a name from `lorajob models`, modelscope:ORG/NAME, hf:ORG/NAME or s3://….",
     "model.source": "Where the model's files come from, if not from its hub: modelscope:ID, hf:ID or s3://….",
-    "data.source": "Dataset: a JSON, JSONL, CSV or Parquet file here, or s3://… of one.",
+    "data.source": "Dataset: a JSON, JSONL, CSV, TSV or Parquet file here, or s3://… of one.",
     "resources.gpus": "GPUs on each machine, one process each.",
     "storage.uri": "Where results go: s3://BUCKET/PREFIX. The run's name is added.",
 }

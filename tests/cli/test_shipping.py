@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+import dataset_files
 from lorajob import shipping
 from lorajob.shipping import is_local, look, plain_name
+from lorajob_runtime.data.read import read
 from lorajob_runtime.exits import DataError
 from lorajob_runtime.spec import DataSpec
 
@@ -205,3 +207,29 @@ def test_a_files_name_becomes_a_plain_key_and_keeps_its_ending(name: str, key: s
 )
 def test_only_files_of_this_machine_are_looked_at(source: str | None, expected: bool) -> None:
     assert is_local(DataSpec(source=source)) is expected
+
+
+@pytest.mark.parametrize("name", ["my rows.jsonl.gz", "csv.CSV.GZ", "rows.tsv", "rows.ndjson", "rows.parquet"])
+def test_every_kind_of_file_travels_under_a_name_that_a_run_reads_as_the_same_rows(name: str, tmp_path: Path) -> None:
+    kind = name.lower().partition(".")[2].replace("ndjson", "jsonl")
+    path = dataset_files.write(kind, dataset_files.FORMS["qa"], tmp_path).rename(tmp_path / name)
+    found = look(_data(path))
+
+    packed = found.packed()
+
+    assert packed is not None
+    (tmp_path / "pod").mkdir()
+    arrived = _file(tmp_path / "pod", packed.name, packed.content)
+    assert list(read(arrived)) == list(read(path)) == dataset_files.FORMS["qa"]
+    assert read(arrived).sha256 == read(path).sha256
+    assert found.rows == (None if "parquet" in name else 2)
+    assert found.text_bytes == (None if "parquet" in name else read(path).size_bytes)
+
+
+def test_a_compressed_file_that_is_long_when_unpacked_is_only_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _file(tmp_path, "rows.json.gz", gzip.compress(json.dumps(ROWS).encode()))
+    monkeypatch.setattr(shipping, "LOOK_BYTES", 2 * path.stat().st_size)
+
+    assert look(_data(path)).rows is None

@@ -6,37 +6,19 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+import dataset_files
+from dataset_files import FORMS, KINDS
 from lorajob_runtime.data import process
 from lorajob_runtime.data.check import check
 from lorajob_runtime.data.prepare import prepare
 from lorajob_runtime.spec import RunSpec, parse
 
 Row = dict[str, Any]
-
-FORMS: dict[str, list[Row]] = {
-    "alpaca": [
-        {"instruction": "Translate", "input": ' "good", they\nsaid; twice', "output": "bon\tjour"},
-        {"instruction": "Who?", "input": "", "output": "甄\u2028嬛, 007"},
-    ],
-    "qa": [{"input": "Why, then?", "output": "Because."}, {"input": "1.10", "output": "NA"}],
-    "text": [{"text": "Once upon a time, there was."}, {"text": 'He said "no".'}],
-    "messages": [
-        {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A, B"}]},
-        {"messages": [{"role": "user", "content": "Q\n2"}, {"role": "assistant", "content": '"A"'}]},
-    ],
-    "sharegpt": [
-        {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}], "system": "S"},
-        {"conversations": [{"from": "human", "value": "Q;2"}, {"from": "gpt", "value": "A\t2"}], "system": ""},
-    ],
-}
 
 
 @pytest.fixture
@@ -47,48 +29,38 @@ def loaded(smollm2: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return smollm2
 
 
-def _table(rows: list[Row], separator: str, quoting: int = csv.QUOTE_MINIMAL) -> bytes:
-    """As a spreadsheet writes it; turns are text in JSON, the only way that a table can have them."""
+def _semicolons(rows: list[Row]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), delimiter=separator, quoting=quoting)
+    writer = csv.DictWriter(text, list(rows[0]), delimiter=";", quoting=csv.QUOTE_ALL)
     writer.writeheader()
-    for row in rows:
-        writer.writerow({name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items()})
+    writer.writerows(
+        {name: item if isinstance(item, str) else json.dumps(item) for name, item in row.items()} for row in rows
+    )
     return text.getvalue().encode()
 
 
-def _parquet(rows: list[Row]) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), buffer)
-    return buffer.getvalue()
-
-
-KINDS: dict[str, Callable[[list[Row]], bytes]] = {
-    ".json": lambda rows: json.dumps(rows, indent=1).encode(),
-    ".jsonl": lambda rows: "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode(),
-    ".ndjson": lambda rows: "\r\n".join(json.dumps(row) for row in rows).encode("utf-8-sig"),
-    ".csv": lambda rows: _table(rows, ","),
-    "-semicolons.csv": lambda rows: _table(rows, ";", csv.QUOTE_ALL),
-    ".tsv": lambda rows: _table(rows, "\t"),
-    ".parquet": _parquet,
-}
-KINDS |= {f"{ending}.gz": (lambda rows, write=write: gzip.compress(write(rows))) for ending, write in KINDS.items()}
+def _in(kind: str, rows: list[Row], folder: Path) -> Path:
+    """A file of a kind that `dataset_files` has, or of one of the other ways to write them."""
+    path = folder / f"rows.{kind}"
+    if kind == "ndjson":
+        path.write_bytes("\r\n".join(json.dumps(row) for row in rows).encode("utf-8-sig"))
+    elif kind == "semicolons.csv":
+        path.write_bytes(_semicolons(rows))
+    elif kind == "parquet.gz":
+        path.write_bytes(gzip.compress(dataset_files.write("parquet", rows, folder).read_bytes()))
+    else:
+        dataset_files.write(kind, rows, folder)
+    return path
 
 
 def _spec(path: Path) -> RunSpec:
     return parse({"data": {"source": str(path)}, "report": {"samples": {"count": 1}}})
 
 
-def _in(kind: str, rows: list[Row], folder: Path) -> Path:
-    path = folder / f"rows{kind}"
-    path.write_bytes(KINDS[kind](rows))
-    return path
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_the_same_rows_come_to_the_same_tokens_from_every_kind_of_file(form: str, loaded: Any, tmp_path: Path) -> None:
     found = {}
-    for kind in KINDS:
+    for kind in (*KINDS, "ndjson", "semicolons.csv", "parquet.gz"):
         spec = _spec(_in(kind, FORMS[form], tmp_path))
         report = prepare(spec, model_path=loaded.path, folder=tmp_path / "data")
         looked_at = check(spec, model_path=loaded.path)
@@ -96,10 +68,10 @@ def test_the_same_rows_come_to_the_same_tokens_from_every_kind_of_file(form: str
         found[kind] = (report.format, report.fingerprint, report.rows_used)
 
     assert len(set(found.values())) == 1, found
-    assert found[".json"][0] == form
+    assert found["json"][0] == form
 
 
-@pytest.mark.parametrize("kind", [".csv", ".tsv.gz", ".parquet", ".parquet.gz"])
+@pytest.mark.parametrize("kind", ["csv", "tsv.gz", "parquet", "parquet.gz"])
 def test_the_process_of_a_run_reads_every_kind_of_file(kind: str, smollm2: Any, tmp_path: Path) -> None:
     spec = _spec(_in(kind, FORMS["alpaca"], tmp_path))
     here = prepare(spec, model_path=smollm2.path, folder=tmp_path / "here")
@@ -110,7 +82,7 @@ def test_the_process_of_a_run_reads_every_kind_of_file(kind: str, smollm2: Any, 
     assert "Error" not in (tmp_path / "log").read_text("utf-8")
 
 
-@pytest.mark.parametrize("kind", [".csv", ".parquet"])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_rows_are_chosen_from_both_ends_of_every_kind_of_file(kind: str, loaded: Any, tmp_path: Path) -> None:
     rows = [{"input": f"Question {number}", "output": f"Answer {number}"} for number in range(600)]
     spec = parse(
