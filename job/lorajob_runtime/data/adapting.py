@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,6 +11,7 @@ from lorajob_runtime.data import plain_tools
 from lorajob_runtime.data.abilities import Abilities
 from lorajob_runtime.data.answers import CLOSE_THOUGHT, OPEN_THOUGHT, apart
 from lorajob_runtime.data.conversation import Message
+from lorajob_runtime.data.json_rows import text_of
 
 Tools = Sequence[dict[str, Any]] | None
 
@@ -134,8 +134,7 @@ def _arguments_as_text(message: Message) -> Message:
     if not message.get("tool_calls"):
         return message
     calls = [
-        call
-        | {"function": call["function"] | {"arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False)}}
+        call | {"function": call["function"] | {"arguments": text_of(call["function"]["arguments"])}}
         for call in message["tool_calls"]
     ]
     return message | {"tool_calls": calls}

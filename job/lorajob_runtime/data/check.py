@@ -84,6 +84,8 @@ class CheckReport:
     longest_tokens: int
     lengths: tuple[Bin, ...]
     faults: tuple[Fault, ...]
+    """The first of each sort; `faults_found` counts all of them."""
+    faults_found: int
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     unused: dict[str, int]
@@ -124,6 +126,7 @@ def check(spec: RunSpec, *, model_path: Path, shown_rows: int = 3) -> CheckRepor
         longest_tokens=max(lengths),
         lengths=histogram(lengths),
         faults=tuple(sorted((*train.faults.kept, *held_out.faults.kept), key=_gravity)),
+        faults_found=train.faults.counts.total() + held_out.faults.counts.total(),
         notes=notes(selection, train),
         warnings=warnings(seen, data),
         unused=unused_names(train, held_out),
@@ -144,7 +147,7 @@ def check_text(report: CheckReport, colour: bool) -> str:
     """The report for a person. What is trained is green with `colour`, else between ⟦ and ⟧."""
     blocks = [_summary(report), _bars(report)]
     if report.faults:
-        blocks.append(_faults(report.faults))
+        blocks.append(_faults(report.faults, report.faults_found))
     blocks += [_row(row, colour) for row in report.shown]
     if report.problem is not None:
         blocks.append(f"A run with this dataset would end: {brief(report.problem, 1000)}")
@@ -252,10 +255,10 @@ def _bars(report: CheckReport) -> str:
     return "\n".join(lines)
 
 
-def _faults(faults: Sequence[Fault]) -> str:
+def _faults(faults: Sequence[Fault], found: int) -> str:
     lines = [f"row {fault.number}: {fault.severity}: {brief(fault.reason, 200)}" for fault in faults[:_FAULTS_SHOWN]]
-    if len(faults) > _FAULTS_SHOWN:
-        lines.append(f"and {len(faults) - _FAULTS_SHOWN:,} more")
+    if found > _FAULTS_SHOWN:
+        lines.append(f"and {found - _FAULTS_SHOWN:,} more")
     return "\n".join(("rows at fault, counted from 1", *lines))
 
 

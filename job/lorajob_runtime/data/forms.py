@@ -10,7 +10,6 @@ text        text                                               trained whole
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from lorajob_runtime.data import foreign, readings
 from lorajob_runtime.data.calls import calls_of
 from lorajob_runtime.data.conversation import Aside, Conversation, Message, RowError, Text
 from lorajob_runtime.data.foreign import Foreign
+from lorajob_runtime.data.json_rows import value_of
 from lorajob_runtime.data.readings import NEEDS, TURN_COLUMNS, Reading, has, turn_column
 from lorajob_runtime.data.turns import finished, messages_of, pair_keys, tool_list, turn_list
 from lorajob_runtime.data.unused import beside, has_something, named, says_something
@@ -111,7 +111,7 @@ class Form:
         if not all(isinstance(value, str) and value.lstrip().startswith("[{") for value in values):
             return {}
         with contextlib.suppress(ValueError, RecursionError):
-            read = [json.loads(str(value)) for value in values]
+            read = [value_of(str(value)) for value in values]
             if all(_as_turns(turns) for turns in read):
                 return dict(zip(columns, read, strict=True))
         return {}
@@ -226,7 +226,7 @@ def _as_calls(value: object) -> list[Any]:
     """The calls in an answer that is nothing else; empty where it is a text."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = json.loads(value)
+            value = value_of(value)
         except (ValueError, RecursionError):
             return []
     if not isinstance(value, list):

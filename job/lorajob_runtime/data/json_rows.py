@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from lorajob_runtime.data.conversation import RowError
 from lorajob_runtime.data.files import ROW_MAX, DataPath, not_utf8, too_long
-from lorajob_runtime.data.wording import quoted
+from lorajob_runtime.data.wording import kind, quoted
 from lorajob_runtime.exits import DataError
 
 Layout = Literal["list", "lines", "one"]
@@ -52,6 +52,28 @@ class OtherLayout(Exception):  # noqa: N818 it is no fault
 def is_turn(value: object) -> bool:
     """Whether a value is one turn of a conversation, by its keys."""
     return isinstance(value, dict) and (value.keys() >= {"from", "value"} or value.keys() >= {"role", "content"})
+
+
+def value_of(text: str) -> object:
+    """The value of a JSON text inside a row, as a file of its own would have it; a RowError for a key twice.
+
+    Raises ValueError, RecursionError.
+    """
+    return _Decoder().value(text)
+
+
+def text_of(value: object) -> str:
+    """A value as JSON text, its numbers as the file has them. Raises RowError for what JSON has no form for."""
+    if isinstance(value, Number):
+        return value.text
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{text_of(str(key))}: {text_of(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(text_of, value)) + "]"
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except TypeError as error:
+        raise RowError(f"has {kind(value)} in what is to be written as JSON") from error
 
 
 def layout_of(file: DataPath, reader: io.BufferedReader[Any]) -> Layout:

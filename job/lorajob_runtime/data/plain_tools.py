@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from lorajob_runtime.data.conversation import Message
+from lorajob_runtime.data.json_rows import text_of
 
 _INTRODUCTION = (
     "You may call one or more of these functions. To call one, answer with its name and arguments as JSON within "
@@ -19,7 +19,7 @@ def written_out(messages: Sequence[Message], tools: Sequence[dict[str, Any]] | N
     plain = [_without_calls(message) for message in messages]
     if not tools:
         return plain
-    described = _INTRODUCTION + "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+    described = _INTRODUCTION + "\n".join(text_of(tool) for tool in tools)
     if plain and plain[0]["role"] == "system":
         return [plain[0] | {"content": f"{plain[0]['content']}\n\n{described}"}, *plain[1:]]
     return [{"role": "system", "content": described}, *plain]
@@ -36,5 +36,5 @@ def _without_calls(message: Message) -> Message:
 
 
 def _calls(calls: Sequence[dict[str, Any]]) -> str:
-    functions = (json.dumps(call["function"], ensure_ascii=False) for call in calls)
+    functions = (text_of(call["function"]) for call in calls)
     return "\n".join(f"<tool_call>\n{function}\n</tool_call>" for function in functions)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lorajob_runtime.data import masks
 from lorajob_runtime.data.calls import CALLS, calls_in, calls_of
 from lorajob_runtime.data.conversation import Aside, Conversation, Message, RowError
+from lorajob_runtime.data.json_rows import text_of, value_of
 from lorajob_runtime.data.unused import beside, has_something, says_something
 from lorajob_runtime.data.values import as_text, parsed
 from lorajob_runtime.data.wording import brief, keys_of, kind
@@ -154,7 +154,7 @@ def _transposed(turns: Mapping[str, Any]) -> object:
 def _from_text(turn: str) -> object:
     """A turn that was written as JSON text; any other text as it is."""
     with contextlib.suppress(ValueError, RecursionError):
-        if isinstance(value := json.loads(turn), dict):
+        if isinstance(value := value_of(turn), dict):
             return value
     return turn
 
@@ -195,7 +195,7 @@ def _message(number: int, turn: dict[str, Any], aside: Aside) -> Message:
         content = parsed(content, f"turn {number}")
         message = {"role": "assistant", "content": "", "tool_calls": calls_of(content, number, aside)}
     elif role == "tool" and isinstance(content, dict | list | bool) and not _is_parts(content):
-        message = {"role": role, "content": json.dumps(content, ensure_ascii=False)}
+        message = {"role": role, "content": text_of(content)}
     else:
         message = {"role": role} | _said(content, number, aside)
     message |= {key: turn[key] for key in _KEPT if isinstance(turn.get(key), str)}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from lorajob_runtime.data.conversation import RowError
+from lorajob_runtime.data.json_rows import value_of
 from lorajob_runtime.data.wording import kind
 
 
@@ -13,10 +12,13 @@ def parsed(value: object, what: str) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        found = value_of(value)
     except (ValueError, RecursionError) as error:
         looks = " but a Python literal: write it with json.dumps" if _is_literal(value) else ""
         raise RowError(f"{what} is text that is not JSON{looks}") from error
+    if isinstance(found, RowError):
+        raise RowError(f"{what} {found.reason}")
+    return found
 
 
 def as_text(value: object, what: str) -> str:

@@ -82,6 +82,12 @@ def test_faults_are_listed_by_row_and_none_of_them_stops_the_check(checked: Any)
     assert "A run with this dataset would end: " in text
 
 
+def test_of_many_faults_all_are_counted(checked: Any) -> None:
+    report = checked([{"instruction": "Q", "output": "A"}, *[{"instruction": "Q", "output": ""}] * 1500])
+    assert (len(report.faults), report.faults_found, report.rows_dropped) == (1000, 1500, {"empty output": 1500})
+    assert "and 1,480 more" in check_text(report, colour=False)
+
+
 def test_a_dataset_that_can_be_trained_has_no_problem(checked: Any) -> None:
     assert checked([{"instruction": "Q", "output": "A"}]).problem is None
 

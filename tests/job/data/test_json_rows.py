@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
 import json
 import tracemalloc
@@ -12,9 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorajob_runtime.data.conversation import RowError
+from lorajob_runtime.data.conversation import Conversation, RowError
+from lorajob_runtime.data.faults import converted
+from lorajob_runtime.data.json_rows import text_of
+from lorajob_runtime.data.loading import load
 from lorajob_runtime.data.read import read
 from lorajob_runtime.exits import DataError
+from lorajob_runtime.spec import DataSpec
 
 TURNS = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]
 
@@ -193,6 +198,44 @@ def test_a_number_keeps_the_text_that_it_has_in_the_file(written: str, tmp_path:
     (row,) = _rows(_file(tmp_path, f'[{{"output": {written}}}]'))
     assert str(row["output"]) == f"{row['output']}" == written
     assert isinstance(row["output"], int | float)
+
+
+def test_numbers_keep_their_text_in_turns_that_are_json_text_and_in_results_that_are_objects(tmp_path: Path) -> None:
+    said = '[{"role": "user", "content": 1e22}, {"role": "assistant", "content": 1.10}]'
+    asked = '{"role": "user", "content": "Q"}, {"role": "tool", "content": {"price": 1.10, "n": [1E5, -0]}}'
+    rows = [
+        f'{{"messages": {json.dumps(said)}}}',
+        f'{{"messages": [{asked}, {{"role": "assistant", "content": "A"}}]}}',
+    ]
+    loaded = load(DataSpec(source=str(_file(tmp_path, "\n".join(rows), "rows.jsonl"))))
+
+    first, second = (converted(loaded.form, row) for row in loaded.source)
+
+    assert isinstance(first, Conversation)
+    assert [message["content"] for message in first.messages] == ["1e22", "1.10"]
+    assert isinstance(second, Conversation)
+    assert second.messages[1]["content"] == '{"price": 1.10, "n": [1E5, -0]}'
+
+
+def test_a_key_twice_in_turns_that_are_json_text_is_said(tmp_path: Path) -> None:
+    good = [{"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]}]
+    twice = [{"messages": '[{"role": "user", "content": "Q", "content": "R"}, {"role": "assistant", "content": "A"}]'}]
+    loaded = load(DataSpec(source=str(_file(tmp_path, json.dumps(good + twice)))))
+
+    fault = [converted(loaded.form, row) for row in loaded.source][1]
+
+    assert isinstance(fault, RowError)
+    assert fault.reason == "the conversation has the key 'content' twice, with two values"
+
+
+@given(value=_json)
+def test_a_value_without_odd_numbers_is_written_as_python_writes_it(value: Any) -> None:
+    assert text_of(value) == json.dumps(value, ensure_ascii=False)
+
+
+def test_what_json_has_no_form_for_is_a_fault_of_its_row() -> None:
+    with pytest.raises(RowError, match="has a datetime in what is to be written as JSON"):
+        text_of({"at": [datetime.datetime(2026, 1, 1)]})
 
 
 def test_a_file_of_one_long_line_is_read_in_little_memory(tmp_path: Path) -> None:
