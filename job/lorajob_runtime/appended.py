@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorajob_runtime.exits import CredentialsError
 from lorajob_runtime.layout import parts_of
 from lorajob_runtime.store import Store
 
@@ -70,7 +71,7 @@ class Appended:
                 # the next part has to follow what is there
                 self._length, self._sha256 = stored
                 raise
-        self._store.delete([entry.key for entry in self._store.list(parts_of(self._key))])
+        self._remove([entry.key for entry in self._store.list(parts_of(self._key))])
         self._parts, self._is_new = [], False
 
     def _put_whole(self) -> None:
@@ -111,12 +112,17 @@ class Appended:
         while len(last := self._alike()) >= _FAN and self._length - last[0].offset <= _LARGEST_JOINED:
             self._store.put_bytes(last[0].key, self._packed(self._read(last[0].offset, self._length)))
             self._parts[-len(last) :] = [_Part(last[0].key, last[0].offset, last[0].level + 1)]
-            self._store.delete([part.key for part in last[1:]])
+            self._remove([part.key for part in last[1:]])
 
     def _alike(self) -> list[_Part]:
         """The last parts, as far back as they are of one level."""
         back = itertools.takewhile(lambda part: part.level == self._parts[-1].level, reversed(self._parts))
         return list(back)[::-1]
+
+    def _remove(self, keys: list[str]) -> None:
+        # a part too many is passed over, and some buckets let nothing be deleted
+        with suppress(CredentialsError):
+            self._store.delete(keys)
 
     def _packed(self, data: bytes) -> bytes:
         return gzip.compress(data, mtime=0) if self._key.endswith(".gz") else data

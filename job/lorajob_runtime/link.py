@@ -204,6 +204,8 @@ class Connection:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 3)):
             client.setsockopt(socket.IPPROTO_TCP, option, value)
+        # and no longer for an answer to what was said to it, for which it would not ask
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
         self._lock = threading.Lock()
 
     def wait_at_most(self, seconds: float | None) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lorajob_runtime.environment import Pod
-from lorajob_runtime.exits import ConfigError, LorajobError
+from lorajob_runtime.exits import ConfigError, CredentialsError, LorajobError
 from lorajob_runtime.layout import LEASES, OWNER
 from lorajob_runtime.store import Store
 
@@ -184,10 +184,13 @@ def _take(
         age = None if found is None else store.age_seconds(_key(found[0]))
         if found is not None and age is None:
             # released meanwhile
+            wait(pace.look)
             continue
         if found is None or holder is None or age is None or holder.place == writer.place or age > pace.stale:
             if store.create(_key(number), _dumps(writer)):
-                store.delete(_key(old) for old in _numbers(store) if old < number)
+                # only tidiness, and some buckets let nothing be deleted
+                with suppress(CredentialsError):
+                    store.delete(_key(old) for old in _numbers(store) if old < number)
                 return number
             continue
         if before is None:

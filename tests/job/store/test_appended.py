@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lorajob_runtime import appended
 from lorajob_runtime.appended import Appended
-from lorajob_runtime.exits import StorageError
+from lorajob_runtime.exits import CredentialsError, StorageError
 from lorajob_runtime.store.folder import FolderStore
 
 KEYS = ["events.jsonl", "logs/attempt-1/rank-0.log.gz"]
@@ -124,6 +124,26 @@ def test_a_torn_last_line_waits_where_lines_are_to_be_whole(tmp_path: Path) -> N
     log.bring_together()
 
     assert appended.read(store, "events.jsonl") == store.get_bytes("events.jsonl") == b"one\ntwo\n"
+
+
+def test_a_bucket_that_lets_nothing_be_deleted_is_a_fine_place_for_logs(tmp_path: Path) -> None:
+    class Keeping(FolderStore):
+        def delete(self, keys: Iterable[str]) -> None:
+            if list(keys):
+                raise CredentialsError("refuses access (AccessDenied)")
+
+    store, path = Keeping(tmp_path / "store"), tmp_path / "file"
+    log = Appended(store, "events.jsonl", path)
+    for number in range(40):
+        append(path, f"{number}\n")
+        log.add()
+    assert appended.read(store, "events.jsonl") == path.read_bytes()
+
+    log.bring_together()
+    append(path, "more\n")
+    log.add()
+
+    assert appended.read(store, "events.jsonl") == path.read_bytes()
 
 
 def test_a_log_of_an_earlier_version_is_read_as_it_is(tmp_path: Path) -> None:
