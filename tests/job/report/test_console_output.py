@@ -268,6 +268,7 @@ def test_time_left_counts_steps_of_this_start_only():
     progress = Progress(since=START)
     progress.take({"event": "phase", "time": START - 9000, "name": "train"})
     progress.take({"event": "step", "time": START - 9000, "step": 10, "total_steps": 20, "loss": 1.0})
+    progress.take({"event": "phase", "time": START, "name": "train"})
     for number in (11, 12, 13):
         progress.take({"event": "step", "time": START + 2 * number, "step": number, "total_steps": 20, "loss": 1.0})
 
