@@ -154,6 +154,7 @@ def lorajob_side(model: Path, root: Path) -> Callable[[], None]:
         rows = TokenRows(ids, np.ones(len(ids), dtype=bool), np.arange(ranks + 1, dtype=np.int64) * TOKENS)
         rows.save(folder.data / "train.safetensors")
         (folder.data / "report.json").write_text(json.dumps({"fingerprint": "random"}))
+        (folder.data / "samples.json").write_text(json.dumps({"stop_ids": [], "samples": []}))
     dist.barrier()
     run = {
         "name": "bench",
