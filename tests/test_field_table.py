@@ -36,7 +36,7 @@ def faults_of(page: str, root: Path) -> list[str]:
 
 def _faults_of_tests(text: str, root: Path) -> list[str]:
     # a comma within the brackets of a parameter separates nothing
-    named = [each.strip().strip("`") for each in re.split(r",\s+(?=`?(?:tests/|::))", text)]
+    named = [each.strip().strip("`") for each in re.split(r"[,;]\s+(?=`?(?:tests/|::))", text)]
     found, file = [], ""
     for each in named:
         match = _TEST.fullmatch(each)
@@ -73,6 +73,7 @@ def test_every_test_that_the_table_names_is_there() -> None:
         ("| F1 | a CSV | by hand |", "F1: 'by hand' is not written like tests/file.py::test_name"),
         ("| F1 | a CSV | |", "a row must have a number, the fault and its tests: | F1 | a CSV | |"),
         ("| F1, S1 | a CSV | tests/a.py::test_csv, ::test_table |\n| F1 | it | tests/a.py::test_csv |", None),
+        ("| F1 | a CSV | tests/a.py::test_csv; tests/a.py::test_table |", None),
         ("| F1 | a CSV | tests/a.py::test_csv, ::test_tsv |", "F1: tests/a.py has no test_tsv"),
         ("| F1 | a CSV | ::test_csv |", "F1: '::test_csv' is not written like tests/file.py::test_name"),
         ("", "the table has no rows"),
