@@ -65,6 +65,8 @@ class Writer:
     """Empty for a machine of one's own."""
     name: str
     """For a person."""
+    process: str = ""
+    """The boot of the machine, the namespace of process ids in it, and the id there."""
 
 
 def writer_here(pod: Pod | None, work: Path) -> Writer:
@@ -73,10 +75,26 @@ def writer_here(pod: Pod | None, work: Path) -> Writer:
     host = socket.gethostname()
     place = f"{host} {_mark(work)}"
     if pod is None:
-        return Writer(id=start, place=place, namespace="", name=f"process {os.getpid()} on {host}")
+        name = f"process {os.getpid()} on {host}"
+        return Writer(id=start, place=place, namespace="", name=name, process=_process(os.getpid()))
     name = f"pod {pod.name} of namespace {pod.namespace}"
     # the Job controller makes a pod when the one before it has ended
     return Writer(id=start, place=f"job {pod.uid}" if pod.uid else place, namespace=pod.namespace, name=name)
+
+
+def _process(process_id: int) -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')} {process_id}"
+    except OSError:
+        return ""
+
+
+def _has_ended(writer: Writer) -> bool:
+    """Whether a writer was a process of this machine, which is not there any more."""
+    process_id = writer.process.rpartition(" ")[2]
+    is_here = process_id.isdecimal() and writer.process == _process(int(process_id))
+    return is_here and not Path("/proc", process_id).exists()
 
 
 def _mark(work: Path) -> str:
@@ -186,7 +204,8 @@ def _take(
             # released meanwhile
             wait(pace.look)
             continue
-        if found is None or holder is None or age is None or holder.place == writer.place or age > pace.stale:
+        is_gone = holder is None or age is None or age > pace.stale or _has_ended(holder)
+        if found is None or holder is None or age is None or is_gone or holder.place == writer.place:
             if store.create(_key(number), _dumps(writer)):
                 # only tidiness, and some buckets let nothing be deleted
                 with suppress(CredentialsError):

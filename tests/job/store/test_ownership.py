@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -131,6 +135,18 @@ def test_the_next_pod_of_a_job_and_the_next_process_of_a_folder_begin_at_once(
     hold(connect(), pod("a"), pace=FROZEN)
 
     hold(connect(), pod("a", start="1"), pace=Pace(look=3600))
+
+
+def test_a_process_of_this_machine_that_has_ended_is_followed_at_once(
+    connect: Callable[[], S3Store], hold: Hold, tmp_path: Path
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here = ownership.writer_here(None, tmp_path)
+    killed = dataclasses.replace(here, place="another folder", process=ownership._process(ended.pid))
+    hold(connect(), killed, pace=FROZEN)
+
+    hold(connect(), here, pace=Pace(look=3600))
 
 
 def test_a_writer_that_was_taken_for_lost_learns_that_another_has_taken_over(
