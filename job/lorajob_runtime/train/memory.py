@@ -6,6 +6,7 @@ keeps. Decided once, at the first start, since another answer on resume would ro
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,13 @@ def least_over_ranks(size_bytes: int, device: torch.device) -> int:
     least = torch.tensor(size_bytes, device=device)
     dist.all_reduce(least, dist.ReduceOp.MIN)
     return int(least)
+
+
+def collect(device: torch.device) -> None:
+    """Frees what a pass left behind that memory was not enough for."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def halved(token_budget: int, too_large: int, longest_row: int) -> int | None:

@@ -17,7 +17,7 @@ from transformers import StoppingCriteria
 
 from lorajob_runtime.data.answers import MARK_TOKENS, Reply, opens_thought, split
 from lorajob_runtime.data.tokenizer import decode, load_tokenizer, said
-from lorajob_runtime.train import heartbeat, memory, sharding
+from lorajob_runtime.train import failures, heartbeat, memory, sharding
 from lorajob_runtime.train import model as model_module
 from lorajob_runtime.train.session import Session
 
@@ -75,8 +75,21 @@ def _spare_bytes(session: Session) -> int:
     return memory.least_over_ranks(int(memory.SHARE * free), device)
 
 
-@torch.no_grad()
 def _answer(session: Session, prompts: SamplePrompts, chosen: list[dict[str, Any]]) -> list[Reply]:
+    """The answers to the chosen prompts, fewer at a time where memory is not enough for all of them together."""
+    try:
+        return _answer_together(session, prompts, chosen)
+    except Exception as error:
+        if session.sharding.is_sharded or len(chosen) < 2 or not failures.is_out_of_memory(error):
+            raise
+    # outside of the except: the error holds what the failed attempt made
+    memory.collect(session.accelerator.device)
+    middle = len(chosen) // 2
+    return _answer(session, prompts, chosen[:middle]) + _answer(session, prompts, chosen[middle:])
+
+
+@torch.no_grad()
+def _answer_together(session: Session, prompts: SamplePrompts, chosen: list[dict[str, Any]]) -> list[Reply]:
     if not chosen and not session.sharding.is_sharded:
         return []
     # where weights are gathered all ranks work together: one with nothing to answer answers the first prompt again

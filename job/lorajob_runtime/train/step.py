@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.exits import DivergedError
-from lorajob_runtime.train import batches, failures, heartbeat, loss, schedule, sharding
+from lorajob_runtime.train import batches, failures, heartbeat, loss, memory, schedule, sharding
 from lorajob_runtime.train import model as model_module
 from lorajob_runtime.train.session import Session
 
@@ -131,9 +130,11 @@ def diverged(session: Session, what: str, updates: int) -> DivergedError:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    # on a device of its own whatever it holds: of a sharded weight this rank's part
+    # of a sharded weight this rank's part; and no copy of it, since memory may be short
     part = sharding.local(tensor)
-    return not part.is_floating_point() or bool(torch.isfinite(part).all())
+    if not part.is_floating_point() or not part.numel():
+        return True
+    return all(bool(torch.isfinite(end)) for end in torch.aminmax(part))
 
 
 def _within_memory(session: Session, rows: TokenRows, work: Callable[[Tensor], int], where: str) -> Tensor:
@@ -149,10 +150,7 @@ def _within_memory(session: Session, rows: TokenRows, work: Callable[[Tensor], i
         _sum_over_ranks(sums)
         if not sums[2]:
             return sums
-        # what the failed pass left behind is there until it is collected
-        gc.collect()
-        if session.accelerator.device.type == "cuda":
-            torch.cuda.empty_cache()
+        memory.collect(session.accelerator.device)
         largest = torch.tensor(too_large, device=session.accelerator.device)
         if dist.is_initialized():
             dist.all_reduce(largest, dist.ReduceOp.MAX)

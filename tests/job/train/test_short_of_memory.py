@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from forked_ranks import ForkedRanks
 from training_runs import random_rows, steps_of, write_run
 
 from lorajob_runtime import checkpoint, events
 from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.train import memory
+from lorajob_runtime.train import memory, samples
 
 SETTINGS = {"train": {"batchSize": 8, "gradientAccumulation": 1, "maxSteps": 4, "saveSteps": 1}}
 ROWS = random_rows(60, longest=40)
@@ -77,6 +79,28 @@ def test_a_row_alone_that_finds_no_memory_ends_the_run_on_every_rank(
 
     with pytest.raises(AssertionError, match=f"none can be smaller: the longest row has {LONGEST}"):
         short(ranks, folder, 2, rank=1, tokens=5, calls=1)
+
+
+@pytest.mark.parametrize("fits", [1, 2, 5])
+def test_sample_answers_are_made_fewer_at_a_time_and_stay_in_order(monkeypatch: pytest.MonkeyPatch, fits: int) -> None:
+    together: list[int] = []
+
+    def answer(_: Any, prompts: Any, chosen: list[int]) -> list[int]:
+        if len(chosen) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        together.append(len(chosen))
+        return chosen
+
+    monkeypatch.setattr(samples, "_answer_together", answer)
+    session: Any = SimpleNamespace(
+        sharding=SimpleNamespace(is_sharded=False), accelerator=SimpleNamespace(device=torch.device("cpu"))
+    )
+
+    assert samples._answer(session, None, [1, 2, 3, 4, 5]) == [1, 2, 3, 4, 5]  # type: ignore[arg-type,list-item]
+    assert max(together) <= fits
+    fits = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        samples._answer(session, None, [1, 2, 3])  # type: ignore[arg-type,list-item]
 
 
 @pytest.mark.parametrize(
