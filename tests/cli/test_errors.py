@@ -10,7 +10,7 @@ import pytest
 
 from calling import Call
 from lorajob import __main__ as entry
-from lorajob_runtime.exits import StorageError
+from lorajob_runtime.exits import STORAGE, StorageError
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_an_error_of_a_class_ends_with_its_code_and_hint(lorajob: Call, monkeypa
 
     assert outcome.code == 21
     assert outcome.err.splitlines()[0] == "lorajob: error: the bucket is gone"
-    assert outcome.err.splitlines()[1].startswith("hint: storage did not answer")
+    assert outcome.err.splitlines()[1].startswith(f"hint: {STORAGE.hint}")
 
 
 def test_an_unforeseen_error_is_one_line_and_debug_shows_where(lorajob: Call, monkeypatch: pytest.MonkeyPatch) -> None:
