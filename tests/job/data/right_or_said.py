@@ -80,16 +80,15 @@ def conversation(name: str) -> Conversation:
     return Conversation(messages=(TALKS | CALLS)[name], tools=TOOLS if name in CALLS else None)
 
 
-def encoded(tokenizer: Any, item: Conversation, *, thinking: bool) -> Encoded | RowError:
+def encoded(encoder: Encoder, item: Conversation) -> Encoded | RowError:
     """What the encoder makes of a conversation."""
-    (result,) = Encoder(tokenizer, thinking=thinking).rows([item])
+    (result,) = encoder.rows([item])
     return result
 
 
-def wrongs(tokenizer: Any, item: Conversation, *, thinking: bool) -> list[str]:
+def wrongs(encoder: Encoder, item: Conversation) -> list[str]:
     """What is neither right nor said. A row that is left out with its reason is said to be."""
-    encoder = Encoder(tokenizer, thinking=thinking)
-    (result,) = encoder.rows([item])
+    result = encoded(encoder, item)
     if isinstance(result, RowError):
         return []
     found: list[str] = []
@@ -98,15 +97,15 @@ def wrongs(tokenizer: Any, item: Conversation, *, thinking: bool) -> list[str]:
         asked = any(earlier["role"] in ("user", "tool") for earlier in item.messages[:place])
         if message["role"] != "assistant" or not asked or not message.get("trained", True):
             continue
-        prompt = encode(tokenizer, [encoder.template.prompt(item.messages[:place], item.tools)])[0]
+        prompt = encode(encoder.tokenizer, [encoder.template.prompt(item.messages[:place], item.tools)])[0]
         piece = _piece(encoder, result, prompt)
         if piece is None:
             found.append(f"answer {place} does not stand behind what inference sends")
             continue
         trained += len(piece)
-        text = decode(tokenizer, piece)
+        text = decode(encoder.tokenizer, piece)
         found += [f"answer {place}: {wrong}: {text!r}" for wrong in _lost(text, message, result.remarks)]
-        if decode(tokenizer, piece[-1:]) not in encoder.template.stop_tokens():
+        if decode(encoder.tokenizer, piece[-1:]) not in encoder.template.stop_tokens():
             found.append(f"answer {place} does not end: {text!r}")
         marks = text.count("</think>") - message["content"].count("</think>")
         if marks > 1:

@@ -15,23 +15,23 @@ from lorajob_runtime.data.render import ChatTemplate
 from lorajob_runtime.exits import ConfigError, ModelError
 
 
-def _thinking(kind: str, chatml: Any) -> list[bool]:
-    """The settings of data.thinking that a template has."""
+def _encoders(kind: str, chatml: Any) -> list[Encoder]:
+    """One for each setting of data.thinking that a template has."""
+    encoders = [Encoder(tokenizer_of(kind, chatml), thinking=thinking) for thinking in (False, True)]
     try:
-        ChatTemplate(tokenizer_of(kind, chatml), thinking=True)
+        encoders[1].template  # noqa: B018 - asked for what it raises
     except ConfigError:
-        return [False]
-    return [False, True]
+        return encoders[:1]
+    return encoders
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_conversation_is_trained_as_it_is_or_it_is_said_what_is_not(kind: str, smollm2: Any) -> None:
-    tokenizer = tokenizer_of(kind, smollm2.tokenizer)
     found = {
         (name, thinking): wrong
-        for thinking in _thinking(kind, smollm2.tokenizer)
+        for thinking, encoder in enumerate(_encoders(kind, smollm2.tokenizer))
         for name in (*TALKS, *CALLS)
-        if (wrong := wrongs(tokenizer, conversation(name), thinking=thinking))
+        if (wrong := wrongs(encoder, conversation(name)))
     }
     assert found == {}
 
@@ -53,9 +53,8 @@ _REFUSED = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_template_refuses_is_dropped_with_its_own_words_and_nothing_else_is(kind: str, smollm2: Any) -> None:
-    tokenizer = tokenizer_of(kind, smollm2.tokenizer)
-    for thinking in _thinking(kind, smollm2.tokenizer):
-        results = {name: encoded(tokenizer, conversation(name), thinking=thinking) for name in (*TALKS, *CALLS)}
+    for encoder in _encoders(kind, smollm2.tokenizer):
+        results = {name: encoded(encoder, conversation(name)) for name in (*TALKS, *CALLS)}
         dropped = {name: result.reason for name, result in results.items() if isinstance(result, RowError)}
         expected = _REFUSED.get(kind, {})
         assert dropped.keys() == expected.keys()
@@ -65,7 +64,7 @@ def test_what_a_template_refuses_is_dropped_with_its_own_words_and_nothing_else_
 def _shown(kind: str, name: str, chatml: Any, *, thinking: bool = False) -> tuple[list[str], tuple[str, ...]]:
     """The sequences of a conversation, the trained part between ⟦ and ⟧, and the remarks."""
     tokenizer = tokenizer_of(kind, chatml)
-    result = encoded(tokenizer, conversation(name), thinking=thinking)
+    result = encoded(Encoder(tokenizer, thinking=thinking), conversation(name))
     assert not isinstance(result, RowError)
     texts = []
     for ids, targets in result.sequences:
@@ -125,13 +124,13 @@ def test_abilities_that_are_only_named_are_none(smollm2: Any) -> None:
 
 
 def test_calls_that_a_template_writes_only_beside_tools_are_written_as_text(smollm2: Any) -> None:
-    tokenizer = tokenizer_of("writes calls beside tools", smollm2.tokenizer)
+    encoder = Encoder(tokenizer_of("writes calls beside tools", smollm2.tokenizer), thinking=False)
     without = Conversation(messages=CALLS["call"])
-    result = encoded(tokenizer, without, thinking=False)
+    result = encoded(encoder, without)
     assert not isinstance(result, RowError)
     assert result.remarks == (adapting.CALLS_TOLD,)
-    assert '<tool_call>\n{"name": "weather"' in tokenizer.decode(result.sequences[0][0].tolist())
-    assert wrongs(tokenizer, without, thinking=False) == []
+    assert '<tool_call>\n{"name": "weather"' in encoder.tokenizer.decode(result.sequences[0][0].tolist())
+    assert wrongs(encoder, without) == []
 
 
 @pytest.mark.parametrize(
@@ -173,14 +172,14 @@ def test_a_masked_answer_stays_and_is_not_trained(smollm2: Any) -> None:
 
 def test_a_conversation_with_every_answer_masked_is_dropped(smollm2: Any) -> None:
     messages = [message | {"trained": message["role"] != "assistant"} for message in TALKS["multi"]]
-    result = encoded(smollm2.tokenizer, Conversation(messages=messages), thinking=False)
+    result = encoded(Encoder(smollm2.tokenizer, thinking=False), Conversation(messages=messages))
     assert isinstance(result, RowError)
     assert (result.droppable, result.reason) == (True, "no answer that is to be trained")
 
 
 def test_a_greeting_alone_is_an_answer_without_a_question(smollm2: Any) -> None:
     messages = TALKS["greeting behind a system prompt"][:2]
-    result = encoded(smollm2.tokenizer, Conversation(messages=messages), thinking=False)
+    result = encoded(Encoder(smollm2.tokenizer, thinking=False), Conversation(messages=messages))
     assert isinstance(result, RowError)
     assert (result.droppable, result.reason) == (True, "an answer without a question")
 
