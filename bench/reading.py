@@ -115,7 +115,7 @@ def main() -> None:
     print("| file | MB | what | processor's s | peak memory MB |")
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="lorajob-bench-") as folder:
-        model = _model(chosen.model) if chosen.tokenise else None
+        model = model_folder(chosen.model) if chosen.tokenise else None
         for kind, (name, write) in KINDS.items():
             path = Path(folder) / name
             write(path, chosen.megabytes)
@@ -128,7 +128,8 @@ def main() -> None:
             path.unlink()
 
 
-def _model(given: Path | None) -> Path:
+def model_folder(given: Path | None) -> Path:
+    """A model's folder, that of SmolLM2 where none is given."""
     if given is not None:
         return given
     from lorajob_runtime import environment

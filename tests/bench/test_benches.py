@@ -17,7 +17,7 @@ from small_models import smollm2, tiny_llama
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 NUMBER = r"\d+(?:\.\d+)?"
 TUTORIAL = "started by train.py, whose table has a row of its own for it"
-RUN_HERE = {"train.py", "threads.py", "moe.py", "sharding.py", "cli.py", "reading.py"}
+RUN_HERE = {"train.py", "threads.py", "moe.py", "sharding.py", "cli.py", "reading.py", "turns.py"}
 
 
 @pytest.fixture
@@ -32,7 +32,8 @@ def table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
     yield run
     # another script may be called so elsewhere
-    sys.modules.pop("train", None)
+    for name in ("train", "reading"):
+        sys.modules.pop(name, None)
 
 
 def _has_row(printed: str, *cells: str) -> bool:
@@ -106,3 +107,11 @@ def test_reading_and_tokenising_a_dataset_are_measured(model: Path, table: Calla
     for kind in ("JSON Lines", "one JSON list on one line", "CSV", "Parquet"):
         for what in ("read", "tokenised"):
             assert _has_row(printed, kind, r"0\.0", what, NUMBER, r"\d+"), printed
+
+
+def test_long_conversations_are_compared_with_single_rounds(model: Path, table: Callable[..., str]) -> None:
+    printed = table("turns.py", "--rows", "2", "--length", "6", "--model", str(model))
+
+    for way in ("start", "single rounds", "conversations"):
+        assert _has_row(printed, way, NUMBER, r"\d+"), printed
+    assert re.search(rf"(?m)^conversations / single rounds, without the start: -?{NUMBER}x$", printed)
