@@ -50,6 +50,7 @@ class Appended:
         self._sha256 = hashlib.sha256()
         self._parts: list[_Part] = []
         self._is_new = False
+        self._was_whole = False
 
     def add(self) -> None:
         """Stores what came since the last call."""
@@ -63,7 +64,7 @@ class Appended:
 
     def bring_together(self) -> None:
         """Stores the whole file as one and removes its parts: at the end, and where another attempt's may be there."""
-        if self._new() or self._is_new:
+        if self._new() or self._is_new or not self._was_whole:
             stored = self._length, self._sha256.copy()
             try:
                 self._put_whole()
@@ -72,7 +73,7 @@ class Appended:
                 self._length, self._sha256 = stored
                 raise
         self._remove([entry.key for entry in self._store.list(parts_of(self._key))])
-        self._parts, self._is_new = [], False
+        self._parts, self._is_new, self._was_whole = [], False, True
 
     def _put_whole(self) -> None:
         while data := self._new():

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lorajob_runtime.exits import ConfigError, LorajobError, StorageError
@@ -77,6 +77,10 @@ class FolderStore:
             path = self._path(key)
             with _errors(path):
                 path.unlink(missing_ok=True)
+            if path.parent != self._root:
+                # storage without folders has none that are empty
+                with suppress(OSError):
+                    path.parent.rmdir()
 
     def _path(self, key: str) -> Path:
         path = self._root / check_key(key)

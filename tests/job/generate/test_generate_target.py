@@ -157,24 +157,28 @@ def test_a_request_that_makes_no_sense_is_refused(values: dict[str, Any], fault:
         Request(target="x", **values)
 
 
+@pytest.fixture
+def copy(storage: Path, tmp_path: Path) -> Path:
+    """An adapter that a test may spoil."""
+    return shutil.copytree(storage / "keeper/adapter", tmp_path / "adapter")
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"model": 1, "unknown": 2}'])
 def test_an_adapter_whose_own_description_is_broken_is_refused_and_not_asked_without_its_system_prompt(
-    storage: Path, find: Callable[..., target.Target], content: str
+    copy: Path, find: Callable[..., target.Target], content: str
 ) -> None:
-    (storage / "keeper/adapter/lorajob.json").write_text(content)
+    (copy / "lorajob.json").write_text(content)
 
     with pytest.raises(ModelError, match=r"lorajob\.json cannot be read"):
-        find("keeper")
+        find(str(copy))
 
 
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_a_foreign_adapter_whose_config_is_broken_is_a_model_error(
-    storage: Path, find: Callable[..., target.Target], content: str
+    copy: Path, find: Callable[..., target.Target], content: str
 ) -> None:
-    (storage / "keeper/adapter/lorajob.json").unlink()
-    (storage / "keeper/adapter/adapter_config.json").write_text(content)
-    for spec_file in storage.glob("keeper/spec.json"):
-        spec_file.unlink()
+    (copy / "lorajob.json").unlink()
+    (copy / "adapter_config.json").write_text(content)
 
     with pytest.raises(ModelError, match=r"adapter_config\.json cannot be read"):
-        find(str(storage / "keeper/adapter"))
+        find(str(copy))
