@@ -12,6 +12,8 @@ from lorajob_runtime.data.wording import brief
 from lorajob_runtime.exits import DataError
 
 _BATCH_ROWS = 256
+_BUFFER = 1 << 20
+"""Of a column, that is read at a time: pyarrow would fetch the whole file ahead, as is quick where it lies far away."""
 _INDEX = re.compile(r"__index_level_\d+__")
 
 
@@ -22,7 +24,7 @@ def rows(file: DataPath) -> Iterator[dict[str, Any]]:
 
     with unpacked(file) as content:
         try:
-            table = pq.ParquetFile(content)
+            table = pq.ParquetFile(content, pre_buffer=False, buffer_size=_BUFFER)
             names = table.schema_arrow.names
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
