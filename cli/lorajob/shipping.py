@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import re
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ PACKED_SHRINKS = 8
 """How much longer the text of a compressed file is taken to be, where that decides whether it is read through."""
 
 _STEM_LENGTH = 100
+_PIECE_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,16 +51,13 @@ class LocalData:
         """The file for a ConfigMap, compressed where that is smaller; None when it is too large. Raises DataError."""
         if self.size_bytes > LOOK_BYTES:
             return None
-        try:
-            content = self.path.read_bytes()
-        except OSError as error:
-            raise DataError(f"cannot read {self.path}: {error.strerror}") from error
         name = plain_name(self.path)
-        # no time in it: the same file makes the same manifest
-        smaller = content if name.endswith(".gz") else gzip.compress(content, mtime=0)
-        if len(smaller) < len(content):
-            name, content = f"{name}.gz", smaller
-        return DataFile(name=name, content=content) if len(content) <= DATA_MAX_BYTES else None
+        smaller = None if name.endswith(".gz") else compressed(_pieces(self.path), DATA_MAX_BYTES)
+        if smaller is not None and len(smaller) < self.size_bytes:
+            return DataFile(name=f"{name}.gz", content=smaller)
+        if self.size_bytes > DATA_MAX_BYTES:
+            return None
+        return DataFile(name=name, content=b"".join(_pieces(self.path)))
 
     @property
     def key(self) -> str:
@@ -68,6 +67,22 @@ class LocalData:
     def address(self, storage_uri: str) -> str:
         """The address of the file in storage, for `data.source`."""
         return f"{storage_uri.rstrip('/')}/{DATA_PREFIX}/{self.key}"
+
+
+def compressed(pieces: Iterable[bytes], limit: int) -> bytes | None:
+    """A gzip file of the pieces, the same each time; None when it is longer than `limit` bytes.
+
+    Pieces beyond that are not asked for: whoever asks whether a large file would fit does not compress all of it.
+    """
+    # + 16: with the frame of a gzip file, which holds no time
+    compressor = zlib.compressobj(wbits=zlib.MAX_WBITS + 16)
+    made = bytearray()
+    for piece in pieces:
+        made += compressor.compress(piece)
+        if len(made) > limit:
+            return None
+    made += compressor.flush()
+    return bytes(made) if len(made) <= limit else None
 
 
 def plain_name(path: Path) -> str:
@@ -116,6 +131,16 @@ def look(data: DataSpec) -> LocalData:
         rows=len(source),
         verdict=loaded.form.verdict,
     )
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    """The content of a file, a piece at a time. Raises DataError."""
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                yield piece
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _sha256(path: Path) -> str:

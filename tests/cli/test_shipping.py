@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,30 @@ def test_what_does_not_shrink_is_sent_as_it_is(tmp_path: Path) -> None:
 
     assert packed is not None
     assert (packed.name, packed.content) == ("rows.json", b'[{"text":"a"}]')
+
+
+def test_no_more_of_a_large_file_is_compressed_than_shows_that_it_does_not_fit() -> None:
+    asked = []
+
+    def pieces() -> Iterator[bytes]:
+        for number in range(1000):
+            asked.append(number)
+            yield random.Random(number).randbytes(10_000)
+
+    assert shipping.compressed(pieces(), 100_000) is None
+    assert len(asked) < 20
+
+
+@pytest.mark.parametrize("size", [0, 1, 99_000, 3_000_000])
+def test_what_fits_opens_to_what_it_was_and_is_the_same_each_time(size: int) -> None:
+    content = (b"one line\n" * (size // 9 + 1))[:size]
+    pieces = [content[start : start + 7000] for start in range(0, size, 7000)]
+
+    first, second = shipping.compressed(pieces, 100_000), shipping.compressed([content], 100_000)
+
+    assert first == second
+    assert first is not None
+    assert gzip.decompress(first) == content
 
 
 def test_what_does_not_fit_a_config_map_even_compressed_goes_through_storage(tmp_path: Path) -> None:
