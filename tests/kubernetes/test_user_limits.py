@@ -292,6 +292,24 @@ def test_a_run_that_is_there_is_not_changed_into_another(user: User, change: dic
     assert complaint in done.stderr, done.stderr
 
 
+def test_the_controller_of_cron_jobs_makes_all_but_runs_as_before(user: User) -> None:
+    pod_spec = {"restartPolicy": "Never", "containers": [{"name": "backup", "image": "busybox", "command": ["true"]}]}
+    other = {"metadata": {"name": "backup"}, "spec": {"template": {"spec": pod_spec}}}
+    run = user.job()
+    run["spec"]["template"]["spec"]["containers"][0]["image"] = "other"
+    groups = ("system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated")
+    account = ["--as=system:serviceaccount:kube-system:cronjob-controller", *(f"--as-group={each}" for each in groups)]
+
+    def send(job: Job) -> subprocess.CompletedProcess[str]:
+        command = [str(user.cluster.kubectl), f"--kubeconfig={user.cluster.kubeconfig}", *account]
+        command += ["create", "--dry-run=server", "--validate=false", f"--namespace={user.namespace}", "-f", "-"]
+        whole = json.dumps({"apiVersion": "batch/v1", "kind": "Job", **job})
+        return subprocess.run(command, input=whole, text=True, capture_output=True, timeout=60, check=False)
+
+    assert send(other).returncode == 0, send(other).stderr
+    assert "has one container" in send(run).stderr
+
+
 def test_a_platform_file_of_ones_own_lifts_no_limit(user: User) -> None:
     lifted = platform.to_dict(user.platform()) | {"limits": {"gpus": 64, "trustRemoteCode": True}}
     file = user.kubeconfig.parent / "mine.yaml"
