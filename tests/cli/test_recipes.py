@@ -184,7 +184,7 @@ def test_a_recipe_with_its_data_is_a_whole_submit_on_the_gpus_it_asks_for(
     file = _spec(name)
     assert (sent.model, sent.lora, sent.train, sent.report) == (file.model, file.lora, file.train, file.report)
     assert dataclasses.replace(sent.data, source=None) == dataclasses.replace(file.data, source=None)
-    assert [each["kind"] for each in owned] == ["ConfigMap"]
+    assert [each["kind"] for each in owned] == ["Service"] * (file.resources.nodes > 1) + ["ConfigMap"]
 
 
 def test_huanhuan_has_the_rows_that_the_steps_follow_from() -> None:

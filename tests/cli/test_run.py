@@ -93,7 +93,7 @@ def test_a_finished_run_is_not_trained_again_and_says_so_as_json(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["run", "--data", "nowhere.json"], 11, "there is no dataset at nowhere.json"),
+        (["run", "--data", "nowhere.json"], 11, "data.source is 'nowhere.json': there is no such file"),
         (
             ["run", "--model", "qwen3-8b", "--data", "odd.json"],
             11,
