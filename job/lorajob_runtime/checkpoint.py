@@ -54,8 +54,15 @@ def save(folder: RunFolder, step: int, write: Callable[[Path], None]) -> Path:
         _sync(target.parent)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise StorageError(f"{target} cannot be written: {error.strerror or error}") from error
+        raise StorageError(f"{target} cannot be written: {_reason(error, draft)}") from error
     return target
+
+
+def _reason(error: OSError, draft: Path) -> str:
+    """What the system says, and of which file where that is none of the checkpoint's: one that goes into it is gone."""
+    said = error.strerror or str(error)
+    is_another = error.filename is not None and not Path(str(error.filename)).is_relative_to(draft)
+    return f"{said}: {error.filename}" if is_another else said
 
 
 def seal(path: Path, step: int) -> Manifest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -112,7 +113,8 @@ def _check_class(model: ModelSpec, config: Path, values: dict[str, Any]) -> None
     if (model.trust_remote_code and brings_class) or any(config.parent.glob("*.safetensors")):
         return
     command = [sys.executable, "-P", "-m", "lorajob_runtime.train.native", str(config)]
-    done = subprocess.run(command, env=environment.for_training(), capture_output=True, check=False)
+    bound = system.bound_to_parent(command, parent=os.getpid())
+    done = subprocess.run(bound, env=environment.for_training(), capture_output=True, check=False)
     if done.returncode == repository_code.UNKNOWN_CLASS:
         raise repository_code.needed(model.name, values)
     if done.returncode != 0:

@@ -144,7 +144,7 @@ _EXACT = frozenset(
 )
 _BEGINNINGS = (
     *("LC_", "PYTHON", "CONDA_"),
-    *("CUDA_", "CUDNN_", "CUBLAS_", "NVIDIA_", "NVTE_", "HIP_", "HSA_", "ROCR_", "ROCM_"),
+    *("CUDA_", "CUDNN_", "CUBLAS_", "NVIDIA_", "NVTE_", "BNB_", "HIP_", "HSA_", "ROCR_", "ROCM_"),
     *("NCCL_", "RCCL_", "GLOO_", "UCX_", "FI_", "OFI_", "IBV_", "RDMAV_", "MLX5_"),
     *("TORCH_", "TORCHINDUCTOR_", "TORCHELASTIC_", "PYTORCH_", "TRITON_", "TRANSFORMERS_", "SAFETENSORS_", "PEFT_"),
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "NUMEXPR_", "RAYON_", "MALLOC_", "ARROW_"),

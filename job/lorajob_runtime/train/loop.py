@@ -39,7 +39,8 @@ def train(plan: TrainPlan, folder: RunFolder, *, clock: Callable[[], float] = ti
     total = run.steps.total_steps
     if run.owes_look and not _look(run, prompts, run.step):
         _stop(run.step, total)
-    run.doing(f"makes step {run.step + 1}")
+    if run.step < total:
+        run.doing(f"makes step {run.step + 1}")
     for step in range(run.step + 1, total + 1):
         began = clock()
         result = train_step(run, step)

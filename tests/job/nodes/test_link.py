@@ -181,6 +181,7 @@ def test_a_stranger_on_the_port_is_sent_away(leader: Leader) -> None:
         {"run": "zhenhuan", "node": 1, "secret": "0"},
         {"run": "zhenhuan", "node": 1, "secret": None},
         {"run": "zhenhuan", "node": 1, "secret": [SECRET]},
+        {"run": "zhenhuan", "node": 1, "secret": "\ud800"},
     ]
     for hello in (b"GET / HTTP/1.1\r\n", *(json.dumps(each).encode() + b"\n" for each in strangers)):
         with closing(socket.create_connection(("127.0.0.1", leader.port), timeout=10)) as stranger:

@@ -22,6 +22,7 @@ from lorajob_runtime.checks import (
 )
 from lorajob_runtime.exits import ConfigError, DataError, LorajobError, ModelError
 from lorajob_runtime.spec import DataSpec, parse
+from waiting import wait_until
 
 
 @pytest.mark.parametrize(
@@ -258,6 +259,27 @@ def test_an_installation_that_cannot_tell_is_found_out_before_the_weights(
 
     with pytest.raises(LorajobError, match=r"'hf:acme/chat': ImportError: libtorch\.so: undefined symbol"):
         inspect(tmp_path / "config.json")
+
+
+def test_what_asks_transformers_ends_with_who_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asks = "import os, pathlib, time; pathlib.Path('asked').write_text(str(os.getpid())); time.sleep(60)"
+    (tmp_path / "transformers.py").write_text(asks)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", "architectures": ["T5"]}))
+    inspects = (
+        "from pathlib import Path; from lorajob_runtime.checks import Machine, inspector; "
+        "from lorajob_runtime.spec import parse; "
+        "inspect = inspector(parse({'model': {'name': 'hf:acme/chat'}}), Machine(processes=1, device='cpu'), nodes=1); "
+        "inspect(Path('config.json'))"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    caller = subprocess.Popen([sys.executable, "-c", inspects], cwd=tmp_path)
+    asked = tmp_path / "asked"
+    wait_until(lambda: asked.exists() and asked.read_text(), what="the question")
+
+    caller.terminate()
+    caller.wait()
+
+    wait_until(lambda: not Path("/proc", asked.read_text()).exists(), what="its end")
 
 
 @pytest.mark.parametrize(
