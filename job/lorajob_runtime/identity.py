@@ -11,8 +11,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +87,13 @@ def in_log(log: Iterable[Event]) -> Identity:
         elif event["event"] == "checkpoint":
             behind = data
     said = behind or data
-    content = said.get("source_sha256")
-    return Identity(tokens=said.get("fingerprint"), contents=frozenset([content] if content else []))
+    return with_data(Identity(), said)
+
+
+def with_data(model: Identity, report: Mapping[str, Any]) -> Identity:
+    """`model` with what the report of data preparation says of the data."""
+    content = report.get("source_sha256")
+    return replace(model, tokens=report.get("fingerprint"), contents=frozenset([content] if content else []))
 
 
 def refuse_others(was: Identity, now: Identity, *, result: str) -> None:
@@ -99,11 +104,7 @@ def refuse_others(was: Identity, now: Identity, *, result: str) -> None:
     another = "give the run another name"
     if was.tokens and now.tokens:
         if was.tokens != now.tokens:
-            raise ConfigError(
-                f"the training tokens are not those of {result}: "
-                "the content of data.source or the model's files have changed",
-                hint=f"{another}, or the old data",
-            )
+            raise _other_tokens(was, now, result, another)
     else:
         if was.contents and now.contents and not was.contents & now.contents:
             raise ConfigError(
@@ -122,6 +123,26 @@ def refuse_others(was: Identity, now: Identity, *, result: str) -> None:
             f"the weights in {now.model} are not those that {result} was made with{origin}",
             hint=f"{another}, or set model.source and model.revision to the old ones",
         )
+
+
+def _other_tokens(was: Identity, now: Identity, result: str, another: str) -> ConfigError:
+    """The error for other tokens, which says what made them other as far as that is known."""
+    same_data = bool(was.contents & now.contents)
+    same_tokenizer = was.tokenizer is not None and was.tokenizer == now.tokenizer
+    if same_data and same_tokenizer:
+        reason = "the data and the tokenizer are the same, but this version of lorajob makes other tokens of them"
+        return ConfigError(
+            f"the training tokens are not those of {result}: {reason}",
+            hint=f"{another}, or go on with the version of lorajob that it was started with",
+        )
+    is_known = bool(was.contents) and was.tokenizer is not None
+    listed = "the content of data.source or the model's files"
+    if not is_known:
+        # an older version made the checkpoint, and did not write down what of
+        listed = "the content of data.source, the model's files or the version of lorajob"
+    return ConfigError(
+        f"the training tokens are not those of {result}: {listed} have changed", hint=f"{another}, or the old data"
+    )
 
 
 def weights_fingerprint(folder: Path) -> str:

@@ -199,7 +199,7 @@ class Attempt(Started):
         log = self.folder.supervisor_log(self.start.attempt)
         report = prepare(spec, model_path=model.path, folder=self.folder.data, log=log)
         if self.start.step is not None:
-            now = dataclasses.replace(identity.of_model(model.path), tokens=report.get("fingerprint"))
+            now = identity.with_data(identity.of_model(model.path), report)
             identity.refuse_others(self.start.made_with, now, result=f"checkpoint {step_name(self.start.step)}")
         self.journal.add("report", name="data", **report)
 

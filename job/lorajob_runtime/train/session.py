@@ -208,12 +208,7 @@ def _placement(plan: TrainPlan, accelerator: Accelerator, precision: Precision, 
 def _identity(plan: TrainPlan, folder: RunFolder) -> Identity:
     """What this attempt trains with: the data as it was prepared, and the model's files."""
     report = json.loads((folder.data / "report.json").read_text())
-    content = report.get("source_sha256")
-    return dataclasses.replace(
-        identity.of_model(Path(plan.model_path)),
-        tokens=report["fingerprint"],
-        contents=frozenset([content] if content else []),
-    )
+    return identity.with_data(identity.of_model(Path(plan.model_path)), report)
 
 
 def _decide(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lorajob_runtime import identity
+from lorajob_runtime import checkpoint, identity
 from lorajob_runtime.exits import ConfigError
 from lorajob_runtime.identity import Identity
 
@@ -241,6 +241,43 @@ def test_what_is_not_known_is_not_compared_and_tokens_outrank_where_they_come_fr
     ):
         with pytest.raises(ConfigError):
             identity.refuse_others(was, other, result="it")
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "words", "help_"),
+    [
+        ({}, {}, "the data and the tokenizer are the same, but this version of lorajob makes other tokens", "version"),
+        ({}, {"contents": frozenset(["y"])}, "the content of data.source or the model's files have", "old data"),
+        ({}, {"tokenizer": "u"}, "the content of data.source or the model's files have", "old data"),
+        ({"contents": frozenset()}, {}, "the model's files or the version of lorajob have changed", "old data"),
+        ({"tokenizer": None}, {}, "the model's files or the version of lorajob have changed", "old data"),
+    ],
+)
+def test_other_tokens_are_said_to_be_of_what_can_have_changed(
+    was: dict[str, Any], now: dict[str, Any], words: str, help_: str
+) -> None:
+    known: dict[str, Any] = {"contents": frozenset(["x"]), "tokenizer": "t"}
+
+    with pytest.raises(ConfigError) as caught:
+        identity.refuse_others(
+            Identity(**({"tokens": "a"} | known | was)), Identity(**({"tokens": "b"} | known | now)), result="it"
+        )
+
+    assert words in caught.value.message
+    assert help_ in caught.value.hint
+
+
+def test_a_version_that_makes_other_tokens_of_the_same_data_says_so(start, place: Place) -> None:
+    unfinished(place, start)
+    path = place.runs / ".work/n/checkpoints/step-000002"
+    state = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps(state | {"data_fingerprint": "of an older version"}))
+    checkpoint.seal(path, 2)
+
+    again = start(str(place.runs), spec=place.spec())
+
+    assert again.wait() == 10, again.end()
+    assert "not those of checkpoint step-000002: the data and the tokenizer are the same" in again.end()["message"]
 
 
 def test_a_compressed_dataset_is_known_by_its_content_too(tmp_path: Path) -> None:

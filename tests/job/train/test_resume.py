@@ -104,6 +104,7 @@ def test_a_checkpoint_is_there_before_the_look_that_belongs_to_it_which_a_killed
 
     assert events.was_looked(again.events, 1)
     assert [event["step"] for event in events.read(again.events) if event["event"] == "evaluation"] == [0, 1]
+    assert not [event for event in events.read(again.events) if event.get("message") == "makes step 2"], "of one"
     assert len(steps_of(again)) == 1
 
 

@@ -8,7 +8,6 @@ TORCH_FAKE_WORKER in the environment says how: {"total": 6, "save": 2, "hold": 3
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
@@ -35,10 +34,7 @@ def main() -> int:
     (folder.work / f"pid-{rank}").write_text(str(os.getpid()))
     log = EventLog(folder.events)
     report = json.loads((folder.data / "report.json").read_text())
-    contents = frozenset([report["source_sha256"]] if "source_sha256" in report else [])
-    made_with = dataclasses.replace(
-        identity.of_model(Path(plan.model_path)), tokens=report.get("fingerprint"), contents=contents
-    )
+    made_with = identity.with_data(identity.of_model(Path(plan.model_path)), report)
     first = (plan.resume_step or 0) + 1
     for step in range(first, orders["total"] + 1):
         if rank == 0:
