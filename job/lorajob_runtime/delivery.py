@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lorajob_runtime.exits import STOPPED, InterruptedByUserError, LorajobError, StorageError
+from lorajob_runtime import checkpoint
+from lorajob_runtime.exits import STOPPED, InterruptedByUserError, LorajobError, StorageError, TakenOverError
 from lorajob_runtime.interrupts import Interrupts
 from lorajob_runtime.journal import Journal
 from lorajob_runtime.layout import RunFolder, step_name
 from lorajob_runtime.limits import Limits
+from lorajob_runtime.ownership import Lease
 from lorajob_runtime.store import Store
 from lorajob_runtime.upload import Uploader
 
@@ -29,6 +31,7 @@ class Delivery:
     interrupts: Interrupts
     limits: Limits
     is_in_pod: bool
+    lease: Lease | None
     stored_step: int | None
     """The newest checkpoint in storage."""
 
@@ -44,10 +47,14 @@ class Delivery:
             stored=self._note_stored,
             trouble=self.journal.storage,
             consequence=f"the run goes on, what is finished is {after}",
+            confirm=(lambda: None) if self.lease is None else self.lease.confirm,
         )
 
-    def wait(self, uploader: Uploader) -> LorajobError | None:
-        """Waits, within a limit, until all that is finished is in storage. Returns why it is not."""
+    def wait(self, uploader: Uploader, *, error: LorajobError | None) -> LorajobError | None:
+        """Waits, within a limit, until all that is finished is in storage. Returns why it is not.
+
+        `error` is what the run ended with. Raises TakenOverError.
+        """
         is_told = self.interrupts.requested
 
         def tell_once() -> None:
@@ -58,10 +65,19 @@ class Delivery:
 
         def patience_seconds() -> float:
             limits = self.limits
-            asked = self.interrupts.requested
-            return min(limits.storage_at_end, limits.storage_when_stopped) if asked else limits.storage_at_end
+            patience = limits.storage_at_end
+            if self.interrupts.requested:
+                patience = min(patience, limits.storage_when_stopped)
+            return patience if self._has_results(error) else min(patience, limits.storage_for_logs)
 
-        return uploader.drain(patience_seconds, insists=self.is_in_pod, tick=tell_once)
+        insists = self.is_in_pod and self._has_results(error)
+        return uploader.drain(patience_seconds, insists=insists, tick=tell_once)
+
+    def _has_results(self, error: LorajobError | None) -> bool:
+        """Whether more than logs waits for storage, or the next attempt needs storage as much as this one."""
+        if error is None or not error.failure.final:
+            return True
+        return max(checkpoint.steps(self.folder), default=0) > (self.stored_step or 0)
 
     def verdict(self, error: LorajobError | None, failed: LorajobError | None) -> LorajobError | None:
         """What the run ended with: an error of its own comes before results that did not reach storage."""
@@ -71,6 +87,8 @@ class Delivery:
         if error is not None and error.failure is not STOPPED:
             self.journal.warn(message)
             return error
+        if isinstance(failed, TakenOverError):
+            return failed
         if self.is_in_pod:
             # the same again may well help: what there is in storage is gone on from
             return StorageError(message, hint=_LOST_HINT)

@@ -24,6 +24,8 @@ class Limits:
     """While uploads fail; one that gets on is waited for."""
     storage_when_stopped: float = STORAGE_AT_END_SECONDS
     """The same, once the run was asked to stop."""
+    storage_for_logs: float = STORAGE_AT_END_SECONDS
+    """The same, where a run that would fail again has only logs to bring there."""
     stall: float = 1800
     """Without any sign of life while training."""
     sinks_at_end: float = 20

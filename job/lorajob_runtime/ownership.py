@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lorajob_runtime.environment import Pod
-from lorajob_runtime.exits import ConfigError, CredentialsError, LorajobError
+from lorajob_runtime.exits import ConfigError, CredentialsError, LorajobError, TakenOverError
 from lorajob_runtime.layout import LEASES, OWNER
 from lorajob_runtime.store import Store
 
@@ -51,6 +51,8 @@ class Pace:
     hand_over: float = 600.0
     """How long a new Job of the same namespace waits for the pods of the one before it to stop."""
     look: float = 1.0
+    release: float = 5.0
+    """How long the end of a run waits to give its lease back."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,6 +139,7 @@ class Lease:
         self._pace = pace
         self._ending = threading.Event()
         self._taken_by = ""
+        self._renewed_at = time.time()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
 
@@ -145,23 +148,50 @@ class Lease:
         """Who has taken the run over from this process, which must not write any more; empty while nobody has."""
         return self._taken_by
 
+    def check(self) -> None:
+        """Raises TakenOverError when somebody has. Asks nobody."""
+        if self._taken_by:
+            raise TakenOverError(f"{self._taken_by} has taken this run over: nothing more is written here")
+
+    def confirm(self) -> None:
+        """As `check`, before something is written: a lease that others may take for stale by now is looked at first.
+
+        Raises what the store raises, too.
+        """
+        if not self._taken_by and self._is_old():
+            self._renew()
+        self.check()
+
     def release(self) -> None:
         """Lets the next writer begin at once. Where storage does not answer it waits until the lease is stale."""
         self._ending.set()
-        self._thread.join(self._pace.look)
-        with suppress(LorajobError):
-            self._store.delete([_key(self._number)])
+        self._thread.join(self._pace.release)
 
     def _keep(self) -> None:
         while not self._ending.wait(self._pace.renew):
             # storage that is away has its own warning; a lease is kept as soon as it is back
             with suppress(LorajobError):
-                found = _newest(self._store)
-                if found is not None and (found[0] > self._number or found[1].id != self._writer.id):
-                    self._taken_by = found[1].name
-                    return
-                if not self._ending.is_set():
-                    self._store.put_bytes(_key(self._number), _dumps(self._writer))
+                self._renew()
+            if self._taken_by:
+                return
+        # in this thread, so that no renewal comes after it
+        with suppress(LorajobError):
+            self._store.delete([_key(self._number)])
+
+    def _is_old(self) -> bool:
+        # the clock of the wall: that of a laptop goes on while it sleeps
+        return time.time() - self._renewed_at > self._pace.stale
+
+    def _renew(self) -> None:
+        found = _newest(self._store)
+        if found is None and self._is_old():
+            # whoever takes over removes the lease before its own, and that at its end
+            self._taken_by = "a process that has ended meanwhile"
+        elif found is not None and (found[0] > self._number or found[1].id != self._writer.id):
+            self._taken_by = found[1].name
+        elif not self._ending.is_set():
+            self._store.put_bytes(_key(self._number), _dumps(self._writer))
+            self._renewed_at = time.time()
 
 
 @contextmanager

@@ -137,6 +137,7 @@ class Attempt(Started):
             interrupts=self.interrupts,
             limits=self.limits,
             is_in_pod=self.environment.pod is not None,
+            lease=self.lease,
             stored_step=self.start.step,
         )
         uploader = delivery.uploader(self.spec.train.keep_checkpoints)
@@ -262,8 +263,8 @@ class Attempt(Started):
                 raise StalledError(f"training gave no sign of life for {self.limits.stall:g} s")
 
     def _check_lease(self) -> None:
-        if self.lease is not None and self.lease.taken_by:
-            raise TakenOverError(f"{self.lease.taken_by} has taken this run over: nothing more is written here")
+        if self.lease is not None:
+            self.lease.check()
 
     def _seconds_since_heartbeat(self) -> float:
         """Since training gave a sign of life that is no event."""
@@ -299,7 +300,7 @@ class Attempt(Started):
         if isinstance(error, TakenOverError):
             return None
         try:
-            return delivery.wait(uploader)
+            return delivery.wait(uploader, error=error)
         except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
             return self._explain(caught)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lorajob_runtime.exits import LorajobError, StorageError
+from lorajob_runtime.exits import LorajobError, StorageError, TakenOverError
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.mirror import Mirror
 from lorajob_runtime.store import FullDiskError, Store
@@ -43,15 +43,18 @@ class Uploader:
         stored: Callable[[int], None] = lambda step: None,
         trouble: Callable[[str], None] = lambda message: None,
         consequence: str = "",
+        confirm: Callable[[], None] = lambda: None,
     ) -> None:
         """`keep`: how many checkpoints stay resumable.
 
         `warn` is told when storage goes and when it is back, `stored` the step of each checkpoint that is there.
         `trouble` is told what is wrong with storage whenever that changes, with an empty text when nothing is.
-        `consequence` is what a failure means for the run, in a few words.
+        `consequence` is what a failure means for the run, in a few words. `confirm` raises TakenOverError when nothing
+        may be written any more.
         """
         self._mirror = Mirror(store, folder, keep=keep, stored=stored)
         self._consequence = consequence
+        self._confirm = confirm
         self._pace = pace
         self._warn = warn
         self._tell_trouble = trouble
@@ -87,7 +90,7 @@ class Uploader:
 
         An upload that gets on may take its time: patience is for storage that fails again and again; it is asked for
         anew all the time. A refusal that only a person can change (a wrong key, a bucket that is gone, a full disk)
-        ends the wait at once, unless it `insists`. `tick` is called several times a second.
+        ends the wait at once, unless it `insists`. `tick` is called several times a second. Raises TakenOverError.
         """
         began = time.monotonic()
         with self._changed:
@@ -129,7 +132,10 @@ class Uploader:
         while not self._is_closed:
             asked = self._asked
             try:
+                self._confirm()
                 self._upload(all_of_it=asked > self._served)
+            except TakenOverError:
+                raise
             except (LorajobError, OSError) as error:
                 failures += 1
                 self._failed(error, first=failures == 1)

@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +17,7 @@ from botocore.awsrequest import AWSResponse
 
 from lorajob_runtime import ownership
 from lorajob_runtime.environment import Environment
-from lorajob_runtime.exits import ConfigError
+from lorajob_runtime.exits import ConfigError, TakenOverError
 from lorajob_runtime.layout import OWNER
 from lorajob_runtime.ownership import Lease, Pace, Writer
 from lorajob_runtime.store import open_store, s3
@@ -158,6 +159,30 @@ def test_a_writer_that_was_taken_for_lost_learns_that_another_has_taken_over(
 
     wait_until(lambda: frozen.taken_by, what="the loss")
     assert frozen.taken_by == "pod a of namespace team-a"
+
+
+def test_a_lease_that_somebody_removed_is_written_anew_while_its_writer_lives(
+    connect: Callable[[], S3Store], hold: Hold, wait_until
+) -> None:
+    lease = hold(connect(), pod("a"))
+    (entry,) = connect().list("lease")
+    connect().delete([entry.key])
+
+    wait_until(lambda: connect().list("lease") == [entry], what="the lease")
+    lease.confirm()
+
+
+def test_a_lease_that_is_gone_after_a_long_silence_was_another_s_meanwhile(
+    connect: Callable[[], S3Store], hold: Hold
+) -> None:
+    frozen = hold(connect(), pod("a"), pace=dataclasses.replace(FROZEN, stale=0.5))
+    with ownership.hold(connect(), pod("a", start="1"), pace=QUICK):
+        pass
+    time.sleep(0.6)
+
+    with pytest.raises(TakenOverError, match="a process that has ended meanwhile"):
+        frozen.confirm()
+    assert connect().list("lease") == []
 
 
 def test_a_new_job_of_the_same_namespace_waits_for_the_pods_of_the_one_before_it(

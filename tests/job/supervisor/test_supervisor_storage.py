@@ -31,6 +31,12 @@ def keys(s3_server, uri: str) -> list[str]:
     return s3_server.keys(uri.split("/")[2])
 
 
+def written(s3_server, uri: str) -> dict[str, Any]:
+    """When each file was written last."""
+    stored = s3_server.client().list_objects_v2(Bucket=uri.split("/")[2])["Contents"]
+    return {item["Key"]: item["LastModified"] for item in stored}
+
+
 def test_a_run_leaves_the_same_layout_in_s3(start, uri: str, s3: dict[str, str], s3_server) -> None:
     run = start(uri, variables=s3)
 
@@ -160,6 +166,22 @@ def test_what_a_pod_could_not_bring_to_storage_is_said_to_be_lost_with_it_and_th
     assert "going on from the checkpoint of step 2" in again.remarks("notice")
 
 
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_pod_whose_run_would_fail_again_does_not_wait_for_hours_with_logs_alone(
+    start, uri: str, s3_server, s3_proxy, wait_until, step: int
+) -> None:
+    orders = {"seconds": 2, "failures": [{"rank": 0, "step": step, "class": "diverged", "message": "NaN"}]}
+    cut_off = s3_server.variables(endpoint=s3_proxy.endpoint) | IN_A_POD
+    limits = {"storage_at_end": 600, "storage_for_logs": 0.5}
+    run = start(uri, variables=cut_off, orders=orders, limits=limits)
+    stored = "checkpoints/step-000002/checkpoint.json" if step == 3 else "events.jsonl"
+    wait_until(lambda: f"team/n/{stored}" in keys(s3_server, uri), what=stored)
+    s3_proxy.cut()
+
+    assert run.wait() == 15
+    assert run.end()["message"].endswith("NaN")
+
+
 def test_a_pod_that_was_told_to_stop_says_its_last_words_before_its_time_is_up(
     start, uri: str, s3_server, s3_proxy, wait_until
 ) -> None:
@@ -226,6 +248,27 @@ def test_a_process_that_was_taken_for_lost_stops_and_writes_nothing_more(
 
     assert "pod n-0-fghij of namespace team-a has taken this run over" in frozen.end()["message"]
     assert "team/n/checkpoints/step-000003/checkpoint.json" not in keys(s3_server, uri)
+
+
+def test_who_was_cut_off_while_another_took_over_and_ended_writes_nothing_when_storage_is_back(
+    start, uri: str, s3: dict[str, str], s3_server, s3_proxy, tmp_path: Path, wait_until
+) -> None:
+    quick = {"lease": {"renew": 60, "look": 0.1, "stale": 2}, "storage_at_end": 60}
+    cut_off = s3_server.variables(endpoint=s3_proxy.endpoint) | IN_A_POD
+    first = start(uri, variables=cut_off, orders={"hold": 3}, limits=quick)
+    wait_until(lambda: 3 in first.steps(), what="step 3")
+    s3_proxy.cut()
+    first.process.terminate()
+    another_disk = {"LORAJOB_WORK": str(tmp_path / "another-pod"), "LORAJOB_POD": "n-0-fghij"}
+    assert start(uri, variables=s3 | IN_A_POD | another_disk).wait() == 0
+    before = written(s3_server, uri)
+    wait_until(lambda: troubles(first), what="the trouble")
+
+    s3_proxy.restore()
+
+    assert first.wait() == 30
+    assert "a process that has ended meanwhile has taken this run over" in first.end()["message"]
+    assert written(s3_server, uri) == before
 
 
 def test_a_run_goes_on_from_storage_when_its_folder_is_gone(
