@@ -115,3 +115,16 @@ def test_chart_and_package_have_one_version() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
 
     assert chart["version"] == chart["appVersion"] == __version__
+
+
+@pytest.mark.parametrize("path", ["platform.limits.timeout", "platform.scheduling.gpuResource", "platform.cache.claim"])
+def test_what_templates_cannot_do_without_is_not_left_out_by_a_null(schema: dict[str, Any], path: str) -> None:
+    values: dict[str, Any] = json.loads(json.dumps(VALUES))
+    *sections, last = path.split(".")
+    at = values
+    for section in sections:
+        at = at[section]
+    # as Helm does with a null in a user's values
+    del at[last]
+
+    assert not jsonschema.Draft202012Validator(schema).is_valid(values)

@@ -237,6 +237,7 @@ def test_the_notes_name_what_is_missing_and_how_to_bring_it(cluster: TestCluster
     run_helm(cluster, namespace, "uninstall", RELEASE)
     assert "MISSING: the Secret lorajob-storage (platform.secrets.storage)" in notes
     assert f"kubectl -n {namespace} create secret generic lorajob-storage --from-literal=AWS_ACCESS_KEY_ID=…" in notes
+    assert f"lorajob platform show -n {namespace}" in notes
     assert "reported to SwanLab offline" in notes
     assert "does not enforce the restricted" not in notes
     assert json.dumps(NEEDED["platform"]["storage"]["uri"]).strip('"') in notes

@@ -63,6 +63,8 @@ TAKEN: list[dict[str, Any]] = [
     defaults(data={"rows": ":5", "evalRows": "-100:", "columns": {"input": "question"}, "maxDropped": "2.5%"}),
     defaults(train={"warmup": 0.5, "epochs": 0.5}, storage={"uri": "s3://another/place"}),
     defaults({"trustRemoteCode": True}, model={"trustRemoteCode": True, "revision": "0123abc", "name": "hf:a/b"}),
+    defaults({"retries": None, "gpus": None}, resources={"retries": 3, "gpus": 8}),
+    defaults({"retries": 1}, resources={"gpuType": None, "timeout": None}),
     {"keepFinished": "12h", "gracePeriodSeconds": 1},
 ]
 

@@ -90,3 +90,11 @@ def test_the_rule_for_queues_is_there_where_the_cluster_has_kueue(cluster: TestC
     assert "kueue.x-k8s.io" in rules("--api-versions=kueue.x-k8s.io/v1beta1")
     assert "kueue.x-k8s.io" in rules("--set=users.kueue=true")
     assert "kueue.x-k8s.io" not in rules("--api-versions=kueue.x-k8s.io/v1beta1", "--set=users.kueue=false")
+
+
+def test_an_upgrade_that_reuses_the_values_of_an_older_chart_gets_what_is_usual(cluster: TestCluster) -> None:
+    def made(*options: str) -> str:
+        command = [str(cluster.helm), "template", RELEASE, str(CHART), "--values=-", *options]
+        return subprocess.run(command, input=json.dumps(NEEDED), text=True, capture_output=True, check=True).stdout
+
+    assert made("--set=users.enforceLimits=null", "--set=users.kueue=null") == made()
