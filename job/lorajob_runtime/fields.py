@@ -19,6 +19,8 @@ from lorajob_runtime.exits import ConfigError
 
 T = TypeVar("T")
 
+_MAY_BE = "may be"
+
 
 def camel(name: str) -> str:
     """`learning_rate` -> `learningRate`: the name of a field in files."""
@@ -55,7 +57,8 @@ def decode(cls: type[T], value: object, path: str = "") -> T:
     arguments: dict[str, Any] = {}
     for key, field in fields.items():
         if key in value:
-            arguments[field.name] = convert(hints(cls)[field.name], value[key], _join(path, key))
+            expected, may_be = hints(cls)[field.name], field.metadata.get(_MAY_BE, "")
+            arguments[field.name] = convert(expected, value[key], _join(path, key), may_be=may_be)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{_join(path, key)} is missing")
     return cls(**arguments)
@@ -77,15 +80,20 @@ def encode(value: Any, *, defaults: bool = True) -> dict[str, Any]:
     return result
 
 
-def convert(expected: Any, value: object, path: str) -> Any:
-    """`value` as the type `expected`, or a ConfigError that says what would be right."""
+def written(default: T, may_be: str) -> T:
+    """A field that is text, for which YAML may take a number; `may_be` says what text would be right."""
+    return dataclasses.field(default=default, metadata={_MAY_BE: may_be})
+
+
+def convert(expected: Any, value: object, path: str, *, may_be: str = "") -> Any:
+    """`value` as the type `expected`, or a ConfigError that says what would be right: `may_be` where that is given."""
     if dataclasses.is_dataclass(expected):
         return decode(typing.cast(type, expected), {} if value is None else value, path)
     for choice in alternatives(expected):
         matched, result = _match(choice, value)
         if matched:
             return result
-    raise ConfigError(f"{path} is {_show(value)}: it must be {describe(expected)}")
+    raise ConfigError(f"{path} is {_show(value)}: it must be {may_be or describe(expected)}")
 
 
 def describe(expected: Any) -> str:

@@ -21,6 +21,9 @@ API_VERSION = "lorajob.dev/v1"
 NAME_MAX_LENGTH = 52
 """A Job's pods are named <job>-<index>-<5 letters>; longer Job names are cut there."""
 
+_RANGE, _HELD_OUT_RANGE = "a row range like 5:5000, :5 or -100:", "a row range like :5 or -100:"
+_DROPPED_SHARE = "a share from 0% to 100%, or error"
+
 ADDRESSES = ("modelscope:", "hf:", "package:", "s3://")
 """How a model's place begins that is no folder."""
 
@@ -62,12 +65,12 @@ class DataSpec:
     format: Literal["auto", "alpaca", "qa", "sharegpt", "messages", "text"] = "auto"
     columns: dict[str, str] = field(default_factory=dict)
     system: str | None = None
-    rows: str | None = None
-    eval_rows: str | None = None
+    rows: str | None = fields.written(None, f"{_RANGE}, in quotes")
+    eval_rows: str | None = fields.written(None, f"{_HELD_OUT_RANGE}, in quotes")
     max_length: int = 1024
     thinking: bool = False
     overflow: Literal["truncate", "drop", "error"] = "truncate"
-    max_dropped: str = "5%"
+    max_dropped: str = fields.written("5%", _DROPPED_SHARE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -264,6 +267,12 @@ def validate(spec: RunSpec) -> None:
         check_pinned(spec.model)
     if spec.data.eval_rows is not None and spec.data.rows is None and spec.data.eval_rows == ":":
         raise ConfigError("data.evalRows is ':': it must leave rows to train on")
+    try:
+        dumps(spec).encode()
+    except UnicodeEncodeError as error:
+        # a name of a file and an argument of a command line may be any bytes
+        wrong = error.object[max(0, error.start - 40) : error.end].rpartition('"')[2]
+        raise ConfigError(f"the spec holds {wrong!r}: it must be text in UTF-8") from error
 
 
 def check_pinned(model: ModelSpec) -> None:
@@ -319,10 +328,10 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("model.source", lambda v: _is_address(v), "modelscope:ORG/NAME, hf:ORG/NAME, s3://BUCKET/PREFIX or a folder"),
     ("data.source", lambda v: _is_address(v, needs_key=True), "a file, or s3://BUCKET/KEY"),
     ("storage.uri", lambda v: _is_address(v), "a folder, or s3://BUCKET/PREFIX"),
-    ("data.rows", lambda v: _SLICE.fullmatch(v) is not None, "a row range like 5:5000, :5 or -100:"),
-    ("data.evalRows", lambda v: _SLICE.fullmatch(v) is not None, "a row range like :5 or -100:"),
+    ("data.rows", lambda v: _SLICE.fullmatch(v) is not None, _RANGE),
+    ("data.evalRows", lambda v: _SLICE.fullmatch(v) is not None, _HELD_OUT_RANGE),
     ("data.maxLength", lambda v: 2 <= v <= 10_000_000, "from 2 to 10000000 tokens"),
-    ("data.maxDropped", lambda v: _SHARE.fullmatch(v) is not None, "a share from 0% to 100%, or error"),
+    ("data.maxDropped", lambda v: _SHARE.fullmatch(v) is not None, _DROPPED_SHARE),
     ("lora.rank", lambda v: 1 <= v <= 1024, "from 1 to 1024"),
     ("lora.alpha", lambda v: v > 0, "above 0"),
     ("lora.dropout", lambda v: 0 <= v < 1, "at least 0 and below 1"),

@@ -123,10 +123,17 @@ def test_a_row_that_the_template_refuses_is_dropped_up_to_the_limit(minimax: Any
     assert sum(prepared(minimax, rows).report.rows_dropped.values()) == 1
 
 
-@pytest.mark.parametrize("limit", ["5", "0.05", "101%", "-1%", "5 %", "", "none", "5%5"])
-def test_a_limit_that_is_no_share_is_refused(limit: str) -> None:
+@pytest.mark.parametrize("limit", ["5", "0.05", "101%", "-1%", "5 %", "", "none", "5%5", 0, 0.05, 5, None, True])
+def test_a_limit_that_is_no_share_is_refused(limit: object) -> None:
     with pytest.raises(ConfigError, match=r"data.maxDropped is .*: it must be a share from 0% to 100%, or error"):
         parse({"data": {"maxDropped": limit}})
+
+
+@pytest.mark.parametrize("field", ["rows", "evalRows"])
+@pytest.mark.parametrize("value", [5, 0.5, {-5: None}])
+def test_what_yaml_makes_of_a_row_range_without_quotes_is_said(field: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"data.{field} is .*: it must be a row range like .* -100:, in quotes"):
+        parse({"data": {field: value}})
 
 
 @pytest.mark.parametrize(("limit", "allowed"), [("0%", 0), ("0.5%", 5), ("7%", 70), ("29%", 290), ("100%", 1000)])
