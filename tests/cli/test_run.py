@@ -101,6 +101,7 @@ def test_a_finished_run_is_not_trained_again_and_says_so_as_json(
         ),
         (["run", "--model", "qwen3-8", "--data", "rows.json"], 12, "did you mean qwen3-8b?"),
         (["data", "check", "nowhere.json"], 11, "nowhere.json"),
+        (["data", "check", "caf\udce9.json"], 2, r"the spec holds 'caf\udce9': it must be text in UTF-8"),
         (["generate", "nothing"], 10, "no run 'nothing' in runs"),
         (["generate", "a", "--prompt", "b", "--file", "c"], 2, "--prompt and --file are given"),
         (["generate", "a", "--temperature", "-1"], 2, "--temperature is -1"),
@@ -117,6 +118,20 @@ def test_what_goes_wrong_once_something_was_started_has_the_runtimes_code(
     assert outcome.code == code
     assert said in outcome.err
     assert outcome.out == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [("[]", ""), ('[{"output": "a", "output": "b"}]', "correct the rows"), ('[{"a": "b"}]', "name")],
+)
+def test_a_look_at_data_does_not_advise_a_look_at_data(lorajob: Call, tmp_path: Path, content: str, hint: str) -> None:
+    (tmp_path / "rows.json").write_text(content)
+
+    outcome = lorajob("data", "check", "rows.json", "--model", "smollm2-135m")
+
+    assert outcome.code == 11
+    assert "lorajob data check" not in outcome.err
+    assert ("hint: " + hint in outcome.err) == bool(hint)
 
 
 def _summary(*events: dict[str, object]) -> Summary:

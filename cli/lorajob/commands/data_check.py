@@ -13,7 +13,7 @@ import click
 from lorajob import flags, resolve
 from lorajob.command import Command
 from lorajob.installed import require_runtime
-from lorajob_runtime.exits import DATA, SUCCEEDED
+from lorajob_runtime.exits import DATA, SUCCEEDED, DataError
 from lorajob_runtime.spec import API_VERSION
 
 MODEL_FIELDS = ("model.name", "model.source", "model.revision", "model.trustRemoteCode")
@@ -59,7 +59,12 @@ def command(
     model = fetch_tokenizer(spec.model, environment=environment.read(), notify=lambda line: click.echo(line, err=True))
     # its tokenizer may be code of the repository's
     with environment.keys_put_away():
-        report = check(spec, model_path=model.path, shown_rows=rows_shown)
+        try:
+            report = check(spec, model_path=model.path, shown_rows=rows_shown)
+        except DataError as error:
+            # the hint of this class is to do what was just done
+            error.hint = "" if error.hint == DATA.hint else error.hint
+            raise
     if output == "json":
         document = {"apiVersion": API_VERSION, "kind": "DataCheck"} | to_dict(report)
         click.echo(json.dumps(document, ensure_ascii=False, indent=2))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from lorajob_runtime.data.wording import unicode
+
 Message = dict[str, Any]
 """`role` and `content` (always a string), with `tool_calls` and `reasoning_content` where the row has them.
 
@@ -51,5 +53,5 @@ class RowError(Exception):
 
     def __init__(self, reason: str, *, droppable: bool = False) -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = unicode(reason)
         self.droppable = droppable

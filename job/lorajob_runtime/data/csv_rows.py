@@ -12,9 +12,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lorajob_runtime.data.files import ROW_MAX, DataPath, not_utf8, too_long
+from lorajob_runtime.data.files import ROW_MAX, DataPath, FileError, not_utf8, too_long
 from lorajob_runtime.data.wording import brief, counted
-from lorajob_runtime.exits import DataError
 
 _VALUE_MAX = 2**31 - 1
 """The most that `csv` can be told everywhere; 128 KiB without, and an answer may be longer."""
@@ -125,7 +124,7 @@ def _records(file: DataPath, lines: _Lines, separator: str) -> Iterator[tuple[in
         try:
             record = next(reader, None)
         except csv.Error as error:
-            raise DataError(f"{file} line {lines.start} cannot be read as csv: {_reason(error, lines)}") from error
+            raise FileError(f"{file} line {lines.start} cannot be read as csv: {_reason(error, lines)}") from error
         if record is None:
             return
         # a line of blanks; one of separators is a row of nothing
@@ -154,14 +153,14 @@ class _Columns:
         names = [name for _, name in self._named]
         for name in names:
             if name != name.strip():
-                raise DataError(f"{file} line {line} names a column {name!r}: write it without the blanks around it")
+                raise FileError(f"{file} line {line} names a column {name!r}: write it without the blanks around it")
             if names.count(name) > 1:
-                raise DataError(f"{file} has the column {name!r} twice: give one of them another name")
+                raise FileError(f"{file} has the column {name!r} twice: give one of them another name")
 
     def row(self, line: int, record: Sequence[str]) -> dict[str, str]:
         """The values of the record that begins on a line, by column. Raises DataError when they do not fit."""
         if len(record) != self._width:
-            raise DataError(
+            raise FileError(
                 f"{self._file} line {line} has {counted(len(record), 'value')}, the header {self._width}: "
                 "a value with a separator, a quote or a line break in it must stand in quotes"
             )
@@ -173,6 +172,6 @@ class _Columns:
         """A blank column, as a separator at the end of every line makes one, is none, nor are numbers of rows."""
         is_row_number = place == 0 and value.isdecimal()
         if value.strip() and not is_row_number:
-            raise DataError(
+            raise FileError(
                 f"{self._file} line {line} has {brief(value, 40)!r} in column {place + 1}, which has no name: name it"
             )

@@ -178,7 +178,7 @@ def _begins(ids: Sequence[int], begin: int | None) -> int:
     return max(1, repeated)
 
 
-_NOT_UNICODE = RowError("text that is not valid Unicode", droppable=True)
+_NOT_UNICODE = RowError("has text with half a character in it, which is no valid Unicode")
 
 
 def _encodable(texts: Iterable[str]) -> bool:

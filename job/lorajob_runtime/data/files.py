@@ -45,6 +45,13 @@ _UNPACKED_MAX = 1 << 32
 """Bytes that a compressed Parquet file, which cannot be read from its beginning to its end, may have unpacked."""
 
 
+class FileError(DataError):
+    """A file cannot be read as a dataset. The message says what would be right: looking again would tell no more."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataPath:
     """A dataset file by its name: `ending` is that of what it holds, .json of rows.json.gz."""
@@ -75,14 +82,14 @@ def located(path: Path) -> DataPath:
     ending = ending_of(path).removesuffix(".gz")
     try:
         if path.is_dir():
-            raise DataError(f"{path} is a folder: data.source must be a file, one of {_LISTED}", hint=_PATH_HINT)
+            raise FileError(f"{path} is a folder: data.source must be a file, one of {_LISTED}", hint=_PATH_HINT)
         if not path.exists():
-            raise DataError(f"there is no dataset at {brief(path, 300)}", hint=_PATH_HINT)
+            raise FileError(f"there is no dataset at {brief(path, 300)}", hint=_PATH_HINT)
         if ending not in _KINDS or not path.is_file():
             fault = f"ends in {path.suffix or 'nothing'!r}" if ending not in _KINDS else "is no plain file"
-            raise DataError(f"{path} {fault}: a dataset must be one of {_LISTED}", hint=_PATH_HINT)
+            raise FileError(f"{path} {fault}: a dataset must be one of {_LISTED}", hint=_PATH_HINT)
     except OSError as error:
-        raise DataError(f"cannot read {brief(path, 300)}: {error.strerror}") from error
+        raise FileError(f"cannot read {brief(path, 300)}: {error.strerror}") from error
     file = DataPath(path=path, ending=ending, is_packed=path.suffix.lower() == ".gz")
     _refuse_impostor(file)
     return file
@@ -107,9 +114,9 @@ class Content(io.RawIOBase):
         try:
             data = self._source.read(len(view))
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"{self._name} is not a whole gzip file: {error}") from error
+            raise FileError(f"{self._name} is not a whole gzip file: {error}") from error
         except OSError as error:
-            raise DataError(f"cannot read {self._name}: {error.strerror}") from error
+            raise FileError(f"cannot read {self._name}: {error.strerror}") from error
         view[: len(data)] = data
         self.digest.update(data)
         self.size += len(data)
@@ -140,7 +147,7 @@ def unpacked(file: DataPath) -> IO[bytes]:
             target = stack.enter_context(tempfile.TemporaryFile())
             _unpack(file, target)
         except OSError as error:
-            raise DataError(f"cannot unpack {file}: {error.strerror}") from error
+            raise FileError(f"cannot unpack {file}: {error.strerror}") from error
         # the caller closes it
         stack.pop_all()
     return target
@@ -150,7 +157,7 @@ def _unpack(file: DataPath, target: IO[bytes]) -> None:
     with opened(file) as (reader, content):
         while chunk := reader.read(_CHUNK):
             if content.size > _UNPACKED_MAX:
-                raise DataError(f"{file} has more than {_UNPACKED_MAX >> 30} GiB when unpacked: unpack it yourself")
+                raise FileError(f"{file} has more than {_UNPACKED_MAX >> 30} GiB when unpacked: unpack it yourself")
             target.write(chunk)
     target.seek(0)
 
@@ -176,16 +183,16 @@ def stamp(file: DataPath) -> Stamp:
     try:
         found = os.stat(file.path)
     except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
+        raise FileError(f"cannot read {file}: {error.strerror}") from error
     return Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def too_long(file: DataPath, line: int) -> DataError:
+def too_long(file: DataPath, line: int) -> FileError:
     """The error for a row that begins on a line and does not end for too long."""
-    return DataError(f"{file} line {line} begins a row of more than {ROW_MAX >> 20} MiB, which is no row to train on")
+    return FileError(f"{file} line {line} begins a row of more than {ROW_MAX >> 20} MiB, which is no row to train on")
 
 
-def not_utf8(file: DataPath) -> DataError:
+def not_utf8(file: DataPath) -> FileError:
     """The error for a file that is text in another encoding, with the first line that shows it."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
     line = 1
@@ -196,7 +203,7 @@ def not_utf8(file: DataPath) -> DataError:
             except UnicodeDecodeError as error:
                 line += len(re.findall(rb"\r\n?|\n", error.object[: error.start]))
                 break
-    return DataError(f"{file} line {line} is not UTF-8: save the file as UTF-8")
+    return FileError(f"{file} line {line} is not UTF-8: save the file as UTF-8")
 
 
 _ROWS_OF_JSON = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\[\s*)?\{\s*"')
@@ -208,30 +215,32 @@ def _refuse_impostor(file: DataPath) -> None:
         with file_of(file) as raw:
             begins = raw.read(2)
         if begins and begins != b"\x1f\x8b":
-            raise DataError(f"{file} is not compressed with gzip, though its name ends in .gz: rename or compress it")
+            raise FileError(f"{file} is not compressed with gzip, though its name ends in .gz: rename or compress it")
     with opened(file) as (reader, _):
         head = reader.read(impostors.LOOK_BYTES)
     said = impostors.named(head)
+    if file.is_packed and head.startswith(b"\x1f\x8b"):
+        said = "is compressed with gzip twice: unpack it once"
     if said is None and file.kind != "parquet" and head.startswith(b"PAR1"):
         said = "is Parquet: give it a name that ends in .parquet"
     if said is None and file.kind == "csv" and _ROWS_OF_JSON.match(head):
         said = "is JSON: give it a name that ends in .json or .jsonl"
     if said is not None:
-        raise DataError(f"{file} {said}")
+        raise FileError(f"{file} {said}")
     if file.kind == "parquet":
         _refuse_cut_parquet(file, head)
 
 
 def _refuse_cut_parquet(file: DataPath, head: bytes) -> None:
     if not head:
-        raise DataError(f"{file} is empty")
+        raise FileError(f"{file} is empty")
     ends = b"PAR1"
     if not file.is_packed:
         with file_of(file) as raw:
             raw.seek(-min(4, raw.seek(0, os.SEEK_END)), os.SEEK_END)
             ends = raw.read(4)
     if not head.startswith(b"PAR1") or ends != b"PAR1":
-        raise DataError(f"{file} is not Parquet, or not whole: such a file begins and ends with PAR1")
+        raise FileError(f"{file} is not Parquet, or not whole: such a file begins and ends with PAR1")
 
 
 def file_of(file: DataPath) -> IO[bytes]:
@@ -239,4 +248,4 @@ def file_of(file: DataPath) -> IO[bytes]:
     try:
         return file.path.open("rb")
     except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
+        raise FileError(f"cannot read {file}: {error.strerror}") from error

@@ -19,11 +19,12 @@ from lorajob_runtime.data.calls import calls_of
 from lorajob_runtime.data.conversation import Aside, Conversation, Message, RowError, Text
 from lorajob_runtime.data.foreign import Foreign
 from lorajob_runtime.data.json_rows import value_of
+from lorajob_runtime.data.nearest import first_row, no_form, refuse_columns
 from lorajob_runtime.data.readings import NEEDS, TURN_COLUMNS, Reading, has, turn_column
-from lorajob_runtime.data.turns import finished, messages_of, pair_keys, tool_list, turn_list
+from lorajob_runtime.data.turns import finished, messages_of, tool_list, turn_list
 from lorajob_runtime.data.unused import beside, has_something, named, says_something
 from lorajob_runtime.data.values import as_text, parsed
-from lorajob_runtime.data.wording import keys_of, kind
+from lorajob_runtime.data.wording import keys_of, kind, unicode
 from lorajob_runtime.exits import DataError
 from lorajob_runtime.spec import DataSpec
 
@@ -61,9 +62,26 @@ class Form:
         # a key that is missing is a null, as in a table, unless the row says what it has under another name
         if not is_whole and says_something(row, beside={*self.columns.values(), *TURN_COLUMNS, *_TOOLS}):
             raise RowError(f"has the keys {keys_of(row)}: the form {self.name} needs {self._needed()}")
+        self._refuse_other_form(row)
         if self.name == "text":
             return self._text(row, aside)
         return self._pair(row, aside) if self.name in ("alpaca", "qa") else self._turns(row, aside)
+
+    def _refuse_other_form(self, row: Mapping[str, Any]) -> None:
+        """Raises RowError for a row with nothing where this form looks, and all that another form needs."""
+        if "messages" in NEEDS[self.name]:
+            columns = [turn_column(row, self.columns)]
+        else:
+            columns = [self.columns[role] for role in NEEDS[self.name]]
+        if any(has_something(row.get(column)) for column in columns):
+            return
+        present = {name: value for name, value in row.items() if has_something(value)}
+        others = readings.possible({name.lower(): name for name in present}, {})
+        other = next((reading for reading in others if reading.fits(present)), None)
+        if other is not None:
+            said = [turn_column(present, {})] if "messages" in NEEDS[other.form] else other.carried().values()
+            listed = keys_of(dict.fromkeys(name for name in said if name in present))
+            raise RowError(f"has {listed}, and nothing where the form {self.name} needs {self._needed()}")
 
     def _text(self, row: dict[str, Any], aside: Aside) -> Text:
         text = self._value(row, "text")
@@ -170,7 +188,8 @@ def detect(rows: Sequence[object], data: DataSpec, further: Collection[str] = ()
     looked_at = rows[:LOOKED_AT]
     for role, column in data.columns.items():
         if column not in further and not any(isinstance(row, dict) and column in row for row in rows):
-            raise DataError(f"data.columns maps {role} to {column!r}, a column that no row has: {_keys_of(rows[0])}")
+            said = f"data.columns maps {role} to {column!r}, a column that no row has: {first_row(rows[0])}"
+            raise DataError(said, hint="name a column that is there")
     names = _names(looked_at)
     possible = [reading for reading in readings.possible(names, data.columns) if data.format in ("auto", reading.form)]
     reading, others = readings.chosen(possible, looked_at)
@@ -178,9 +197,11 @@ def detect(rows: Sequence[object], data: DataSpec, further: Collection[str] = ()
     if known := _mostly_foreign(looked_at, reading, chosen):
         raise DataError(known.of_file, hint=known.hint)
     if reading is None and data.format == "auto":
-        raise DataError(_no_form(rows[0], names), hint="name columns as in --columns input=COLUMN,output=COLUMN")
+        raise no_form(rows[0], names)
     reading = reading or possible[0]
-    verdict = _verdict(reading, data, looked_at)
+    if len(rows) == 1 and "messages" not in NEEDS[reading.form]:
+        refuse_columns(rows[0], [reading.columns[role] for role in NEEDS[reading.form]])
+    verdict = unicode(_verdict(reading, data, looked_at))
     if others and data.format == "auto":
         also = ", ".join(other.shown() for other in others)
         verdict += f"; {also} would fit as well (choose with data.format or data.columns)"
@@ -262,46 +283,6 @@ def _history(value: object, aside: Aside) -> list[Message]:
     ]
 
 
-def _no_form(first: object, names: Mapping[str, str]) -> str:
-    """Why no row has a known form, with the reason of the nearest one."""
-    why = _why_not(first) or readings.looks_like(names) or _rows_inside(first)
-    return (
-        f"no row has a known form: {_keys_of(first)}{f'; {why}' if why else ''}; the forms are alpaca (instruction, "
-        "input, output), qa (input, output, or question, answer and the like), sharegpt (conversations), messages and "
-        "text; map other names with data.columns"
-    )
-
-
-def _why_not(first: object) -> str:
-    if not isinstance(first, dict):
-        return ""
-    column = next((name for name in TURN_COLUMNS if name in first), None)
-    if column is not None:
-        try:
-            turns = turn_list(first[column])
-        except RowError as error:
-            return error.reason.replace("the conversation", column)
-        head = next((turn for turn in turns if turn), None)
-        if not isinstance(head, dict):
-            return f"{column} is empty" if head is None else f"{column} has {kind(head)} for a turn"
-        if pair_keys(head) is None:
-            needed = "it needs from and value, or role and content"
-            return f"the first turn in {column} has the keys {keys_of(head)}: {needed}"
-    if first.keys() >= {"role", "content"} or first.keys() >= {"from", "value"}:
-        return "each row is a single turn: a row must hold a whole conversation, its turns in a list"
-    if "input_ids" in first:
-        return "input_ids are tokens of some tokenizer, and rows must be text"
-    return ""
-
-
-def _rows_inside(first: object) -> str:
-    """Says where the rows of a file may be that has them below a key."""
-    for name, value in first.items() if isinstance(first, dict) else ():
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-            return f"{name} is a list of objects: if these are the rows, the file must be that list"
-    return ""
-
-
 def _verdict(reading: Reading, data: DataSpec, rows: Sequence[object]) -> str:
     how = f"as data.format says: {reading.form}" if data.format != "auto" else f"detected as {reading.form}"
     first = next((row for row in rows if reading.fits(row)), rows[0])
@@ -320,9 +301,3 @@ def _verdict(reading: Reading, data: DataSpec, rows: Sequence[object]) -> str:
     if columns.get("thought") in shown:
         parts.insert(-1, f"thought = {columns['thought']}")
     return f"{how}, {', '.join(parts)}"
-
-
-def _keys_of(row: object) -> str:
-    if isinstance(row, dict):
-        return f"the first row has the keys {keys_of(row)}"
-    return f"the first row is {kind(row)}"

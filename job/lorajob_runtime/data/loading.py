@@ -44,5 +44,5 @@ def _form_of(source: Source, data: DataSpec) -> Form:
     if not source.head:
         first = next(iter(source))
         reason = first.reason if isinstance(first, RowError) else "is nothing"
-        raise DataError(f"{source.path} has no row that can be used: row 1 {reason}")
+        raise DataError(f"{source.path} has no row that can be used: row 1 {reason}", hint="correct the rows")
     return detect(source.head, data, source.names)

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from lorajob_runtime.data.files import DataPath, unpacked
+from lorajob_runtime.data.files import DataPath, FileError, unpacked
 from lorajob_runtime.data.wording import brief
-from lorajob_runtime.exits import DataError
 
 _BATCH_ROWS = 256
 _BUFFER = 1 << 20
@@ -28,14 +27,14 @@ def rows(file: DataPath) -> Iterator[dict[str, Any]]:
             names = table.schema_arrow.names
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
-                raise DataError(f"{file} has the column {twice[0]!r} twice: give one of them another name")
+                raise FileError(f"{file} has the column {twice[0]!r} twice: give one of them another name")
             # numbers of rows that pandas writes beside them
             columns = [name for name in names if _INDEX.fullmatch(name) is None]
             for batch in table.iter_batches(_BATCH_ROWS):
                 for row in _short_floats(batch.select(columns)).to_pylist():
                     yield {name: _plain(value) for name, value in row.items()}
         except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-            raise DataError(f"{file} cannot be read as parquet: {brief(error, 160)}") from error
+            raise FileError(f"{file} cannot be read as parquet: {brief(error, 160)}") from error
 
 
 def _short_floats(batch: Any) -> Any:

@@ -15,9 +15,8 @@ from typing import Any
 
 from lorajob_runtime.data import csv_rows, json_rows, parquet_rows
 from lorajob_runtime.data.conversation import RowError
-from lorajob_runtime.data.files import DataPath, Stamp, hashed, located, opened, stamp
+from lorajob_runtime.data.files import DataPath, FileError, Stamp, hashed, located, opened, stamp
 from lorajob_runtime.data.json_rows import Layout, OtherLayout
-from lorajob_runtime.exits import DataError
 
 HEAD_ROWS = 200
 """Rows that the form of a file is found from."""
@@ -58,7 +57,7 @@ class Source:
 
     def _refuse_change(self) -> None:
         if stamp(self.file) != self.stamp:
-            raise DataError(f"{self.path} was changed while it was read", hint="run the same again")
+            raise FileError(f"{self.path} was changed while it was read", hint="run the same again")
 
 
 def read(path: Path) -> Source:
@@ -87,7 +86,7 @@ def _scanned(file: DataPath, layout: Layout, before: Stamp) -> Source:
             count, head, names = _surveyed(_rows_of_text(file, reader, layout))
         sha256, size = content.digest.hexdigest(), content.size
     if not count:
-        raise DataError(f"{file} {'has no rows' if _has_text(file) else 'is empty'}")
+        raise FileError(f"{file} {'has no rows' if _has_text(file) else 'is empty'}")
     return Source(
         path=file.path,
         sha256=sha256,

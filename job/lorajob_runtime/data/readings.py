@@ -8,6 +8,7 @@ from typing import Any
 
 from lorajob_runtime.data.conversation import RowError
 from lorajob_runtime.data.turns import pair_keys, turn_list
+from lorajob_runtime.data.unused import has_something
 from lorajob_runtime.data.wording import quoted
 from lorajob_runtime.exits import DataError
 from lorajob_runtime.spec import COLUMN_ROLES
@@ -166,9 +167,11 @@ def turn_form(turns: object) -> str:
 
 
 def turn_column(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
-    """The column that has the turns; the empty string when there is none."""
-    candidates = (columns["messages"],) if "messages" in columns else TURN_COLUMNS
-    return next((column for column in candidates if column in row), "")
+    """The column that has the turns, the first with something in it; the empty string when there is none."""
+    candidates = [
+        column for column in ((columns["messages"],) if "messages" in columns else TURN_COLUMNS) if column in row
+    ]
+    return next((column for column in candidates if has_something(row[column])), next(iter(candidates), ""))
 
 
 def has(row: Mapping[str, Any], columns: Mapping[str, str], role: str) -> bool:

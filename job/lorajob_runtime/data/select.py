@@ -53,12 +53,16 @@ def select(total: int, rows: str | None, eval_rows: str | None) -> Selection:
     wanted = range(total)[row_slice(rows)]
     held_out = range(total)[row_slice(eval_rows)] if eval_rows is not None else range(0)
     if not wanted:
-        raise DataError(f"data.rows {rows!r} selects no row: the file has {total}")
+        raise DataError(f"data.rows {rows!r} selects no row: the file has {total}", hint="correct data.rows")
     if eval_rows is not None and not held_out:
-        raise DataError(f"data.evalRows {eval_rows!r} selects no row: the file has {total}")
+        raise DataError(
+            f"data.evalRows {eval_rows!r} selects no row: the file has {total}", hint="correct data.evalRows"
+        )
     train = Rest(wanted, held_out)
     if not len(train):
-        raise DataError(f"data.evalRows {eval_rows!r} holds out every row of data.rows {rows or ':'!r}")
+        raise DataError(
+            f"data.evalRows {eval_rows!r} holds out every row of data.rows {rows or ':'!r}", hint="correct one of them"
+        )
     # Without a range of their own, training rows are simply the others.
     overlap = train.shared if rows is not None else 0
     return Selection(train=train, evaluation=held_out, overlap=overlap)

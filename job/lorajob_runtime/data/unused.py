@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
-from lorajob_runtime.data.wording import counted, quoted
+from lorajob_runtime.data.wording import counted, quoted, unicode
 
 Place = Literal["column", "turn key", "call key", "part key"]
 
@@ -39,7 +39,7 @@ _HARMLESS = frozenset(
 
 def named(place: Place, name: object) -> str:
     """How an unused name is counted: the place, and the name as it stands there."""
-    text = str(name)
+    text = unicode(str(name))
     return f"{place} {text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + '…'}"
 
 

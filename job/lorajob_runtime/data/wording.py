@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+_KINDS[bytes] = "binary data"
 _KEYS_SHOWN = 12
 _ESCAPED = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {127: "␡"}
 _ESCAPED |= dict.fromkeys((*range(0x80, 0xA0), 0x202A, 0x202B, 0x202D, 0x202E, 0x2066, 0x2067, 0x2068), "�")
@@ -21,7 +22,12 @@ def kind(value: object) -> str:
 
 def harmless(text: str) -> str:
     """Text with what could steer a terminal made visible: escapes, other control characters, turned direction."""
-    return text.translate(_ESCAPED).encode("utf-8", "replace").decode()
+    return unicode(text.translate(_ESCAPED))
+
+
+def unicode(text: str) -> str:
+    """Text with a question mark for each half of a character, which JSON can hold and no file in UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def brief(value: object, limit: int = 60) -> str:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorajob_runtime.data.check import CheckReport, check, check_text, histogram, to_dict
+from lorajob_runtime.data.prepare import prepare
 from lorajob_runtime.spec import parse
 
 
@@ -126,3 +127,18 @@ def test_the_histogram_counts_every_sequence_in_bins_that_meet(lengths: list[int
     assert [item.first for item in bins] == [1, *(item.last + 1 for item in bins[:-1])]
     for item in bins:
         assert item.sequences == sum(item.first <= length <= item.last for length in lengths)
+
+
+def test_half_a_character_in_a_name_does_not_keep_a_report_from_being_written(smollm2: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    good = {"Output": "A", "instruction": "Q", "note\ud83d": "N", "history": None}
+    rows = [good] * 19 + [good | {"history": [{"role\ud83d": 1}]}]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    spec = parse({"data": {"source": str(path)}})
+
+    report = check(spec, model_path=smollm2.path)
+
+    assert report.unused == {"column note?": 19}
+    json.dumps(to_dict(report), ensure_ascii=False).encode()
+    tokenised = prepare(spec, model_path=smollm2.path, folder=tmp_path / "data")
+    assert (tokenised.rows_used, tokenised.unused) == (19, report.unused)

@@ -124,6 +124,32 @@ def test_a_fault_is_named_with_its_line_and_column_and_the_whole_reason(
     assert said in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "hint"),
+    [
+        ("a.json", '// mine\n[{"a": 1}]', "JSON has no comments"),
+        ("a.json", '[{"a": 1}, # one\n {"a": 2}]', "JSON has no comments"),
+        ("a.json", '[{"a": 1} /* one */, {"a": 2}]', "JSON has no comments"),
+        ("a.json", '[{"a": 1},\n {"a": 2},\n]', "no comma stands behind the last"),
+        ("a.jsonl", '{"a": [1, 2,]}', "no comma stands behind the last"),
+        ("a.jsonl", '{"a": 1},\n{"a": 2},\n', "write a row a line, with nothing between and behind them"),
+        ("a.jsonl", '{"a": 1} {"a": 2}\n', "write a row a line, with nothing between and behind them"),
+        ("a.json", '{\n"a": 1\n}\n{\n"a": 2\n}\n', "or one list with commas between the rows"),
+        ("a.json", "[{'a': 1}]", "written as Python or JavaScript has it"),
+        ("a.jsonl", "{'a': 1}\n", "written as Python or JavaScript has it"),
+        ("a.jsonl", '{"a": None}\n', "written as Python or JavaScript has it"),
+        ("a.json", '[{a: "x"}]', "written as Python or JavaScript has it"),
+        ("a.jsonl", b'{"a": 1}\n\0\0\0\0', "was not written to its end"),
+        ("a.json", "instruction,output\na,b\n", "holds a list of rows or a row a line"),
+        ("a.jsonl", '{"a": "b" "c"}', "correct it there"),
+    ],
+)
+def test_what_helps_against_a_fault_of_json_is_said(name: str, content: str | bytes, hint: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read(_file(tmp_path, content, name))
+    assert hint in caught.value.hint
+
+
 _text = st.text(st.characters(codec="utf-8"), max_size=6)
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _text,

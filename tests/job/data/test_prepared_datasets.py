@@ -124,7 +124,10 @@ def test_empty_rows_are_counted_by_reason(smollm2: Any, prepared: Any) -> None:
 def test_half_a_character_drops_its_row(smollm2: Any, prepared: Any, tmp_path: Path) -> None:
     path = tmp_path / "half.json"
     path.write_text('[{"input": "Q", "output": "\\ud83d"}, {"input": "Q", "output": "A"}]', encoding="utf-8")
-    assert prepared(smollm2, path).report.rows_dropped == {"text that is not valid Unicode": 1}
+    reason = "has text with half a character in it, which is no valid Unicode"
+    assert prepared(smollm2, path, maxDropped="50%").report.rows_dropped == {reason: 1}
+    with pytest.raises(DataError, match=f"row 1 .counted from 1. {reason}$"):
+        prepared(smollm2, path)
 
 
 def test_control_tokens_in_the_text_are_noted(smollm2: Any, prepared: Any) -> None:

@@ -307,14 +307,64 @@ def test_no_thought(key: str, nothing: Any) -> None:
         ({"input_ids": [1, 2], "labels": [1, 2]}, "input_ids are tokens of some tokenizer"),
         ({"prompt": [Q], "reward_model": {}}, "prompt may be the question, but no key looks like its answer"),
         ({"version": 1, "data": [{"title": "a"}]}, "data is a list of objects: if these are the rows"),
-        ({"id": "1", "data": ["Q", "A"]}, "the first row has the keys 'id', 'data'; the forms are"),
-        ({"system": "S", "chat": "USER: Q\n\nASSISTANT: A"}, "the first row has the keys 'system', 'chat'"),
+        ({"id": "1", "data": ["Q", "A"]}, "data is a list of texts, and the turns of a conversation must say whose"),
+        ({"system": "S", "chat": "USER: Q\n\nASSISTANT: A"}, "chat is a conversation written as one text"),
+        (
+            {"contents": [{"role": "model", "parts": [{"text": "A"}]}]},
+            "contents has turns of role and parts, as",
+        ),
+        ({"request": {"messages": [Q]}, "response": {}}, "messages is inside request, and must be a key of the row"),
+        ({"prompt": "Q", "responses": ["A", "B"]}, "prompt may be the question, but no key looks like its answer"),
+        ({"0": {"input": "Q", "output": "A"}, "1": {"input": "Q", "output": "A"}}, "its rows stand inside"),
+        ({"columns": ["input", "output"], "data": [["Q", "A"]]}, "its rows stand inside"),
+        ({"data": [{"input": "Q", "output": "A"}] * 2}, "data is a list of objects: if these are the rows"),
+        ({"input|output": "Q|A"}, "'input|output' may be several columns"),
+        ({"input": ["Q", "Q"], "output": ["A", "A"]}, "the file is one object with a whole column under each key"),
+        ({"input": {"0": "Q"}, "output": {"0": "A"}}, "the file is one object with a whole column under each key"),
     ],
 )
 def test_a_file_of_no_form_says_why_the_nearest_one_failed(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(DataError) as caught:
         detect([row], DataSpec())
     assert reason in caught.value.message
+
+
+def test_turns_under_another_name_are_refused_with_the_flag_that_reads_them() -> None:
+    row = {"id": 1, "dialog": [Q, A]}
+    with pytest.raises(DataError) as caught:
+        detect([row], DataSpec())
+    assert caught.value.hint == "say so: --columns messages=dialog"
+    assert detect([row], DataSpec(columns={"messages": "dialog"})).name == "messages"
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        (
+            [{"instruction": "Q", "output": "A"}, {"messages": [Q, A]}],
+            "has 'messages', and nothing where the form alpaca needs instruction and output",
+        ),
+        (
+            [{"instruction": "Q", "output": "A", "messages": None}, {"instruction": None, "messages": [Q, A]}],
+            "has 'messages', and nothing where the form alpaca needs instruction and output",
+        ),
+        (
+            [{"messages": [Q, A]}, {"messages": None, "input": "Q", "output": "A"}],
+            "has 'input', 'output', and nothing where the form messages needs conversations or messages",
+        ),
+        ([{"text": "T"}, {"messages": [Q, A]}], "has 'messages', and nothing where the form text needs text"),
+    ],
+)
+def test_a_row_of_another_form_is_at_fault_and_not_empty(rows: list[dict[str, Any]], reason: str) -> None:
+    form = detect([rows[0]] * 9, DataSpec())
+    with pytest.raises(RowError) as caught:
+        form.convert(rows[1])
+    assert (caught.value.reason, caught.value.droppable) == (reason, False)
+
+
+def test_the_column_with_turns_in_it_is_read_of_two() -> None:
+    form = detect([{"messages": [Q, A], "conversations": None}], DataSpec())
+    assert form.convert({"messages": None, "conversations": [Q, A]}) == form.convert({"messages": [Q, A]})
 
 
 @pytest.mark.parametrize(
