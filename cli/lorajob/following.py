@@ -141,7 +141,12 @@ class _Follower:
         seconds = _REPLACED_WITHIN_SECONDS if left is None else min(left, _REPLACED_WITHIN_SECONDS)
         selector = f"metadata.name={self._name}"
         changes = self._cluster.watch(
-            self._cluster.jobs(), timeout_seconds=seconds, pauses=self._pauses, fieldSelector=selector
+            self._cluster.jobs(),
+            timeout_seconds=seconds,
+            pauses=self._pauses,
+            fieldSelector=selector,
+            # a Job that is no run has not taken its place
+            labelSelector=runs.OF_LORAJOB,
         )
         return any(change["type"] in ("ADDED", "MODIFIED") for change in changes)
 

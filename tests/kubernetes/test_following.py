@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ import yaml
 from made_runs import MadeRuns, lorajob, made
 
 from cluster_fixtures import TestCluster
-from lorajob.cluster import connect
+from lorajob.cluster import NotFound, connect
 from lorajob.following import follow
+from lorajob_runtime.pod import MANAGED_BY_LABEL
 from proxies import Proxy
 
 __all__ = ["lorajob", "made"]
@@ -114,3 +116,19 @@ def test_a_cluster_that_is_out_of_reach_for_a_while_does_not_end_the_following(
     assert (first.phase, last.phase) == ("Pending", "Succeeded")
     assert said[0].endswith("; the run goes on, and this tries again")
     assert said[1:] == ["the cluster answers again"]
+
+
+def test_a_job_that_is_no_run_any_more_is_not_waited_for_without_end(
+    made: MadeRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorajob.following._REPLACED_WITHIN_SECONDS", 1.0)
+    made.run("first")
+    following = follow(made.client, "first", timeout_seconds=30)
+    next(following)
+    began = time.monotonic()
+
+    made.client.patch(made.client.jobs("first"), {"metadata": {"labels": {MANAGED_BY_LABEL: None}}})
+
+    with pytest.raises(NotFound):
+        next(following)
+    assert time.monotonic() - began < 20
