@@ -221,8 +221,8 @@ def hidden_files(variables: Mapping[str, str] = os.environ) -> list[Path]:
     if not is_in_pod(variables):
         return []
     named = (Path(variables[name]) for name in _FILES_WITH_KEYS if variables.get(name))
-    # AWS_CONFIG_FILE=/dev/null is how one says that there is none
-    return [path for path in (_MOUNTED_TOKENS, *named) if path.is_file() or path.is_dir()]
+    # AWS_CONFIG_FILE=/dev/null is how one says that there is none; os.path, since what cannot be looked at hides itself
+    return [path for path in (_MOUNTED_TOKENS, *named) if os.path.isfile(path) or os.path.isdir(path)]
 
 
 def _beginning_with(beginnings: tuple[str, ...], variables: Mapping[str, str]) -> dict[str, str]:

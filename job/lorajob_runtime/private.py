@@ -92,8 +92,12 @@ def confine(hidden: Iterable[Path]) -> None:
 
 
 def _beside(folder: Path, forbidden: set[Path]) -> Iterator[Path]:
-    """The largest parts of a folder that hold none of the forbidden paths."""
-    for entry in os.scandir(folder):
+    """The largest parts of a folder that hold none of the forbidden paths; none of one that we may not list."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
         path = Path(entry.path)
         if path in forbidden or entry.is_symlink():
             # where a link leads is what counts

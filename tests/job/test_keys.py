@@ -240,6 +240,22 @@ def test_in_a_pod_the_files_with_keys_are_hidden_and_on_a_machine_of_ones_own_no
     assert hidden <= {token, Path("/var/run/secrets")}
 
 
+def test_a_file_with_keys_that_cannot_be_looked_at_keeps_no_run_from_starting() -> None:
+    cannot_be = "/" + "x" * 300
+    variables = {"LORAJOB_JOB": "zhenhuan", "AWS_SHARED_CREDENTIALS_FILE": cannot_be}
+
+    assert Path(cannot_be) not in environment.hidden_files(variables)
+
+
+@needs_landlock
+def test_what_lies_in_a_folder_that_cannot_be_listed_is_hidden_with_it(tmp_path: Path) -> None:
+    unlisted, beside = tmp_path / "unlisted", tmp_path / "beside"
+    unlisted.write_text("not a folder")
+    beside.write_text("seen")
+
+    assert read(unlisted, beside, hidden=(unlisted / "token",)) == ["Permission denied", "seen"]
+
+
 class Seen(Exception):  # noqa: N818
     """The test has seen enough."""
 
