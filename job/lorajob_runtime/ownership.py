@@ -209,11 +209,12 @@ def hold(
     one that lives by waiting until its lease is stale or renewed. `say` is told what is waited for.
     """
     check_owner(store, writer.namespace)
-    number = _take(store, writer, say, pace, wait)
-    if writer.namespace and not _owner(store):
-        store.put_bytes(OWNER, json.dumps({"namespace": writer.namespace}).encode() + b"\n")
-    lease = Lease(store, writer, number, pace)
+    lease = Lease(store, writer, _take(store, writer, say, pace, wait), pace)
     try:
+        # once more: the one that was waited for may have made it meanwhile
+        check_owner(store, writer.namespace)
+        if writer.namespace and not _owner(store):
+            store.put_bytes(OWNER, json.dumps({"namespace": writer.namespace}).encode() + b"\n")
         yield lease
     finally:
         lease.release()

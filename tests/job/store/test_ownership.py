@@ -23,8 +23,8 @@ from lorajob_runtime.ownership import Lease, Pace, Writer
 from lorajob_runtime.store import open_store, s3
 from lorajob_runtime.store.s3 import S3Store
 
-QUICK = Pace(renew=0.3, stale=2.5, hand_over=6, look=0.1)
-FROZEN = Pace(renew=3600, stale=2.5, hand_over=6, look=0.1)
+QUICK = Pace(renew=0.3, stale=2.5, hand_over=6, look=0.1, release=30)
+FROZEN = Pace(renew=3600, stale=2.5, hand_over=6, look=0.1, release=30)
 """Of a process that never renews, as one that was killed or frozen."""
 
 Hold = Callable[..., Lease]
@@ -211,6 +211,21 @@ def test_a_run_of_another_namespace_is_refused_while_the_first_is_under_way_and_
         pass
     with ownership.hold(connect(), pod("d"), pace=QUICK):
         assert connect().get_bytes(OWNER) == b'{"namespace": "team-a"}\n'
+
+
+def test_a_run_that_became_another_namespaces_while_it_was_waited_for_is_refused_and_left_free(
+    connect: Callable[[], S3Store], hold: Hold
+) -> None:
+    first = connect()
+    hold(first, pod("a"), pace=FROZEN)
+    owner = first.get_bytes(OWNER) or b""
+    first.delete([OWNER])
+    threading.Timer(1, lambda: first.put_bytes(OWNER, owner)).start()
+
+    with pytest.raises(ConfigError, match="in namespace team-a: this one is in team-b"):
+        hold(connect(), pod("b", "team-b"))
+
+    assert connect().list("lease") == []
 
 
 def test_what_is_another_namespaces_is_known_before_it_is_removed(connect: Callable[[], S3Store]) -> None:
