@@ -352,6 +352,8 @@ def test_users_do_not_change_the_platform_s_config(user: User, command: tuple[st
 def test_who_installs_the_chart_changes_it(cluster: TestCluster, user: User) -> None:
     subjects = [{"kind": "ServiceAccount", "name": USER, "namespace": user.namespace}]
     changed = specs.merge(PLATFORM, {"limits": {"nodes": 1}})
+    there = user.job(resources={"gpus": 1, "nodes": 2})
+    assert user.create(there).returncode == 0
 
     install_platform(
         cluster, user.namespace, image=IMAGE, values={"platform": changed, "users": {"subjects": subjects}}
@@ -363,6 +365,9 @@ def test_who_installs_the_chart_changes_it(cluster: TestCluster, user: User) -> 
     wait_until(
         lambda: "at most 1 nodes" in user.create(two, "--dry-run=server").stderr, what="the limit that was changed"
     )
+    for verb in ("suspend", "resume", "cancel", "delete"):
+        done = user.lorajob(verb, there["metadata"]["name"], *["--yes"] * (verb == "delete"))
+        assert done.returncode == 0, f"{verb} of a run from before: {done.stderr}"
     install_platform(
         cluster, user.namespace, image=IMAGE, values={"platform": PLATFORM, "users": {"subjects": subjects}}
     )
