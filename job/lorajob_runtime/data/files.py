@@ -86,7 +86,8 @@ def located(path: Path) -> DataPath:
         if not path.exists():
             raise FileError(f"there is no dataset at {brief(path, 300)}", hint=_PATH_HINT)
         if ending not in _KINDS or not path.is_file():
-            fault = f"ends in {path.suffix or 'nothing'!r}" if ending not in _KINDS else "is no plain file"
+            named = f"ends in {path.suffix!r}" if path.suffix else "has no ending"
+            fault = named if ending not in _KINDS else "is no plain file"
             raise FileError(f"{path} {fault}: a dataset must be one of {_LISTED}", hint=_PATH_HINT)
     except OSError as error:
         raise FileError(f"cannot read {brief(path, 300)}: {error.strerror}") from error

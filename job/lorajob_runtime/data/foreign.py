@@ -39,11 +39,14 @@ class Foreign:
     hint: str
 
 
-def known_as(row: Mapping[str, Any], *, answer: str | None, chosen: Iterable[str]) -> Foreign | None:
+def known_as(
+    row: Mapping[str, Any], *, answer: str | None, chosen: Iterable[str], is_one_of_many: bool = False
+) -> Foreign | None:
     """What a row is made for when that is not answering; None for every other row.
 
     `answer` is the column of the answer, where one was found. With `chosen`, the columns that data.columns names, the
-    user has said which answer is to be trained.
+    user has said which answer is to be trained. `is_one_of_many`: what most rows are is asked for, so that a label
+    that is 1 may be true; one row alone does not tell, since 2 may be another label.
     """
     media = _media(row)
     if media:
@@ -54,7 +57,7 @@ def known_as(row: Mapping[str, Any], *, answer: str | None, chosen: Iterable[str
     if compared:
         return _preference(compared, row, answer)
     judged = next((name for name in _JUDGED if has_something(row.get(name))), None)
-    if judged is None and answer not in (None, "label") and _is_judgement(row.get("label"), answer):
+    if judged is None and answer not in (None, "label") and _is_judgement(row.get("label"), answer, is_one_of_many):
         judged = "label"
     if judged:
         return _judged(judged, answer)
@@ -123,11 +126,7 @@ def _is_answer(value: object) -> bool:
     return isinstance(value, str | list | dict) and has_something(value)
 
 
-def _is_judgement(value: object, answer: str | None) -> bool:
-    """Whether a label says if an answer is good: the word True is one only beside a completion, as TRL has it."""
-    return isinstance(value, bool) or (answer == "completion" and _is_flag(value))
-
-
-def _is_flag(value: object) -> bool:
-    """True or false, as JSON has it or as a table writes it."""
-    return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false"))
+def _is_judgement(value: object, answer: str | None, may_be_number: bool) -> bool:
+    """Whether a label says if an answer is good: the word True, or 1, is one only beside a `completion`."""
+    words = ("true", "false", *(("0", "1", "0.0", "1.0") if may_be_number else ()))
+    return isinstance(value, bool) or (answer == "completion" and str(value).strip().lower() in words)

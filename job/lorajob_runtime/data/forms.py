@@ -223,12 +223,12 @@ def _names(rows: Sequence[object]) -> dict[str, str]:
 def _mostly_foreign(rows: Sequence[object], reading: Reading | None, chosen: frozenset[str]) -> Foreign | None:
     """What more than half of the rows are made for, when it is not answering."""
     form = Form(name=reading.form, columns=reading.columns, system=None, verdict="") if reading else None
-    found = [
-        known
-        for row in rows
-        if isinstance(row, dict)
-        and (known := foreign.known_as(row, answer=form._answer_column(row) if form else None, chosen=chosen))
-    ]
+    found = []
+    for row in rows:
+        if isinstance(row, dict):
+            answer = form._answer_column(row) if form else None
+            found.append(foreign.known_as(row, answer=answer, chosen=chosen, is_one_of_many=True))
+    found = [known for known in found if known]
     return found[0] if 2 * len(found) > len(rows) else None
 
 

@@ -54,6 +54,7 @@ _PARTS = (
     *("video", "video_url", "file", "input_file", "document"),
 )
 _THOUGHT_PARTS = ("reasoning", "thinking")
+_ANTHROPIC = ("tool_use", "tool_result")
 
 ASKED_FOR_OTHERS = "marks ask to train turns that are not the assistant's, which are never trained"
 CONTEXT_ONLY = "answers that are marked not to be trained are context only"
@@ -180,6 +181,8 @@ def _round(number: int, turn: dict[str, Any], pair: tuple[str, str], aside: Asid
 
 def _message(number: int, turn: dict[str, Any], aside: Aside) -> Message:
     said = turn.get("from") if turn.get("from") is not None else turn.get("role")
+    if not has_something(said):
+        raise RowError(f"turn {number} does not say whose it is: it needs from and value, or role and content")
     role = _ROLES.get(said.strip().lower().replace("-", "_")) if isinstance(said, str) else None
     if role is None:
         raise RowError(f"turn {number} is from {brief(said)!r}: it must be one of {', '.join(_ROLES)}")
@@ -249,6 +252,10 @@ def _said(content: object, number: int, aside: Aside) -> Message:
         at = next((key for key in (*_TEXT_KEYS, "thinking") if isinstance(part.get(key), str)), None)
         if at is None or sort not in ("text", "input_text", "output_text", *_THOUGHT_PARTS):
             what = sort if "type" in part else keys_of(part)
+            if sort in _ANTHROPIC:
+                raise RowError(
+                    f"turn {number} has a part {sort}: write calls as tool_calls, results as turns of role tool"
+                )
             raise RowError(f"turn {number} has a part that is not text ({brief(what)}): only text can be trained here")
         (thoughts if sort in _THOUGHT_PARTS else texts).append(part[at])
         aside.unused.update(beside("part key", part, {"type", at}))

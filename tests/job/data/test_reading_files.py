@@ -102,7 +102,7 @@ def test_table_values_are_text_as_written(tmp_path: Path) -> None:
         ("twice.csv", "a,a\n1,2\n", "column 'a' twice"),
         ("not.parquet", "PAR1 or not", "is not Parquet, or not whole"),
         ("rows.xlsx", "x", "'.xlsx': a dataset must be one of .json, .jsonl, .csv, .parquet"),
-        ("rows", "x", "'nothing': a dataset must be one of"),
+        ("rows", "x", "rows has no ending: a dataset must be one of"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_clear_line(

@@ -104,6 +104,16 @@ def test_a_mapped_column_that_no_row_has_is_named() -> None:
         ({"conversations": TURNS}, {"conversations": [["human", "Q"]]}, "turn 1 is a list"),
         (
             {"conversations": TURNS},
+            {"conversations": [{"from": None, "value": "x"}]},
+            "turn 1 does not say whose it is: it needs from and value",
+        ),
+        (
+            {"instruction": "Q", "output": "A"},
+            {"instruction": "Q", "output": b"A"},
+            "output is binary data: it must be text",
+        ),
+        (
+            {"conversations": TURNS},
             {"conversations": [{"from": "robot", "value": "x"}]},
             "turn 1 is from 'robot': it must be one of",
         ),

@@ -53,6 +53,8 @@ KINDS: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [ASKED, BAD], "label": False}, f"{KTO}'label'", "messages=messages"),
     ({"prompt": "Q", "completion": "A", "label": True}, f"{KTO}'label'", "output=completion"),
     ({"prompt": "Q", "completion": "A", "label": "False"}, f"{KTO}'label'", "output=completion"),
+    ({"prompt": "Q", "completion": "A", "label": 1}, f"{KTO}'label'", "output=completion"),
+    ({"prompt": "Q", "completion": "A", "label": "0"}, f"{KTO}'label'", "output=completion"),
     ({"instruction": "Q", "output": "A", "kto_tag": False}, f"{KTO}'kto_tag'", "output=output"),
     ({"instruction": "Q", "output": "A", "kto_tag": 1}, f"{KTO}'kto_tag'", "output=output"),
     (
@@ -79,7 +81,9 @@ def test_what_the_hint_advises_trains_the_answer_that_it_names(row: dict[str, An
     assert said.startswith(("A", "Yes", "\n\nHuman", "No." if row.get("label") is False else "A"))
 
 
-@pytest.mark.parametrize(("row", "said"), [(row, said) for row, said, _ in KINDS if row.get("label") != "False"])
+@pytest.mark.parametrize(
+    ("row", "said"), [(row, said) for row, said, _ in KINDS if isinstance(row.get("label"), bool | None)]
+)
 def test_one_such_row_among_others_is_at_fault(row: dict[str, Any], said: str) -> None:
     form = detect([{"messages": [ASKED, GOOD]}] * 3, DataSpec())
     with pytest.raises(
@@ -114,12 +118,26 @@ def test_a_part_of_a_message_that_is_no_text_is_refused_by_its_type(sort: str) -
         detect([row], DataSpec()).convert(row)
 
 
+@pytest.mark.parametrize("sort", ["tool_use", "tool_result"])
+def test_a_call_in_parts_is_said_to_be_written_in_another_way(sort: str) -> None:
+    row = {"messages": [{"role": "user", "content": [{"type": sort, "content": "x"}]}, GOOD]}
+    with pytest.raises(RowError, match=f"turn 1 has a part {sort}: write calls as tool_calls, results as turns"):
+        detect([row], DataSpec()).convert(row)
+
+
+def test_one_label_that_is_a_number_tells_nothing_and_many_do() -> None:
+    row = {"prompt": "Q", "completion": "A", "label": 1}
+    form = detect([row | {"label": 2}] * 3 + [row], DataSpec())
+    assert form.convert(row).messages[-1]["content"] == "A"
+
+
 @pytest.mark.parametrize(
     "row",
     [
         {"text": "good film", "label": 1},
         {"text": "good film", "label": True},
         {"instruction": "Q", "output": "A", "label": 0},
+        {"prompt": "Q", "completion": "A", "label": 2},
         {"instruction": "Q", "output": "A", "label": "positive"},
         {"instruction": "Q", "output": "A", "label": None},
         {"instruction": "Is it so?", "output": "True", "label": "True"},
