@@ -23,8 +23,8 @@ from lorajob_runtime.ownership import Lease, Pace, Writer
 from lorajob_runtime.store import open_store, s3
 from lorajob_runtime.store.s3 import S3Store
 
-QUICK = Pace(renew=0.3, stale=2.5, hand_over=6, look=0.1, release=30)
-FROZEN = Pace(renew=3600, stale=2.5, hand_over=6, look=0.1, release=30)
+QUICK = Pace(renew=0.3, stale=2.5, hand_over=6, look=0.1)
+FROZEN = Pace(renew=3600, stale=2.5, hand_over=6, look=0.1)
 """Of a process that never renews, as one that was killed or frozen."""
 
 Hold = Callable[..., Lease]
@@ -216,14 +216,15 @@ def test_a_run_of_another_namespace_is_refused_while_the_first_is_under_way_and_
 def test_a_run_that_became_another_namespaces_while_it_was_waited_for_is_refused_and_left_free(
     connect: Callable[[], S3Store], hold: Hold
 ) -> None:
-    first = connect()
+    first, second = connect(), connect()
+    patient = dataclasses.replace(QUICK, stale=6)
     hold(first, pod("a"), pace=FROZEN)
     owner = first.get_bytes(OWNER) or b""
     first.delete([OWNER])
-    threading.Timer(1, lambda: first.put_bytes(OWNER, owner)).start()
 
     with pytest.raises(ConfigError, match="in namespace team-a: this one is in team-b"):
-        hold(connect(), pod("b", "team-b"))
+        # said when it begins to wait
+        hold(second, pod("b", "team-b"), pace=patient, say=lambda _: first.put_bytes(OWNER, owner))
 
     assert connect().list("lease") == []
 
