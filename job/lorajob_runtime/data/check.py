@@ -21,7 +21,7 @@ from lorajob_runtime.data.survey import Survey, notes, refuse, survey, unused_na
 from lorajob_runtime.data.tokenizer import Tokenizer, decode, load_tokenizer
 from lorajob_runtime.data.tokens import Ids, Mask
 from lorajob_runtime.data.wording import brief, counted, harmless
-from lorajob_runtime.exits import DataError
+from lorajob_runtime.exits import DATA, DataError
 from lorajob_runtime.spec import DataSpec, RunSpec
 
 _FAULTS_SHOWN = 20
@@ -60,6 +60,8 @@ class Bin:
 class CheckReport:
     """A dataset under the eyes of one model. `problem` is what a run would end with, None when it would train.
 
+    `hint` is what helps against it, where that is known.
+
     `duplicates` are rows that are, token for token, the same as an earlier one. `unused` is what rows have and nothing
     reads, with the number of rows.
     """
@@ -91,6 +93,7 @@ class CheckReport:
     unused: dict[str, int]
     shown: tuple[ShownRow, ...]
     problem: str | None
+    hint: str | None
 
 
 def check(spec: RunSpec, *, model_path: Path, shown_rows: int = 3) -> CheckReport:
@@ -104,7 +107,7 @@ def check(spec: RunSpec, *, model_path: Path, shown_rows: int = 3) -> CheckRepor
     limits = bounds.of_folder(model_path)
     seen = survey(spec, tokenizer, loaded, samples=0, train=looked_at, held_out=_LookedAt(0), bounds=limits)
     train, held_out, selection = seen.train, seen.held_out, loaded.selection
-    lengths = train.lengths or [0]
+    lengths, problem = train.lengths or [0], _problem(seen, data)
     return CheckReport(
         source=str(loaded.source.path),
         format=loaded.form.name,
@@ -134,7 +137,8 @@ def check(spec: RunSpec, *, model_path: Path, shown_rows: int = 3) -> CheckRepor
             ShownRow(number=number, tokens=len(ids), spans=spans(tokenizer, ids, targets))
             for number, ids, targets in looked_at.shown
         ),
-        problem=_problem(seen, data),
+        problem=problem.message if problem else None,
+        hint=problem.hint if problem and problem.hint != DATA.hint else None,
     )
 
 
@@ -150,7 +154,8 @@ def check_text(report: CheckReport, colour: bool) -> str:
         blocks.append(_faults(report.faults, report.faults_found))
     blocks += [_row(row, colour) for row in report.shown]
     if report.problem is not None:
-        blocks.append(f"A run with this dataset would end: {brief(report.problem, 1000)}")
+        hint = f"\nhint: {report.hint}" if report.hint else ""
+        blocks.append(f"A run with this dataset would end: {brief(report.problem, 1000)}{hint}")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -203,11 +208,11 @@ class _LookedAt:
         return len(self._hashes) - len(np.unique(np.asarray(self._hashes)))
 
 
-def _problem(seen: Survey, data: DataSpec) -> str | None:
+def _problem(seen: Survey, data: DataSpec) -> DataError | None:
     try:
         refuse(seen, data)
     except DataError as error:
-        return error.message
+        return error
     return None
 
 

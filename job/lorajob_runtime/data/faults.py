@@ -124,17 +124,19 @@ def refuse_dropped(log: FaultLog, rows: int, field: str, limit: str, source: obj
     Rows without anything to learn and rows that are too long count only where none at all may be dropped.
     """
     share = dropped_share(limit)
+    hint = f"correct what is at fault; to train without it raise data.maxDropped, which is {limit}"
     if share is None:
+        hint = "correct what is at fault; to train without it set data.maxDropped to a share like 5%"
         first = log.first()
         if first is not None and not first.at_fault:
             where = f"row {first.number} (counted from 1)"
-            raise DataError(f"{source}: {where} would be left out ({first.reason}), and data.maxDropped is error")
+            said = f"{source}: {where} would be left out ({first.reason}), and data.maxDropped is error"
+            raise DataError(said, hint=hint)
         if first is not None:
-            raise _refused(first, log.counts["dropped"] - log.by_choice, source)
+            raise _refused(first, log.counts["dropped"] - log.by_choice, source, hint)
         return
     if log.at_fault <= share * rows + _ROUNDING:
         return
-    hint = f"correct what is at fault; to train without it raise data.maxDropped, which is {limit}"
     first = log.first(at_fault=True)
     if log.at_fault == 1 and first is not None:
         raise _refused(first, 1, source, hint)

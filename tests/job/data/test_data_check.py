@@ -81,6 +81,7 @@ def test_faults_are_listed_by_row_and_none_of_them_stops_the_check(checked: Any)
     assert ", 1 duplicate\n" in text
     assert "row 3: dropped: empty instruction" in text
     assert "A run with this dataset would end: " in text
+    assert text.endswith("\nhint: correct what is at fault; to train without it raise data.maxDropped, which is 5%\n")
 
 
 def test_of_many_faults_all_are_counted(checked: Any) -> None:
@@ -90,7 +91,8 @@ def test_of_many_faults_all_are_counted(checked: Any) -> None:
 
 
 def test_a_dataset_that_can_be_trained_has_no_problem(checked: Any) -> None:
-    assert checked([{"instruction": "Q", "output": "A"}]).problem is None
+    report = checked([{"instruction": "Q", "output": "A"}])
+    assert (report.problem, report.hint) == (None, None)
 
 
 def test_a_dataset_with_nothing_to_train_is_still_shown(checked: Any) -> None:
@@ -98,6 +100,13 @@ def test_a_dataset_with_nothing_to_train_is_still_shown(checked: Any) -> None:
     assert report.problem is not None
     assert "nothing to train on" in report.problem
     assert "0 of 1 trained on" in check_text(report, colour=False)
+    assert "lorajob data check" not in check_text(report, colour=False)
+
+
+@pytest.mark.parametrize("row", [{"instruction": "Q", "output": ""}, {"instruction": "Q", "output": {}}])
+def test_where_no_row_may_be_left_out_the_hint_says_how_one_may(checked: Any, row: dict[str, object]) -> None:
+    report = checked([{"instruction": "Q", "output": "A"}, row], maxDropped="error")
+    assert report.hint == "correct what is at fault; to train without it set data.maxDropped to a share like 5%"
 
 
 def test_text_in_the_data_cannot_steer_the_terminal(checked: Any) -> None:
