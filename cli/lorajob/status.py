@@ -190,7 +190,7 @@ def _finished(phase: str, view: View, cancelled: str | None) -> datetime | None:
         return moment(cancelled)
     if phase not in TERMINAL:
         return None
-    ends = [moment(view.conditions[each]["lastTransitionTime"]) for each in _OUTCOMES if each in view.conditions]
+    ends = [moment(view.conditions[each].get("lastTransitionTime")) for each in _OUTCOMES if each in view.conditions]
     return moment(view.state.get("completionTime")) or next(iter(ends), None)
 
 

@@ -38,6 +38,8 @@ SPEC_MAX_BYTES = 128 * 1024
 PROGRESS_MAX_BYTES = 1024
 PROGRESS_EVERY_SECONDS = 60.0
 """A pod that lives says so at least this often, also while a step or an evaluation takes long: much older is stale."""
+_LONGEST_SECONDS = 2.0**37
+"""4,000 years: a time within them is one to a calendar too."""
 LAST_WORDS_MAX_BYTES = 4096
 """What the kubelet keeps of a termination message."""
 
@@ -125,8 +127,10 @@ def read_last_words(text: str) -> LastWords | None:
 
 
 def read_progress(text: str) -> Progress | None:
-    """The annotation of a Job; None where there is none or it is not ours."""
-    return _loads(Progress, text)
+    """The annotation of a Job; None where there is none or it is not ours, as one of a time that no clock can show."""
+    report = _loads(Progress, text)
+    times = () if report is None else (report.time, report.alive or 0.0, report.seconds_left or 0.0)
+    return report if all(abs(each) < _LONGEST_SECONDS for each in times) else None
 
 
 def service_host(job: str, node: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ from run_objects import (
 )
 
 from lorajob.status import LONGEST, RUNNING, RunStatus, from_job, from_objects
-from lorajob_runtime.pod import LastWords, Progress
+from lorajob_runtime.pod import PROGRESS_ANNOTATION, LastWords, Progress
 
 EVICTION = ("EvictionByEvictionAPI", "Eviction API: evicting")
 STORAGE = LastWords(exit_code=21, failure="storage", message="it does not answer")
@@ -217,3 +218,24 @@ def test_the_reason_of_an_attempt_is_that_of_its_own_pods() -> None:
     run = from_objects(job({"failed": 2, "ready": 0, "startTime": at(0)}), [second, first], (), NOW)
 
     assert run.reason.startswith("attempt 2 failed (unexpected: signal 9); the next starts after a pause of up to 20s")
+
+
+@pytest.mark.parametrize("field", ["time", "alive", "secondsLeft"])
+@pytest.mark.parametrize("number", [1e300, -1e300, float("nan"), 2**70])
+def test_a_report_of_no_time_that_can_be_is_none_and_spoils_no_list(field: str, number: float) -> None:
+    found = job({"active": 1, "ready": 1, "startTime": at(0)}, progress=progress(), changed=5)
+    annotations = found["metadata"]["annotations"]
+    annotations[PROGRESS_ANNOTATION] = json.dumps(json.loads(annotations[PROGRESS_ANNOTATION]) | {field: number})
+
+    run = from_job(found, NOW)
+
+    assert (run.phase, run.progress) == ("Preparing", None)
+
+
+def test_an_end_without_its_time_is_an_end() -> None:
+    ended = condition("Failed")
+    del ended["lastTransitionTime"]
+
+    run = from_job(job({"failed": 1, "startTime": at(0), "conditions": [ended]}), NOW)
+
+    assert (run.phase, run.finished) == ("Failed", None)
