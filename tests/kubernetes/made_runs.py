@@ -176,13 +176,14 @@ def lorajob(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Any,
 ) -> Call:
-    """`lorajob("status", "first")` in the test's own namespace, as the administrator."""
+    """`lorajob("status", "first")` in the test's own namespace where it names no other, as the administrator."""
     (tmp_path / "platform.yaml").write_text(PLATFORM_FILE)
     monkeypatch.setenv("LORAJOB_PLATFORM", str(tmp_path / "platform.yaml"))
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
 
     def call(*arguments: str, user: Any = None) -> Outcome:
-        who = ["--kubeconfig", str(user)] if user is not None else ["--namespace", namespace]
+        where = [] if "-n" in arguments else ["--namespace", namespace]
+        who = ["--kubeconfig", str(user)] if user is not None else where
         command, *rest = arguments
         code = main([command, *who, *rest])
         captured = capsys.readouterr()

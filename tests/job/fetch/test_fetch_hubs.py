@@ -358,7 +358,7 @@ def test_a_hub_that_is_down_is_named_by_its_host_without_what_is_secret() -> Non
     error = OSError("cannot list the files: [Errno 111] Connection refused")
     error.__cause__ = requests.ConnectionError("[Errno 111] Connection refused", request=request)
 
-    found = hubs.explain(error, Source(kind="hf", id="acme/tiny-chat"), None)
+    found = hubs.explain(error, Source(kind="hf", id="acme/tiny-chat", revision="main"), None)
 
     assert isinstance(found, HubError)
     assert "from hub.example:8443" in found.message
