@@ -49,7 +49,7 @@ def calls_of(value: object, number: int, aside: Aside) -> list[dict[str, Any]]:
 
 
 def _arguments(value: object, number: int) -> dict[str, Any]:
-    what = f"the arguments in turn {number}"
+    what = f"what turn {number} has for arguments"
     if isinstance(value, str) and not value.strip():
         return {}
     # Text within text comes from a call that was written as JSON twice.

@@ -173,5 +173,6 @@ class _Columns:
         is_row_number = place == 0 and value.isdecimal()
         if value.strip() and not is_row_number:
             raise FileError(
-                f"{self._file} line {line} has {brief(value, 40)!r} in column {place + 1}, which has no name: name it"
+                f"{self._file} line {line} has {brief(value, 40)!r} in column {place + 1}, which has no name: name it",
+                hint="if it is the index of pandas, leave it out with to_csv(index=False)" if place == 0 else "",
             )

@@ -115,6 +115,17 @@ def test_a_table_that_does_not_fit_is_refused_with_its_line(content: str | bytes
     assert said in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [(",input,output\n0.0,a,b\n", "leave it out with to_csv"), ("input,,output\na,0.0,b\n", "")],
+)
+def test_an_index_that_is_no_row_number_is_said_to_be_left_out(content: str, hint: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="which has no name: name it") as caught:
+        read(_file(tmp_path, content))
+    assert hint in caught.value.hint
+    assert bool(caught.value.hint) == bool(hint)
+
+
 def test_a_quote_that_is_never_closed_does_not_take_in_a_whole_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
