@@ -197,7 +197,13 @@ def test_a_turn_that_is_a_call(name: str, value: Any) -> None:
     assert converted(row).messages[1] == {"role": "assistant", "content": "", "tool_calls": [CALLED]}
 
 
-@pytest.mark.parametrize("role", ["robot", "", None, 7])
+@pytest.mark.parametrize("role", ["", None])
+def test_a_turn_without_a_role_is_refused(role: Any) -> None:
+    with pytest.raises(RowError, match=r"turn 2 does not say whose it is: it needs from and value, or role and conte"):
+        converted({"conversations": [{"from": "human", "value": "Q"}, {"from": role, "value": "A"}]})
+
+
+@pytest.mark.parametrize("role", ["robot", " ", 7])
 def test_a_role_that_nobody_knows_is_refused_with_the_list(role: Any) -> None:
     with pytest.raises(RowError, match=r"turn 2 is from '.*': it must be one of system, developer, human"):
         converted({"conversations": [{"from": "human", "value": "Q"}, {"from": role, "value": "A"}]})
