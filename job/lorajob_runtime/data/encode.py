@@ -7,9 +7,9 @@ before it as inference has it. So every answer is trained exactly once, and behi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -47,8 +47,14 @@ class Encoded:
     """One row: its sequences, uncut, its last answer as a sample, and what a person should know of it."""
 
     sequences: list[tuple[Ids, Mask]]
-    sample: Sample
+    sampled: Callable[[], Sample]
+    """Makes the sample, which only the first few rows are asked for."""
     remarks: tuple[str, ...] = ()
+
+    @property
+    def sample(self) -> Sample:
+        """The last answer, made anew each time."""
+        return self.sampled()
 
 
 class Encoder:
@@ -101,8 +107,8 @@ class Encoder:
                 yield self._text(row.text, next(texts))
             else:
                 found = next(sequences)
-                sample = _sample(asked, row.answers[-1].reference, *found[-1])
-                yield Encoded(sequences=found, sample=sample, remarks=row.remarks)
+                sampled = partial(_sample, asked, row.answers[-1].reference, *found[-1])
+                yield Encoded(sequences=found, sampled=sampled, remarks=row.remarks)
 
     @cached_property
     def _segments(self) -> Segments:
@@ -130,13 +136,8 @@ class Encoder:
             whole = [*whole, end]
         targets = np.ones(len(whole), dtype=np.bool_)
         targets[: _begins(whole, self.tokenizer.bos_token_id)] = False
-        begun = whole[: min(_TEXT_SAMPLE_TOKENS, max(1, len(whole) // 2))]
-        sample = Sample(
-            prompt=decode(self.tokenizer, begun),
-            prompt_ids=begun,
-            reference=decode(self.tokenizer, whole[len(begun) : -1]),
-        )
-        return Encoded(sequences=[(np.asarray(whole, dtype=np.int32), targets)], sample=sample)
+        sampled = partial(_text_sample, self.tokenizer, whole)
+        return Encoded(sequences=[(np.asarray(whole, dtype=np.int32), targets)], sampled=sampled)
 
     @cached_property
     def _ends(self) -> tuple[str, ...]:
@@ -147,6 +148,8 @@ class Encoder:
 
 def cut(ids: Ids, targets: Mask, limit: int) -> tuple[Ids, Mask]:
     """At most `limit` tokens from the front, and nothing after the last target; empty when no target is left."""
+    if len(ids) <= limit and targets[-1:].any():
+        return ids, targets
     kept = np.flatnonzero(targets[:limit])
     length = int(kept[-1]) + 1 if len(kept) else 0
     return ids[:length], targets[:length]
@@ -154,10 +157,17 @@ def cut(ids: Ids, targets: Mask, limit: int) -> tuple[Ids, Mask]:
 
 def _sample(asked: str, reference: str, ids: Ids, targets: Mask) -> Sample:
     """The last answer of a sequence, and what inference sends for it."""
-    start = len(ids)
-    while start and targets[start - 1]:
-        start -= 1
+    others = np.flatnonzero(~targets)
+    start = int(others[-1]) + 1 if len(others) else 0
     return Sample(prompt=asked, prompt_ids=ids[:start].tolist(), reference=reference)
+
+
+def _text_sample(tokenizer: Tokenizer, whole: list[int]) -> Sample:
+    """The beginning of a text as a prompt, and how it goes on."""
+    begun = whole[: min(_TEXT_SAMPLE_TOKENS, max(1, len(whole) // 2))]
+    return Sample(
+        prompt=decode(tokenizer, begun), prompt_ids=begun, reference=decode(tokenizer, whole[len(begun) : -1])
+    )
 
 
 def _asked(item: Conversation | Text | RowError) -> str:

@@ -28,6 +28,10 @@ _TURNS = ("messages", "conversations", "conversation")
 _MEDIA = ("images", "videos", "audios")
 _MEDIUM = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
 _TREE = {"message_id", "parent_id", "role", "text"}
+_TELLING = frozenset(
+    (*(name for names in _COMPARED for name in names), *_JUDGED, "label", *_MEDIA, *_MEDIUM, "message_id")
+)
+"""Columns without which a row is nothing of this, as nearly all rows are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +52,8 @@ def known_as(
     user has said which answer is to be trained. `is_one_of_many`: what most rows are is asked for, so that a label
     that is 1 may be true; one row alone does not tell, since 2 may be another label.
     """
+    if _TELLING.isdisjoint(row):
+        return None
     media = _media(row)
     if media:
         return _images(media)

@@ -240,6 +240,8 @@ class _Window:
 
     def next(self) -> str:
         """The next character that is not blank, or none at the end."""
+        if self._at < len(self._text) and not self._text[self._at].isspace():
+            return self._text[self._at]
         while True:
             blank = _BLANK.match(self._text, self._at)
             self._at = blank.end() if blank is not None else self._at

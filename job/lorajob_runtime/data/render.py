@@ -69,6 +69,7 @@ class ChatTemplate:
         self._plain, self._for_tools = _at(moment, source), _at(moment, for_tools)
         self.family = families.recognise(source)
         self._switch = {SWITCH: thinking}
+        self._asked: tuple[Tools, str] | None = None
         self._abilities = abilities.probe(self._closed)
         if thinking and not self._abilities.thinks:
             raise families.refuse_thinking("the model's chat template")
@@ -134,17 +135,18 @@ class ChatTemplate:
         if not last["content"].strip() and not last.get("tool_calls"):
             off = ", with thinking off" if self._thoughts == "switched off" else ""
             raise RowError(f"an answer that is only a thought{off}", droppable=True)
+        said = _said(last)
         try:
             prompt = self._prompt(before, tools)
             finished = self.finished(messages, tools)
             rest = self._rest(prompt, finished, last, tools)
-            if not presence.shows(rest, _said(last).answer):
+            if not presence.shows(rest, said.answer):
                 rest = self._standing_in(rest, prompt, messages, tools)
         except RowError:
             raise
         except Exception as error:
             raise _refused(last, error) from error
-        missing = _missing(rest, last)
+        missing = _missing(rest, said, last)
         if missing is not None:
             raise RowError(f"has {missing} that the chat template leaves out, in turn {last.get(_TURN)}")
         answer = rest.removesuffix(self._after_turn)
@@ -156,12 +158,19 @@ class ChatTemplate:
             answer=answer,
             written=written,
             reference=last["content"] or answer.removesuffix(self.end_of_turn),
-            remarks=tuple(_remarked(rest, last)),
+            remarks=tuple(_remarked(rest, said.answer)),
         )
 
     def _prompt(self, messages: Sequence[Message], tools: Tools) -> str:
+        is_probe = len(messages) == 1 and messages[0] is ASKED
+        if is_probe and self._asked is not None and self._asked[0] == tools:
+            return self._asked[1]
         options = self._switch | {"add_generation_prompt": True}
-        return self.text(messages, tools=tools, parts=self._abilities.parts, **options)
+        prompt = self.text(messages, tools=tools, parts=self._abilities.parts, **options)
+        if is_probe:
+            # answers of a long conversation are looked for as they stand behind this very prompt
+            self._asked = tools, prompt
+        return prompt
 
     def _closed(self, messages: Sequence[Message], **options: Any) -> str:
         switch = {} if self.family.switch_after_answer else self._switch
@@ -313,9 +322,9 @@ def _said(message: Message) -> Reply:
     return apart(message["content"])
 
 
-def _missing(rest: str, message: Message) -> str | None:
+def _missing(rest: str, said: Reply, message: Message) -> str | None:
     """What of a message is not in what would be trained, and cannot be done without."""
-    said, calls = _said(message), message.get("tool_calls", ())
+    calls = message.get("tool_calls", ())
     if not presence.shows(rest, said.thought):
         return "a thought"
     if not presence.shows(rest, said.answer) and not calls:
@@ -326,8 +335,7 @@ def _missing(rest: str, message: Message) -> str | None:
     return None
 
 
-def _remarked(rest: str, message: Message) -> Iterator[str]:
-    answer = _said(message).answer
+def _remarked(rest: str, answer: str) -> Iterator[str]:
     if not presence.shows(rest, answer):
         yield SAID_BESIDE_CALL
     elif answer not in rest:

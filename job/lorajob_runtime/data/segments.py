@@ -36,10 +36,6 @@ class Segments:
         stretches = [text[start:stop] for start, stop in zip(edges, [*edges[1:], len(text)], strict=True)]
         return stretches if stretches[-1] or len(stretches) == 1 else stretches[:-1]
 
-    def ends(self, text: str) -> bool:
-        """Whether what follows a text can be tokenised by itself."""
-        return bool(self._ends) and text.endswith(self._ends)
-
     def separates(self, text: str) -> bool:
         """Whether what follows a text can be tokenised by itself."""
         return bool(self._ends) and text.endswith(self._ends)
@@ -97,8 +93,7 @@ def joined(pieces: Sequence[Piece], known: Mapping[str, list[int]]) -> list[tupl
     spans: list[tuple[int, int]] = []
     done: list[tuple[Ids, Mask]] = []
     for number, piece in enumerate(pieces):
-        before = [token for text in piece.before for token in known[text]]
-        said = [token for text in piece.answer for token in known[text]]
+        before, said = _tokens(piece.before, known), _tokens(piece.answer, known)
         if piece.follows:
             ids += before
         else:
@@ -112,9 +107,16 @@ def joined(pieces: Sequence[Piece], known: Mapping[str, list[int]]) -> list[tupl
             done.append(_sequence(ids + said, spans))
             spans = []
             ids = ids[: len(ids) - len(known[piece.tail])] + known[piece.joint]
-            said = [token for text in piece.answer[1:] for token in known[text]]
+            said = _tokens(piece.answer[1:], known)
         ids += said
     return [*done, _sequence(ids, spans)] if spans else done
+
+
+def _tokens(texts: Iterable[str], known: Mapping[str, list[int]]) -> list[int]:
+    found: list[int] = []
+    for text in texts:
+        found += known[text]
+    return found
 
 
 def _sequence(ids: list[int], spans: Iterable[tuple[int, int]]) -> tuple[Ids, Mask]:

@@ -107,10 +107,8 @@ class TokenWriter:
 
     def add(self, ids: Ids, targets: Mask) -> None:
         """Appends one row; its first token loses its target, as nothing stands before it. Raises OSError."""
-        carried = targets.astype(np.uint8)
-        carried[:1] = 0
-        self._files[0].write(ids.astype("<i4").tobytes())
-        self._files[1].write(carried.tobytes())
+        self._files[0].write(ids.astype("<i4", copy=False).tobytes())
+        self._files[1].write(bytes(len(targets[:1])) + targets[1:].tobytes())
         self._offsets.append(self._offsets[-1] + len(ids))
 
     def finish(self) -> TokenRows:
