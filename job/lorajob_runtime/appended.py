@@ -51,9 +51,13 @@ class Appended:
         self._parts: list[_Part] = []
         self._is_new = False
         self._was_whole = False
+        self._is_unsure = False
 
     def add(self) -> None:
         """Stores what came since the last call."""
+        if self._is_unsure:
+            # a part has to follow what is there, and that may be the old file or the new one
+            self.bring_together()
         while data := self._new():
             part = _Part(part_key(self._key, self._length, self._sha256.hexdigest()), self._length, 0)
             self._store.put_bytes(part.key, self._packed(data))
@@ -64,16 +68,12 @@ class Appended:
 
     def bring_together(self) -> None:
         """Stores the whole file as one and removes its parts: at the end, and where another attempt's may be there."""
-        if self._new() or self._is_new or not self._was_whole:
-            stored = self._length, self._sha256.copy()
-            try:
-                self._put_whole()
-            except BaseException:
-                # the next part has to follow what is there
-                self._length, self._sha256 = stored
-                raise
+        if self._new() or self._is_new or self._is_unsure or not self._was_whole:
+            self._is_unsure = True
+            self._put_whole()
+            # parts of before are none that a next one may be joined with, also where they cannot be removed now
+            self._parts, self._is_new, self._was_whole, self._is_unsure = [], False, True, False
         self._remove([entry.key for entry in self._store.list(parts_of(self._key))])
-        self._parts, self._is_new, self._was_whole = [], False, True
 
     def _put_whole(self) -> None:
         while data := self._new():

@@ -154,7 +154,7 @@ def test_a_log_of_an_earlier_version_is_read_as_it_is(tmp_path: Path) -> None:
     assert appended.read(store, "logs/attempt-2/rank-0.log.gz") == b""
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     failures=st.sampled_from([0.0, 0.05, 0.2, 0.5]),
