@@ -87,6 +87,12 @@ def test_killed_and_typed_again_a_run_ends_as_if_it_had_never_been_stopped(
         seconds=180,
         what="the first checkpoint in S3",
     )
+    # SwanLab's own client sends texts apart from numbers, and none later of a step whose numbers the server has
+    wait_until(
+        lambda: any(each.texts("Prediction", 0) for each in list(swanlab.experiments.values())),
+        seconds=60,
+        what="the first answers at SwanLab",
+    )
     killed.send_signal(signal.SIGKILL)
     killed.wait()
 
