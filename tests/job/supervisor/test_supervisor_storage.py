@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -258,15 +259,17 @@ def test_who_was_cut_off_while_another_took_over_and_ended_writes_nothing_when_s
     first = start(uri, variables=cut_off, orders={"hold": 3}, limits=quick)
     wait_until(lambda: 3 in first.steps(), what="step 3")
     s3_proxy.cut()
+    cut_at = time.monotonic()
     first.process.terminate()
     another_disk = {"LORAJOB_WORK": str(tmp_path / "another-pod"), "LORAJOB_POD": "n-0-fghij"}
     assert start(uri, variables=s3 | IN_A_POD | another_disk).wait() == 0
     before = written(s3_server, uri)
     wait_until(lambda: troubles(first), what="the trouble")
+    wait_until(lambda: time.monotonic() > cut_at + quick["lease"]["stale"], what="the end of the first one's lease")
 
     s3_proxy.restore()
 
-    assert first.wait() == 30
+    assert first.wait() == 30, first.end()
     assert "a process that has ended meanwhile has taken this run over" in first.end()["message"]
     assert written(s3_server, uri) == before
 
