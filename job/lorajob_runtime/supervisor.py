@@ -152,11 +152,19 @@ class Attempt(Started):
         error = delivery.verdict(error, failed)
         self._tell_end(error, follower, reports)
         if failed is None and not isinstance(error, TakenOverError):
-            # the log's last lines, which say how it ended
-            with suppress(KeyboardInterrupt):
-                uploader.drain(lambda: self.limits.sinks_at_end)
+            self._bring_last_lines(uploader)
         uploader.close()
         return (error.failure if error else SUCCEEDED).code
+
+    def _bring_last_lines(self, uploader: Uploader) -> None:
+        """Those that say how it ended. That is told already and holds, whatever keeps them from storage now."""
+
+        def bring() -> None:
+            if (failed := uploader.drain(lambda: self.limits.sinks_at_end)) is not None:
+                raise failed
+
+        if (late := self._error_of(bring)) is not None:
+            self.journal.note(f"the last lines of the log are not in storage: {late.message}")
 
     def _tell_start(self) -> None:
         """Makes the attempt's log, whose number the next attempt counts on from."""

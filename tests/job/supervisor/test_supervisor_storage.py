@@ -251,6 +251,25 @@ def test_a_process_that_was_taken_for_lost_stops_and_writes_nothing_more(
     assert "team/n/checkpoints/step-000003/checkpoint.json" not in keys(s3_server, uri)
 
 
+@pytest.mark.parametrize("stale", [0.5, 1, 1.5, 2, 3])
+def test_whenever_it_is_seen_that_another_took_over_a_process_ends_in_order(
+    start, uri: str, s3: dict[str, str], s3_server, s3_proxy, tmp_path: Path, wait_until, stale: float
+) -> None:
+    quick = {"lease": {"renew": 60, "look": 0.1, "stale": stale}, "storage_at_end": 60}
+    cut_off = s3_server.variables(endpoint=s3_proxy.endpoint) | IN_A_POD
+    first = start(uri, variables=cut_off, orders={"hold": 3}, limits=quick)
+    wait_until(lambda: 3 in first.steps(), what="step 3")
+    s3_proxy.cut()
+    first.process.terminate()
+    another_disk = {"LORAJOB_WORK": str(tmp_path / "another-pod"), "LORAJOB_POD": "n-0-fghij"}
+    assert start(uri, variables=s3 | IN_A_POD | another_disk).wait() == 0
+    s3_proxy.restore()
+
+    code = first.wait()
+
+    assert code == first.end()["exit_code"] == 30
+
+
 def test_who_was_cut_off_while_another_took_over_and_ended_writes_nothing_when_storage_is_back(
     start, uri: str, s3: dict[str, str], s3_server, s3_proxy, tmp_path: Path, wait_until
 ) -> None:
