@@ -50,7 +50,7 @@ def test_the_tests_for_a_cluster_run_beside_the_others_and_each_part_writes_its_
     assert _ran(tmp_path, "cluster") + _ran(tmp_path, "cluster-2") == ["test_in_the_cluster"]
     assert _ran(tmp_path, "local") + _ran(tmp_path, "local-2") == ["test_here"]
     for kind in ("cluster", "local"):
-        assert re.search(rf"(?m)^ +{kind}(-2)?: tests/test_it.py \.", said), said
+        assert re.search(rf"(?m)^ *{kind}(-2)?: tests/test_it.py \.", said), said
 
 
 def test_two_parts_share_the_files_and_run_every_test_once(project: Any, tmp_path: Path) -> None:
