@@ -57,11 +57,6 @@ def checkpoint_key(step: int, file: str = "") -> str:
     return "/".join(part for part in (CHECKPOINTS, step_name(step), file) if part)
 
 
-def log_key(attempt: int, log: str) -> str:
-    """Key of a log in storage: 2, "rank-0" -> logs/attempt-2/rank-0.log.gz."""
-    return f"{LOGS}/attempt-{attempt}/{log}.log.gz"
-
-
 def parts_of(key: str) -> str:
     """Where the parts of a file are that still grows, as below a folder."""
     return f"{key}{_PARTS}"
