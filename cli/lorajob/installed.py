@@ -6,7 +6,7 @@ import importlib.util
 
 from lorajob.errors import UsageError
 
-RUNTIME = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "boto3")
+RUNTIME = ("torch", "transformers", "peft", "accelerate", "pyarrow", "safetensors", "boto3")
 """What a look tells the extra `runtime` by; finding a module does not import it."""
 
 

@@ -19,7 +19,7 @@ ENTRYPOINT = ["/usr/bin/tini", "--", "python", "-m", "lorajob_runtime"]
 
 LOOK = """
 import importlib.metadata, importlib.resources, json, os, pathlib, shutil, lorajob_runtime
-import accelerate, datasets, peft, torch, transformers
+import accelerate, peft, pyarrow, torch, transformers
 def writable(folder):
     try:
         (pathlib.Path(folder) / "probe").write_text("")

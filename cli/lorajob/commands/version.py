@@ -19,7 +19,7 @@ from lorajob_runtime import __version__
 from lorajob_runtime.exits import LorajobError
 from lorajob_runtime.spec import API_VERSION
 
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "boto3", "swanlab", "modelscope-hub")
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "pyarrow", "boto3", "swanlab", "modelscope-hub")
 
 OLDEST_KUBERNETES = (1, 31)
 """The first with everything that a run's Job uses as generally available: podFailurePolicy came last."""
