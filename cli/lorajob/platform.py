@@ -34,12 +34,16 @@ FORM = "a platform is a mapping of fields, like `storage: {uri: s3://bucket/lora
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlatformStorage:
-    """Where results go, s3://bucket/prefix, and how that S3 is reached."""
+    """Where results go, s3://bucket/prefix, how that S3 is reached, and how long a pod at its end waits for it.
+
+    Without `patience` the runtime's own holds.
+    """
 
     uri: str
     endpoint: str | None = None
     region: str | None = None
     addressing: Literal["auto", "path", "virtual"] = "auto"
+    patience: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +127,10 @@ class PlatformScheduling:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Platform:
-    """One platform. `defaults` is a part of a RunSpec in its file form; times are like 120m or 7d."""
+    """One platform. `defaults` is a part of a RunSpec in its file form; times are like 120m or 7d.
+
+    `stall_after` is how long training may give no sign of life; None: as the runtime thinks right.
+    """
 
     image: str
     storage: PlatformStorage
@@ -141,6 +148,7 @@ class Platform:
     limits: PlatformLimits = field(default_factory=PlatformLimits)
     resources: PlatformResources = field(default_factory=PlatformResources)
     scheduling: PlatformScheduling = field(default_factory=PlatformScheduling)
+    stall_after: str | None = None
     grace_period_seconds: int = 120
     keep_finished: str = "7d"
 

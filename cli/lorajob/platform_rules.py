@@ -31,6 +31,7 @@ ADDRESS = "an address like https://host:port"
 AMOUNT = "a quantity above 0, like 8, 500m or 64Gi"
 SIZE = "a size of at least 1Mi, like 64Gi"
 DURATION = "a duration like 90m, 24h or 3d"
+WAIT = "a duration from 1m to 7d, like 30m or 2h"
 KEY = "the key of a label, like topology.kubernetes.io/zone"
 LABELS = "labels of nodes, like {nvidia.com/gpu.product: NVIDIA-H200}"
 
@@ -103,11 +104,16 @@ def _is_name(value: str) -> bool:
     return len(value) <= 253 and re.fullmatch(_SUBDOMAIN, value) is not None
 
 
-def _is_duration(value: str) -> bool:
+def _is_duration(value: str, *, least: str = "1s", most: str | None = None) -> bool:
     try:
-        return quantities.seconds(value) > 0
+        given = quantities.seconds(value)
     except UsageError:
         return False
+    return quantities.seconds(least) <= given and (most is None or given <= quantities.seconds(most))
+
+
+def _is_wait(value: str) -> bool:
+    return _is_duration(value, least="1m", most="7d")
 
 
 def _is_amount(value: object, *, least: int = 0) -> bool:
@@ -128,6 +134,7 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("storage.uri", _matches(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?"), "s3://BUCKET/PREFIX"),
     ("storage.endpoint", _is_address, ADDRESS),
     ("storage.region", _matches(r"[A-Za-z0-9-]+"), "a region like eu-central-1"),
+    ("storage.patience", _is_wait, WAIT),
     ("hubEndpoints.modelscope", _is_address, ADDRESS),
     ("hubEndpoints.hf", _is_address, ADDRESS),
     ("swanlab.host", _is_address, ADDRESS),
@@ -155,6 +162,7 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("resources.gpuMemory", _is_size, SIZE),
     ("resources.sharedMemory", _is_size, SIZE),
     ("resources.work", _is_size, SIZE),
+    ("stallAfter", _is_wait, WAIT),
     ("gracePeriodSeconds", lambda value: value >= 1, "at least 1 second"),
     ("keepFinished", _is_duration, "a duration like 12h or 7d"),
 )

@@ -145,6 +145,14 @@ def test_the_runtime_reads_from_its_variables_what_the_platform_says() -> None:
     assert (settings.s3_endpoint, settings.s3_region, settings.s3_addressing) == ("http://s3:9000", "eu-1", "path")
 
 
+def test_the_runtime_waits_as_long_as_the_platform_says_and_else_as_it_thinks_right() -> None:
+    said = environment.read(variables_of(built(more={"stallAfter": "1h", "storage": {"patience": "1d"}})))
+    unsaid = environment.read(variables_of(built()))
+
+    assert (said.stall_seconds, said.storage_patience_seconds) == (3600, 86400)
+    assert (unsaid.stall_seconds, unsaid.storage_patience_seconds) == (None, None)
+
+
 @pytest.mark.parametrize("allowed", [True, False])
 def test_code_of_a_repository_runs_in_a_pod_only_where_the_platform_says_so(allowed: bool) -> None:
     made = built(more={"limits": {"trustRemoteCode": allowed}})

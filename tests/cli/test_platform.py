@@ -63,6 +63,8 @@ def test_what_is_printed_reads_back_as_the_same_platform() -> None:
         SMALL
         | {
             "imagePullSecrets": ["pull"],
+            "storage": {"uri": "s3://bucket/lora", "patience": "90m"},
+            "stallAfter": "1h",
             "hubs": ["hf"],
             "defaults": {"train": {"epochs": 2}, "resources": {"queue": "tuning"}},
             "scheduling": {
@@ -107,6 +109,12 @@ def test_the_example_of_the_docs_and_the_values_of_the_chart_are_platforms() -> 
         ({"limits": "none"}, "limits is 'none': it must be a mapping of fields"),
         ({"keepFinished": "long"}, "keepFinished is 'long': it must be a duration"),
         ({"gracePeriodSeconds": 0}, "gracePeriodSeconds is 0"),
+        ({"stallAfter": "59s"}, "stallAfter is '59s': it must be a duration from 1m to 7d, like 30m or 2h"),
+        ({"stallAfter": 1800}, "stallAfter is 1800: it must be text"),
+        (
+            {"storage": {"uri": "s3://bucket", "patience": "8d"}},
+            "storage.patience is '8d': it must be a duration from 1m to 7d, like 30m or 2h",
+        ),
         ({"hubs": ["huggingface"]}, "it must be a list of modelscope and hf"),
         (
             {"cache": {"claim": "Shared Cache"}},

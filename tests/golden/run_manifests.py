@@ -36,6 +36,8 @@ _ON_THE_CPU = {
     "imagePullSecrets": ["registry"],
     "resources": {"cpuPerGpu": "250m", "memoryPerGpu": "3Gi", "sharedMemory": "256Mi", "work": "5Gi"},
     "limits": {"timeout": "4h"},
+    "storage": {"patience": "90m"},
+    "stallAfter": "1h",
     "gracePeriodSeconds": 60,
 }
 

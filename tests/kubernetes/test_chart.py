@@ -174,6 +174,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"platform": {"resources": {"memoryPerGpu": "64GB"}}},
         'platform.resources.memoryPerGpu is "64GB": it must be a size of at least 1Mi, like 64Gi',
     ),
+    (
+        {"platform": {"storage": {"patience": "8d"}}},
+        'platform.storage.patience is "8d": it must be a duration from 1m to 7d, like 30m or 2h',
+    ),
+    ({"platform": {"stallAfter": 1800}}, "at '/platform/stallAfter': got number, want null or string"),
     ({"platform": {"gracePeriodSeconds": "2m"}}, "at '/platform/gracePeriodSeconds': got string, want integer"),
     (
         {"platform": {"defaults": {"train": {"epoch": 1}}}},

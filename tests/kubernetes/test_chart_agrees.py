@@ -66,6 +66,9 @@ TAKEN: list[dict[str, Any]] = [
     defaults({"retries": None, "gpus": None}, resources={"retries": 3, "gpus": 8}),
     defaults({"retries": 1}, resources={"gpuType": None, "timeout": None}),
     {"keepFinished": "12h", "gracePeriodSeconds": 1},
+    {"stallAfter": "1m", "storage": {"patience": "7d"}},
+    {"stallAfter": "168h", "storage": {"patience": "60s"}},
+    {"stallAfter": None, "storage": {"patience": None}},
 ]
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -89,6 +92,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"secrets": {"swanlab": "-a"}}, "platform.secrets.swanlab"),
     ({"imagePullSecrets": ["a", "B"]}, "platform.imagePullSecrets[1]"),
     ({"keepFinished": "1w"}, "platform.keepFinished"),
+    ({"stallAfter": "59s"}, "platform.stallAfter"),
+    ({"stallAfter": "0m"}, "platform.stallAfter"),
+    ({"stallAfter": "1800"}, "platform.stallAfter"),
+    ({"stallAfter": 1800}, "platform.stallAfter"),
+    ({"stallAfter": "604801s"}, "platform.stallAfter"),
+    ({"stallAfter": f"{10**20}s"}, "platform.stallAfter"),
+    ({"storage": {"patience": "30s"}}, "platform.storage.patience"),
+    ({"storage": {"patience": "8d"}}, "platform.storage.patience"),
+    ({"storage": {"patience": "2 h"}}, "platform.storage.patience"),
+    ({"storage": {"patience": ""}}, "platform.storage.patience"),
     (resources(gpuMemory="80GB"), "platform.resources.gpuMemory"),
     (resources(gpuMemory="80"), "platform.resources.gpuMemory"),
     (resources(memoryPerGpu="0Gi"), "platform.resources.memoryPerGpu"),

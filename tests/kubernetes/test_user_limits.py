@@ -34,7 +34,7 @@ PLATFORM: dict[str, Any] = {
     "limits": LIMITS,
     "secrets": {"swanlab": "lorajob-swanlab"},
     "hubEndpoints": {"hf": "https://hf.mirror.example.org"},
-    "storage": {"endpoint": "https://s3.example.org", "region": "eu-1"},
+    "storage": {"endpoint": "https://s3.example.org", "region": "eu-1", "patience": "6h"},
     # no pod of these tests is to start
     "scheduling": {"nodeSelector": NOWHERE},
 }
@@ -218,6 +218,8 @@ BYPASSES: list[tuple[str, Callable[[Job], None], str]] = [
     ("another storage server", variable("AWS_ENDPOINT_URL_S3", "http://mine"), "AWS_ENDPOINT_URL_S3"),
     ("another hub", variable("HF_ENDPOINT", "http://mine"), "HF_ENDPOINT"),
     ("another device", variable("LORAJOB_DEVICE", "cpu"), "LORAJOB_DEVICE"),
+    ("more patience", variable("LORAJOB_STORAGE_PATIENCE_SECONDS", "604800"), "LORAJOB_STORAGE_PATIENCE_SECONDS"),
+    ("a stall limit where there is none", variable("LORAJOB_STALL_SECONDS", "604800"), "LORAJOB_STALL_SECONDS"),
     ("a secret as a variable", secret_variable, "LORAJOB_POD"),
     ("another secret", container(envFrom=[{"secretRef": {"name": "another"}}]), "no Secrets but lorajob-storage"),
     ("a ConfigMap's variables", container(envFrom=[{"configMapRef": {"name": "mine"}}]), "no Secrets but"),

@@ -73,9 +73,25 @@ that is wrong.
 {{- end -}}
 {{- end -}}
 {{- if regexMatch "(^|[.])kubernetes[.]io/" $p.scheduling.gpuResource }}{{ $_ := printf "platform.scheduling.gpuResource is %q: it must be the name of an extended resource, like nvidia.com/gpu" $p.scheduling.gpuResource | append $state.wrong | set $state "wrong" }}{{ end -}}
+{{- include "lorajob.checkWaits" (dict "Values" .Values "state" $state) -}}
 {{- include "lorajob.checkAmounts" (dict "Values" .Values "state" $state) -}}
 {{- if not $state.wrong }}{{ include "lorajob.checkDefaults" (dict "Values" .Values "state" $state) }}{{ end -}}
 {{- if $state.wrong }}{{ fail (printf "these values cannot be used:\n- %s" (join "\n- " $state.wrong)) }}{{ end -}}
+{{- end -}}
+
+{{/* Durations with bounds: of each of `Values` what is out of them, or none, goes into `state.wrong`. */}}
+{{- define "lorajob.checkWaits" -}}
+{{- $state := .state -}}
+{{- range $path, $given := dict "platform.storage.patience" .Values.platform.storage.patience "platform.stallAfter" .Values.platform.stallAfter -}}
+{{- if not (kindIs "invalid" $given) -}}
+{{- /* what has more digits is longer than any of them, and than a number */ -}}
+{{- $seconds := 0 -}}
+{{- if regexMatch "^[1-9][0-9]{0,5}[smhd]$" $given }}{{ $seconds = include "lorajob.seconds" $given | int64 }}{{ end -}}
+{{- if or (lt $seconds 60) (gt $seconds 604800) -}}
+{{- $_ := printf "%s is %s: it must be a duration from 1m to 7d, like 30m or 2h" $path (toJson $given) | append $state.wrong | set $state "wrong" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Quantities: of each of `Values` what is too small, or none, goes into `state.wrong`. */}}

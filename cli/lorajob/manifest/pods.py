@@ -105,6 +105,8 @@ def _variables(spec: RunSpec, platform: Platform) -> list[dict[str, Any]]:
         "HF_ENDPOINT": platform.hub_endpoints.hf,
         # of the dashboard's address the SDK knows by itself from this one
         "SWANLAB_API_HOST": platform.swanlab.host,
+        "LORAJOB_STALL_SECONDS": _seconds(platform.stall_after, "the platform's stallAfter"),
+        "LORAJOB_STORAGE_PATIENCE_SECONDS": _seconds(platform.storage.patience, "the platform's storage.patience"),
         # the image's own folders are read-only
         "HOME": "/tmp",  # noqa: S108 the pod's own emptyDir
         "TMPDIR": "/tmp",  # noqa: S108
@@ -124,6 +126,10 @@ def _variables(spec: RunSpec, platform: Platform) -> list[dict[str, Any]]:
         *({"name": name, "value": value} for name, value in plain.items() if value),
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in from_fields.items()),
     ]
+
+
+def _seconds(duration: str | None, place: str) -> str | None:
+    return None if duration is None else str(quantities.seconds(duration, place))
 
 
 def _volumes(spec: RunSpec, platform: Platform) -> list[dict[str, Any]]:
