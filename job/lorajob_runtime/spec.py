@@ -292,6 +292,7 @@ _MOVING = ("main", "master", "latest", "HEAD")
 
 COLUMN_ROLES = ("system", "instruction", "input", "output", "history", "messages", "text")
 
+_ELSEWHERE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|(?:hf|modelscope):")
 _SLICE = re.compile(r"-?\d*:-?\d*")
 _SHARE = re.compile(r"(?:100(?:\.0+)?|\d{1,2}(?:\.\d+)?)%|error")
 _DURATION = re.compile(r"([1-9]\d*)([smhd])")
@@ -317,6 +318,12 @@ def dropped_share(text: str) -> float | None:
     return None if text == "error" else float(text.removesuffix("%")) / 100
 
 
+def _is_place(text: str, *, needs_key: bool = False) -> bool:
+    """Whether a text is a path, or an address in S3: no path is empty, and none begins like an address elsewhere."""
+    is_elsewhere = _ELSEWHERE.match(text) is not None and not text.startswith("s3://")
+    return bool(text.strip()) and not is_elsewhere and _is_address(text, needs_key=needs_key)
+
+
 def _is_address(text: str, *, needs_key: bool = False) -> bool:
     """Whether an address in S3 names a bucket, and below it something where that is needed; true of all else."""
     bucket, _, key = text.removeprefix("s3://").partition("/")
@@ -325,9 +332,13 @@ def _is_address(text: str, *, needs_key: bool = False) -> bool:
 
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("model.name", lambda v: v and _is_address(v), "a catalog name, modelscope:ORG/NAME, hf:ORG/NAME or a folder"),
-    ("model.source", lambda v: _is_address(v), "modelscope:ORG/NAME, hf:ORG/NAME, s3://BUCKET/PREFIX or a folder"),
-    ("data.source", lambda v: _is_address(v, needs_key=True), "a file, or s3://BUCKET/KEY"),
-    ("storage.uri", lambda v: _is_address(v), "a folder, or s3://BUCKET/PREFIX"),
+    (
+        "model.source",
+        lambda v: v and _is_address(v),
+        "modelscope:ORG/NAME, hf:ORG/NAME, s3://BUCKET/PREFIX or a folder",
+    ),
+    ("data.source", lambda v: _is_place(v, needs_key=True), "a file, or s3://BUCKET/KEY"),
+    ("storage.uri", lambda v: _is_place(v), "a folder, or s3://BUCKET/PREFIX"),
     ("data.rows", lambda v: _SLICE.fullmatch(v) is not None, _RANGE),
     ("data.evalRows", lambda v: _SLICE.fullmatch(v) is not None, _HELD_OUT_RANGE),
     ("data.maxLength", lambda v: 2 <= v <= 10_000_000, "from 2 to 10000000 tokens"),

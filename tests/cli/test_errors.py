@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,15 @@ from lorajob_runtime.exits import STORAGE, StorageError
         ("run --max-length 99999999999", "--max-length is 99999999999: it must be from 2 to 10000000 tokens"),
         ("run --storage s3://", "--storage is 's3://': it must be a folder, or s3://BUCKET/PREFIX"),
         ("run --data s3://bucket/", "--data is 's3://bucket/': it must be a file, or s3://BUCKET/KEY"),
+        ("run --data=", "--data is '': it must be a file, or s3://BUCKET/KEY"),
+        ("plan --data=", "--data is '': it must be a file, or s3://BUCKET/KEY"),
+        ("data check ''", "--data is '': it must be a file, or s3://BUCKET/KEY"),
+        ("run --data https://a.example/x.json", "--data is 'https://a.example/x.json': it must be a file, or s3://"),
+        ("run --data hf:a/b", "--data is 'hf:a/b': it must be a file, or s3://BUCKET/KEY"),
+        ("data check file:///x.json", "'file:///x.json': it must be a file, or s3://BUCKET/KEY"),
+        ("run --storage=", "--storage is '': it must be a folder, or s3://BUCKET/PREFIX"),
+        ("run --storage oss://b/x", "--storage is 'oss://b/x': it must be a folder, or s3://BUCKET/PREFIX"),
+        ("run --model-source=", "--model-source is '': it must be modelscope:ORG/NAME"),
         ("run --model s3://", "--model is 's3://': it must be a catalog name, modelscope:ORG/NAME"),
         ("run --scheduler fast", "--scheduler is 'fast': it must be one of linear, cosine, constant"),
         ("run --experts maybe", "--experts is 'maybe': it must be auto or true or false"),
@@ -51,7 +61,7 @@ from lorajob_runtime.exits import STORAGE, StorageError
     ],
 )
 def test_a_wrong_command_line_says_in_one_line_what_is_wrong(lorajob: Call, arguments: str, said: str) -> None:
-    outcome = lorajob(*arguments.split())
+    outcome = lorajob(*shlex.split(arguments))
 
     lines = [line for line in outcome.err.splitlines() if not line.startswith("hint: ")]
     assert outcome.code == 2

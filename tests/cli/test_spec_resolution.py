@@ -192,7 +192,7 @@ _specs = st.builds(
         {},
         optional={
             "system": _texts,
-            "source": _texts,
+            "source": _texts.map("./{}".format),
             "rows": st.from_regex(r"-?[0-9]{0,4}:-?[0-9]{0,4}", fullmatch=True),
             "thinking": st.booleans(),
             "columns": st.dictionaries(st.sampled_from(spec.COLUMN_ROLES), _texts, max_size=3),

@@ -48,7 +48,7 @@ def command(
 
     No weights are downloaded or loaded, and nothing is trained. Ends with 11 when a run with this dataset would.
     """
-    given = flags.given(context) | ({"data.source": source} if source else {})
+    given = flags.given(context) | ({"data.source": source} if source is not None else {})
     spec = resolve.resolve(files, given, settings).spec
 
     require_runtime("looking at a dataset")
