@@ -14,6 +14,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import itertools
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from lorajob_runtime.exits import CredentialsError
 from lorajob_runtime.layout import parts_of
+from lorajob_runtime.plain import open_plain, path_of
 from lorajob_runtime.store import Store
 
 _FAN = 16
@@ -38,13 +40,19 @@ class _Part:
 
 
 class Appended:
-    """The writer of one growing file. Raises what the store raises, and OSError."""
+    """The writer of one growing file. Raises what the store raises, OSError, and NotPlainError."""
 
-    def __init__(self, store: Store, key: str, path: Path, *, whole_lines: bool = False) -> None:
-        """`whole_lines`: a torn last line waits. What an earlier attempt left of the file is replaced by this one's."""
+    def __init__(
+        self, store: Store, key: str, path: Path, *, whole_lines: bool = False, below: Path | None = None
+    ) -> None:
+        """`whole_lines`: a torn last line waits. What an earlier attempt left of the file is replaced by this one's.
+
+        `below` as for `open_plain`.
+        """
         self._store = store
         self._key = key
         self._path = path
+        self._below = below
         self._whole_lines = whole_lines
         self._length = 0
         self._sha256 = hashlib.sha256()
@@ -81,14 +89,13 @@ class Appended:
         if not self._key.endswith(".gz"):
             self._store.put_bytes(self._key, self._read(0, self._length))
             return
-        packed = self._path.with_name(f".{self._path.name}.gz")
-        try:
-            with packed.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") as file:
+        # without a name, so that nothing can take its place
+        with tempfile.TemporaryFile(dir=self._path.parent, prefix=".packed-") as packed:
+            with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0, filename="") as file:
                 for begin in range(0, self._length, _CHUNK_BYTES):
                     file.write(self._read(begin, min(begin + _CHUNK_BYTES, self._length)))
-            self._store.put(self._key, packed)
-        finally:
-            packed.unlink(missing_ok=True)
+            packed.flush()
+            self._store.put(self._key, path_of(packed))
 
     def _new(self) -> bytes:
         data = self._read(self._length, self._length + _PART_BYTES)
@@ -96,7 +103,7 @@ class Appended:
         return data[: data.rfind(b"\n") + 1] if self._whole_lines and len(data) < _PART_BYTES else data
 
     def _read(self, begin: int, end: int) -> bytes:
-        with suppress(FileNotFoundError), self._path.open("rb") as file:
+        with suppress(FileNotFoundError), open_plain(self._path, below=self._below) as file:
             file.seek(begin)
             return file.read(end - begin)
         return b""

@@ -20,6 +20,7 @@ from typing import Any, TypedDict
 from lorajob_runtime import layout
 from lorajob_runtime.exits import StorageError
 from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.plain import NotPlainError, open_plain, read_plain
 
 
 class FileEntry(TypedDict):
@@ -89,8 +90,8 @@ def steps(folder: RunFolder) -> list[int]:
 def read_manifest(path: Path) -> Manifest | None:
     """The manifest of a checkpoint folder; None where there is none, or none that can be read."""
     try:
-        return parse_manifest((path / layout.MANIFEST).read_bytes())
-    except OSError:
+        return parse_manifest(read_plain(path / layout.MANIFEST))
+    except (OSError, NotPlainError):
         return None
 
 
@@ -128,8 +129,8 @@ def resumable(path: Path) -> bool:
 def read_state(path: Path) -> dict[str, Any]:
     """state.json of a checkpoint. Raises StorageError when it cannot be read."""
     try:
-        state: dict[str, Any] = json.loads((path / layout.STATE).read_text())
-    except (OSError, ValueError) as error:
+        state: dict[str, Any] = json.loads(read_plain(path / layout.STATE))
+    except (OSError, ValueError, NotPlainError) as error:
         raise StorageError(f"{path / layout.STATE} cannot be read: {error}") from error
     return state
 
@@ -165,12 +166,12 @@ def remove_drafts(folder: RunFolder) -> None:
 
 def sha256(path: Path) -> str:
     """Hex digest of a file."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _matches(path: Path, entry: FileEntry) -> bool:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, NotPlainError):
         return path.stat().st_size == entry["size"] and sha256(path) == entry["sha256"]
     return False
 

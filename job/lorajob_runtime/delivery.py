@@ -15,6 +15,7 @@ from lorajob_runtime.journal import Journal
 from lorajob_runtime.layout import RunFolder, step_name
 from lorajob_runtime.limits import Limits
 from lorajob_runtime.ownership import Lease
+from lorajob_runtime.plain import NotPlainError
 from lorajob_runtime.store import Store
 from lorajob_runtime.upload import Uploader
 
@@ -89,7 +90,7 @@ class Delivery:
             return error
         if isinstance(failed, TakenOverError):
             return failed
-        if self.is_in_pod:
+        if self.is_in_pod and not isinstance(failed, NotPlainError):
             # the same again may well help: what there is in storage is gone on from
             return StorageError(message, hint=_LOST_HINT)
         return type(failed)(message, hint=failed.hint)

@@ -25,6 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from lorajob_runtime.plain import NotPlainError, open_plain, read_plain
+
 Event = dict[str, Any]
 
 
@@ -59,7 +61,10 @@ class EventLog:
 
 
 class Tail:
-    """Reads a log that is still being written, from where it stopped the last time. A torn last line waits."""
+    """Reads a log that is still being written, from where it stopped the last time. A torn last line waits.
+
+    What is no plain file has no events; who uploads it says so.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -68,10 +73,10 @@ class Tail:
     def read(self) -> list[Event]:
         """The whole events that came since the last call; none while the file does not exist."""
         try:
-            with self._path.open("rb") as file:
+            with open_plain(self._path) as file:
                 file.seek(self._offset)
                 data = file.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotPlainError):
             return []
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
@@ -97,7 +102,7 @@ def cut_back(path: Path, step: int, *, owes_look: bool = False) -> None:
     if not path.exists():
         return
     kept: list[bytes] = []
-    for line in path.read_bytes().splitlines(keepends=True):
+    for line in read_plain(path).splitlines(keepends=True):
         event = parse(line) if line.endswith(b"\n") else None
         if event is None:
             continue

@@ -23,6 +23,7 @@ from lorajob_runtime import environment, exits, private, processes
 from lorajob_runtime.base import describe
 from lorajob_runtime.exits import FailureClass, LorajobError, OutOfMemoryError, PeerError
 from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.plain import NotPlainError, open_plain, read_plain
 from lorajob_runtime.pod import RENDEZVOUS_PORT
 from lorajob_runtime.spec import RunSpec
 from lorajob_runtime.store import FullDiskError
@@ -283,10 +284,10 @@ def _read_causes(launch: Launch) -> list[Cause]:
     causes = []
     for rank in launch.ranks:
         try:
-            values = json.loads(launch.folder.cause(rank).read_text())
+            values = json.loads(read_plain(launch.folder.cause(rank)))
             failure = exits.from_code(int(values["exit_code"]))
             causes.append(Cause(rank=rank, failure=failure, message=values["message"], hint=values.get("hint")))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, NotPlainError):
             # a worker that was killed while it wrote has left no cause
             continue
     return causes
@@ -309,8 +310,10 @@ def _last_words(launch: Launch) -> str:
     logs = [launch.folder.log(launch.attempt, rank) for rank in launch.ranks]
     for log in [*logs, launch.log]:
         try:
-            lines = log.read_bytes()[-8192:].decode(errors="replace").splitlines()
-        except OSError:
+            with open_plain(log, below=launch.folder.root) as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+                lines = file.read().decode(errors="replace").splitlines()
+        except (OSError, NotPlainError):
             continue
         for line in reversed(lines):
             if re.search(r"\w", line):

@@ -7,6 +7,7 @@ else removes files of finished checkpoints, so that none disappears while it is 
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,11 +28,15 @@ from lorajob_runtime.layout import (
     checkpoint_key,
     step_of,
 )
+from lorajob_runtime.plain import pinned, read_plain
 from lorajob_runtime.store import Store
 
 
 class Mirror:
-    """The run's folder on one side, its storage on the other. Raises what the store raises, and OSError."""
+    """The run's folder on one side, its storage on the other.
+
+    Raises what the store raises, OSError, and NotPlainError for a log or a checkpoint's file that is none.
+    """
 
     def __init__(
         self, store: Store, folder: RunFolder, *, keep: int, stored: Callable[[int], None] = lambda step: None
@@ -108,7 +113,7 @@ class Mirror:
             is_over = _attempt(path.parent) < newest
             if is_over and key in self._logs_before:
                 continue
-            log = self._logs.setdefault(key, Appended(self._store, key, path))
+            log = self._logs.setdefault(key, Appended(self._store, key, path, below=self._folder.root))
             if whole or is_over:
                 log.bring_together()
             else:
@@ -149,8 +154,8 @@ class Mirror:
         """Uploads the files below a folder that are new or changed. Returns the keys of all of them."""
         keys = set()
         for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                status = path.stat()
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
                 key = f"{prefix}/{path.relative_to(folder).as_posix()}"
                 self._put_once(key, path, f"{status.st_size}-{status.st_mtime_ns}")
                 keys.add(key)
@@ -159,7 +164,8 @@ class Mirror:
     def _put_once(self, key: str, path: Path, version: str) -> None:
         """Uploads a file unless this process has: a second try begins where the first one broke off."""
         if (key, version) not in self._put:
-            self._store.put(key, path)
+            with pinned(path, below=self._folder.root) as file:
+                self._store.put(key, file)
             self._put.add((key, version))
             self.uploads += 1
 
@@ -180,7 +186,7 @@ def _holds(stored: Manifest | None, local: Manifest) -> bool:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_plain(path)
     except FileNotFoundError:
         return b""
 

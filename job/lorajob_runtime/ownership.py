@@ -26,8 +26,10 @@ from typing import Protocol
 from lorajob_runtime.environment import Pod
 from lorajob_runtime.exits import ConfigError, CredentialsError, LorajobError, TakenOverError
 from lorajob_runtime.layout import LEASES, OWNER
+from lorajob_runtime.plain import NotPlainError, read_plain
 from lorajob_runtime.store import Store
 
+_MARK = re.compile(r"[0-9a-f]{16}")
 _NUMBERED = re.compile(rf"{LEASES}/(\d+)\.json")
 
 
@@ -102,11 +104,14 @@ def _has_ended(writer: Writer) -> bool:
 def _mark(work: Path) -> str:
     """What tells this folder from any other, also from one that another machine calls the same."""
     path = work / "place"
-    with suppress(OSError):
-        if mark := path.read_text().strip():
+    # of anything else that lies there nothing may get into storage
+    with suppress(OSError, NotPlainError):
+        if _MARK.fullmatch(mark := read_plain(path).decode(errors="replace").strip()):
             return mark
     mark = secrets.token_hex(8)
-    path.write_text(mark)
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(mark)
+    new.replace(path)
     return mark
 
 

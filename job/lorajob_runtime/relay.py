@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from lorajob_runtime.plain import NotPlainError, open_plain
+
 _EVERY_SECONDS = 0.5
 _MOST_BYTES = 1 << 20
 """Read of one log at a time: a process that prints without end must not fill the supervisor's memory."""
@@ -22,6 +24,7 @@ class Relay:
         self._logs = logs
         self._write = write
         self._offsets: dict[Path, int] = {}
+        self._refused: set[Path] = set()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
@@ -53,9 +56,14 @@ class Relay:
     def _new_lines(self, path: Path, *, is_last: bool) -> list[str]:
         offset = self._offsets.get(path, 0)
         try:
-            with path.open("rb") as file:
+            with open_plain(path, below=self._logs.parent) as file:
                 file.seek(offset)
                 data = file.read(_MOST_BYTES)
+        except NotPlainError as error:
+            if path not in self._refused:
+                self._write(error.message)
+            self._refused.add(path)
+            return []
         except OSError:
             return []
         whole = data[: data.rfind(b"\n") + 1] or (data if is_last or len(data) == _MOST_BYTES else b"")

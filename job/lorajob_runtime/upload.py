@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from lorajob_runtime.exits import LorajobError, StorageError, TakenOverError
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.mirror import Mirror
+from lorajob_runtime.plain import NotPlainError
 from lorajob_runtime.store import FullDiskError, Store
 
 _LONGEST_PAUSE_SECONDS = 60.0
@@ -90,7 +91,8 @@ class Uploader:
 
         An upload that gets on may take its time: patience is for storage that fails again and again; it is asked for
         anew all the time. A refusal that only a person can change (a wrong key, a bucket that is gone, a full disk)
-        ends the wait at once, unless it `insists`. `tick` is called several times a second. Raises TakenOverError.
+        ends the wait at once, unless it `insists`; what is no plain file always does. `tick` is called several times a
+        second. Raises TakenOverError.
         """
         began = time.monotonic()
         with self._changed:
@@ -106,7 +108,8 @@ class Uploader:
                 if self._served >= asked:
                     return None
                 if self._error is not None:
-                    is_hopeless = not insists and (self._error.failure.final or isinstance(self._error, FullDiskError))
+                    is_refused = self._error.failure.final or isinstance(self._error, FullDiskError)
+                    is_hopeless = is_refused and (not insists or isinstance(self._error, NotPlainError))
                     waited = time.monotonic() - max(began, self._failing_since)
                     if is_hopeless or waited >= patience_seconds():
                         return self._error

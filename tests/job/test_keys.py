@@ -209,6 +209,19 @@ def test_a_confined_process_opens_no_hidden_file_by_whatever_path(tmp_path: Path
 
 
 @needs_landlock
+def test_a_confined_process_gives_no_hidden_file_another_name(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/token").write_text("hidden-value")
+    link = [sys.executable, "-S", "-c", "import os, sys; os.link(*sys.argv[1:])"]
+    names = [str(tmp_path / "secrets/token"), str(tmp_path / "log")]
+
+    confined = private.confined([*link, *names], [tmp_path / "secrets"])
+
+    assert "Invalid cross-device link" in subprocess.run(confined, capture_output=True, text=True).stderr
+    assert not (tmp_path / "log").exists()
+
+
+@needs_landlock
 def test_a_confined_process_looks_into_none_that_is_not_confined_with_it(sleeper: Any, tmp_path: Path) -> None:
     plain = sleeper("")
 

@@ -13,6 +13,7 @@ from lorajob_runtime.base import BaseModel, describe
 from lorajob_runtime.exits import LorajobError, StorageError
 from lorajob_runtime.fetch import FetchedModel
 from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.plain import open_plain, read_plain
 from lorajob_runtime.publish import card, curve
 from lorajob_runtime.publish.facts import RunFacts, gather, installed_versions
 from lorajob_runtime.publish.info import AdapterInfo
@@ -24,7 +25,8 @@ _NOT_PUBLISHED = frozenset({*layout.RESUME_ONLY, layout.MANIFEST, layout.ADAPTER
 def publish(folder: RunFolder, *, spec: RunSpec, model: FetchedModel) -> Path:
     """Writes the adapter folder, replacing an older one; returns its path.
 
-    Raises StorageError when the disk does not take it, LorajobError when training has not finished.
+    Raises StorageError when the disk does not take it, LorajobError when training has not finished,
+    NotPlainError when a file of the checkpoint is none.
     """
     source = _final_checkpoint(folder)
     base = describe(model.source, model.revision)
@@ -53,9 +55,7 @@ def _fill(draft: Path, source: Path, base: BaseModel) -> None:
     for path in sorted(source.iterdir()):
         if path.name not in _NOT_PUBLISHED and not path.name.startswith("."):
             _link(path, draft / path.name)
-            # the writer of weights lets only their owner read them; a result is for others
-            (draft / path.name).chmod(0o644)
-    config: dict[str, Any] = json.loads((source / layout.ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    config: dict[str, Any] = json.loads(read_plain(source / layout.ADAPTER_CONFIG))
     config |= {"base_model_name_or_path": base.load_name, "revision": base.hub_revision, "inference_mode": True}
     (draft / layout.ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -83,7 +83,7 @@ def _facts(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel, model
         events.read(folder.events),
         spec=spec,
         base=base,
-        data=json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {},
+        data=json.loads(read_plain(report)) if report.is_file() else {},
         versions=installed_versions(),
         thinking_switch=_has_thinking_switch(draft),
         fp8=_is_fp8(spec.model.name, model),
@@ -105,10 +105,14 @@ def _has_thinking_switch(tokenizer: Path) -> bool:
 
 def _link(path: Path, target: Path) -> None:
     """A second name for a file that nobody writes to any more; a copy where the disk has no links."""
-    try:
-        os.link(path, target)
-    except OSError:
-        shutil.copyfile(path, target)
+    with open_plain(path) as file:
+        # the writer of weights lets only their owner read them; a result is for others
+        os.fchmod(file.fileno(), 0o644)
+        try:
+            os.link(path, target)
+        except OSError:
+            with target.open("wb") as copy:
+                shutil.copyfileobj(file, copy)
 
 
 def _replace(draft: Path, target: Path) -> None:

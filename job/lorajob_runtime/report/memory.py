@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lorajob_runtime.plain import NotPlainError, read_plain
 from lorajob_runtime.report.points import Point
 
 _ID_LENGTH = 21
@@ -53,7 +54,7 @@ def load(path: Path, rng: random.Random) -> Memory:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        content = json.loads(read_plain(path))
+    except (FileNotFoundError, ValueError, NotPlainError):
         return {}
     return content if isinstance(content, dict) else {}

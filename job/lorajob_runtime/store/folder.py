@@ -16,7 +16,8 @@ _TEMPORARY = ".new"
 _PROBE = ".lorajob-check"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
-_CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
+_CANNOT_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.ENOENT)
+"""The last of a file without a name."""
 
 
 class FolderStore:
@@ -36,7 +37,7 @@ class FolderStore:
     def put(self, key: str, path: Path) -> None:
         with self._replacing(key) as temporary:
             try:
-                os.link(path, temporary)
+                _link(path, temporary)
             except OSError as error:
                 if error.errno not in _CANNOT_LINK:
                     raise
@@ -102,6 +103,16 @@ class FolderStore:
             finally:
                 # renaming one link of a file onto another of the same file does nothing, and leaves both
                 temporary.unlink(missing_ok=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for the file that `source` leads to, also by a link such as those in /proc/self/fd."""
+    folder = os.open(target.parent, os.O_PATH | os.O_CLOEXEC)
+    try:
+        # with a folder given Python calls linkat, which follows links; link does not
+        os.link(source, target.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lorajob_runtime import checkpoint, layout, publish
 from lorajob_runtime.exits import LorajobError, StorageError
 from lorajob_runtime.fetch import FetchedModel
 from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.plain import NotPlainError
 from lorajob_runtime.publish import info
 from lorajob_runtime.spec import RunSpec
 from small_models import TOKENIZER_FILES, finished_run, smollm2, tiny_llama
@@ -214,3 +216,20 @@ def test_the_code_in_the_card_runs_on_the_real_model(tmp_path: Path, monkeypatch
         exec(runnable, {})  # noqa: S102 - what the card tells people to run
 
     assert printed.getvalue().strip()
+
+
+def test_a_link_in_the_final_checkpoint_is_not_published(
+    finished: tuple[RunFolder, RunSpec], tiny: FetchedModel, tmp_path: Path
+) -> None:
+    folder, spec = finished
+    secret = tmp_path / "secret"
+    secret.write_text("a-key")
+    secret.chmod(0o600)
+    (folder.checkpoint(checkpoint.steps(folder)[-1]) / "tokenizer.json").unlink(missing_ok=True)
+    (folder.checkpoint(checkpoint.steps(folder)[-1]) / "tokenizer.json").symlink_to(secret)
+
+    with pytest.raises(NotPlainError, match=r"tokenizer\.json is no plain file"):
+        publish.publish(folder, spec=spec, model=tiny)
+
+    assert not folder.adapter.exists()
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600

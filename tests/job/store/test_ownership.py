@@ -150,6 +150,20 @@ def test_a_process_of_this_machine_that_has_ended_is_followed_at_once(
     hold(connect(), here, pace=Pace(look=3600))
 
 
+def test_a_folder_is_told_apart_by_a_mark_of_ours_alone(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("a-key")
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "place").symlink_to(token)
+
+    place = ownership.writer_here(None, work).place
+
+    assert "a-key" not in place
+    assert ownership.writer_here(None, work).place == place
+    assert token.read_text() == "a-key"
+
+
 def test_a_writer_that_was_taken_for_lost_learns_that_another_has_taken_over(
     connect: Callable[[], S3Store], hold: Hold, wait_until
 ) -> None:

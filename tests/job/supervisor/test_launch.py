@@ -12,7 +12,7 @@ import pytest
 
 from lorajob_runtime import exits, launch, processes
 from lorajob_runtime.exits import FailureClass, LorajobError
-from lorajob_runtime.launch import Cause, Launch
+from lorajob_runtime.launch import Cause, Launch, _last_words
 from lorajob_runtime.layout import RunFolder
 
 
@@ -178,3 +178,14 @@ def _is_gone(process_id: int) -> bool:
 def test_cores_are_at_least_one_and_at_most_those_of_the_machine() -> None:
     assert 1 <= processes.usable_cores() <= (os.cpu_count() or 1)
     assert processes.memory_kills() >= 0
+
+
+def test_no_file_elsewhere_gives_last_words_by_a_link_in_the_place_of_a_log(tmp_path: Path) -> None:
+    launch = launched(tmp_path, 2)
+    (tmp_path / "token").write_text("a-key")
+    launch.log.parent.mkdir(parents=True)
+    launch.folder.log(1, 0).symlink_to(tmp_path / "token")
+    os.mkfifo(launch.folder.log(1, 1))
+    launch.log.write_text("0" * 10_000 + "\nthe launcher's last line\n")
+
+    assert _last_words(launch) == "the launcher's last line"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterable
+import os
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from lorajob_runtime.layout import (
     checkpoint_key,
 )
 from lorajob_runtime.mirror import Mirror
+from lorajob_runtime.plain import NotPlainError
 from lorajob_runtime.store import Entry
 from lorajob_runtime.store.folder import FolderStore
 
@@ -224,3 +227,91 @@ def test_logs_are_compressed_and_those_of_earlier_attempts_are_uploaded_once(
 
     assert gzip.decompress(store.get_bytes("logs/attempt-2/rank-0.log.gz") or b"") == b"attempt 2\n"
     assert store.list("logs/attempt-1") == [Entry("logs/attempt-1/rank-0.log.gz", len(b"stored before"))]
+
+
+def link_log(folder: RunFolder, secret: Path) -> None:
+    folder.log(1, 0).unlink()
+    folder.log(1, 0).symlink_to(secret / "rank-0.log")
+
+
+def link_attempt(folder: RunFolder, secret: Path) -> None:
+    shutil.rmtree(folder.log(1, 0).parent)
+    folder.log(1, 0).parent.symlink_to(secret)
+
+
+def pipe_log(folder: RunFolder, secret: Path) -> None:
+    folder.log(1, 0).unlink()
+    os.mkfifo(folder.log(1, 0))
+
+
+def link_events(folder: RunFolder, secret: Path) -> None:
+    folder.events.unlink()
+    folder.events.symlink_to(secret / "rank-0.log")
+
+
+def link_weights(folder: RunFolder, secret: Path) -> None:
+    (folder.checkpoint(1) / ADAPTER_WEIGHTS).unlink()
+    (folder.checkpoint(1) / ADAPTER_WEIGHTS).symlink_to(secret / "rank-0.log")
+
+
+def link_checkpoint(folder: RunFolder, secret: Path) -> None:
+    shutil.move(folder.checkpoint(1), secret / "checkpoint")
+    (secret / "checkpoint" / ADAPTER_WEIGHTS).write_text("a-key")
+    folder.checkpoint(1).symlink_to(secret / "checkpoint")
+
+
+def link_sinks(folder: RunFolder, secret: Path) -> None:
+    folder.sinks.parent.mkdir()
+    folder.sinks.symlink_to(secret / "rank-0.log")
+
+
+def link_swanlog(folder: RunFolder, secret: Path) -> None:
+    folder.swanlog.symlink_to(secret)
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        link_log,
+        link_attempt,
+        pipe_log,
+        link_events,
+        link_weights,
+        link_checkpoint,
+        link_sinks,
+        link_swanlog,
+    ],
+)
+def test_what_training_puts_in_the_place_of_its_files_brings_no_other_file_into_storage(
+    store: WatchedStore, folder: RunFolder, tmp_path: Path, put: Callable[[RunFolder, Path], None]
+) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "rank-0.log").write_text("a-key\n")
+    save(folder, 1)
+    folder.log(1, 0).parent.mkdir(parents=True)
+    folder.log(1, 0).write_text("a line\n")
+    put(folder, secret)
+    mirror = Mirror(store, folder, keep=3)
+
+    def upload_all() -> None:
+        for upload in (mirror.checkpoints, mirror.swanlog, mirror.logs, mirror.events):
+            upload()
+
+    with pytest.raises(NotPlainError, match="is no plain file"):
+        upload_all()
+
+    everything = b"".join(path.read_bytes() for path in (tmp_path / "storage").rglob("*") if path.is_file())
+    assert b"a-key" not in everything
+
+
+def test_a_link_among_what_swanlab_wrote_is_passed_over(store: WatchedStore, folder: RunFolder, tmp_path: Path) -> None:
+    (folder.swanlog / "run-1").mkdir(parents=True)
+    (folder.swanlog / "run-1/data").write_text("a point")
+    (folder.swanlog / "latest").symlink_to("run-1")
+    (folder.swanlog / "key").symlink_to(tmp_path / "secret")
+    (tmp_path / "secret").write_text("a-key")
+
+    Mirror(store, folder, keep=3).swanlog()
+
+    assert store.list() == [Entry("swanlog/run-1/data", len(b"a point"))]

@@ -167,6 +167,16 @@ def test_what_a_pod_could_not_bring_to_storage_is_said_to_be_lost_with_it_and_th
     assert "going on from the checkpoint of step 2" in again.remarks("notice")
 
 
+def test_a_pod_whose_training_put_a_link_in_the_place_of_its_log_ends_with_12_and_does_not_wait(
+    start, uri: str, s3: dict[str, str], s3_server
+) -> None:
+    run = start(uri, variables=s3 | IN_A_POD, orders={"link": 3}, limits={"storage_at_end": 600})
+
+    assert run.wait() == 12
+    assert "logs/attempt-1/rank-0.log is no plain file" in run.end()["message"]
+    assert "team/n/logs/attempt-1/rank-0.log.gz" not in keys(s3_server, uri)
+
+
 @pytest.mark.parametrize("step", [2, 3])
 def test_a_pod_whose_run_would_fail_again_does_not_wait_for_hours_with_logs_alone(
     start, uri: str, s3_server, s3_proxy, wait_until, step: int

@@ -3,6 +3,7 @@
 TORCH_FAKE_WORKER in the environment says how: {"total": 6, "save": 2, "hold": 3, "fail": {"rank": 0, "step": 3, …}}
     hold     at this step it waits until it is asked to stop
     deaf     it does not hear that it is asked to stop
+    link     at this step it puts a link to the supervisor's spec in the place of its log
     fail     that rank ends at that step: "class" writes a cause, "signal" kills itself, "words" prints and exits 1
 """
 
@@ -40,6 +41,9 @@ def main() -> int:
         if rank == 0:
             log.append("step", step=step, total_steps=orders["total"], loss=1 / step)
         _fail(orders, rank, step, folder)
+        if step == orders.get("link"):
+            log_path.unlink()
+            log_path.symlink_to(folder.spec)
         while step == orders.get("hold") and (orders.get("deaf") or not folder.stop_request.exists()):
             time.sleep(0.01)
         stopping = folder.stop_request.exists() and not orders.get("deaf")
