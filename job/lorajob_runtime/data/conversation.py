@@ -55,3 +55,8 @@ class RowError(Exception):
         super().__init__(reason)
         self.reason = unicode(reason)
         self.droppable = droppable
+
+
+def too_deep() -> RowError:
+    """What is wrong with a row whose values hold one another so often that they cannot be followed to their end."""
+    return RowError("has values nested too deeply")

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from lorajob_runtime.bounds import UNKNOWN, Bounds
-from lorajob_runtime.data.conversation import Conversation, RowError, Text
+from lorajob_runtime.data.conversation import Conversation, RowError, Text, too_deep
 from lorajob_runtime.data.render import ChatTemplate, Rendered, ThinkingMode, stop_ids
 from lorajob_runtime.data.segments import Segments
 from lorajob_runtime.data.tokenizer import Tokenizer, decode, encode, start_ids
@@ -123,6 +123,8 @@ class Encoder:
             rendered = self.template.conversation(item)
         except RowError as fault:
             return fault
+        except RecursionError:
+            return too_deep()
         texts = (text for answer in rendered.answers for text in (answer.before, answer.answer))
         return rendered if _encodable(texts) else _NOT_UNICODE
 

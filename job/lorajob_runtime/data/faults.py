@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lorajob_runtime.data.conversation import Conversation, RowError, Text
+from lorajob_runtime.data.conversation import Conversation, RowError, Text, too_deep
 from lorajob_runtime.data.forms import Form
 from lorajob_runtime.data.loading import Loaded
 from lorajob_runtime.data.wording import counted
@@ -185,6 +185,8 @@ def converted(form: Form, row: object) -> Conversation | Text | RowError:
         return form.convert(row)
     except RowError as fault:
         return fault
+    except RecursionError:
+        return too_deep()
 
 
 def _refused(first: Fault, count: int, source: object, hint: str | None = None) -> DataError:

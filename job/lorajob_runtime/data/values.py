@@ -13,7 +13,9 @@ def parsed(value: object, what: str) -> object:
         return value
     try:
         found = value_of(value)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise RowError(f"{what} is text with values nested too deeply") from error
+    except ValueError as error:
         looks = " but a Python literal: write it with json.dumps" if _is_literal(value) else ""
         raise RowError(f"{what} is text that is not JSON{looks}") from error
     if isinstance(found, RowError):

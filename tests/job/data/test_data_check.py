@@ -151,3 +151,27 @@ def test_half_a_character_in_a_name_does_not_keep_a_report_from_being_written(sm
     json.dumps(to_dict(report), ensure_ascii=False).encode()
     tokenised = prepare(spec, model_path=smollm2.path, folder=tmp_path / "data")
     assert (tokenised.rows_used, tokenised.unused) == (19, report.unused)
+
+
+def _nested(key: str, times: int) -> Any:
+    value: Any = 1
+    for _ in range(times):
+        value = {key: value}
+    return value
+
+
+@pytest.mark.parametrize("column", ["arguments", "arguments as text", "tools", "result"])
+def test_a_row_whose_values_are_nested_too_deeply_is_left_out_and_counted(checked: Any, column: str) -> None:
+    deep = _nested("a", 900)
+    call = {"name": "f", "arguments": json.dumps(deep) if column == "arguments as text" else deep}
+    turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "I."}]
+    if column == "tools":
+        row = {"messages": turns, "tools": [{"name": "f", "parameters": deep}]}
+    elif column == "result":
+        row = {"messages": [{"role": "tool", "content": deep}, *turns]}
+    else:
+        row = {"messages": [turns[0], {"role": "assistant", "content": "", "tool_calls": [{"function": call}]}]}
+
+    report = checked([row, *[{"messages": turns}] * 30])
+
+    assert (report.rows_used, report.rows_dropped) == (30, {"has values nested too deeply": 1})
