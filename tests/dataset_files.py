@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 Row = dict[str, Any]
 
@@ -31,10 +31,10 @@ FORMS: dict[str, list[Row]] = {
 """Name of a form, as `data.format` has it -> rows with what separators and quotes could tear apart."""
 
 
-def _table(rows: Sequence[Row], separator: str) -> bytes:
+def _table(rows: Sequence[Row], separator: str, *, quoting: Literal[0, 1] = csv.QUOTE_MINIMAL) -> bytes:
     """As a spreadsheet writes it; turns are text in JSON, the only way that a table can have them."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), delimiter=separator)
+    writer = csv.DictWriter(text, list(rows[0]), delimiter=separator, quoting=quoting)
     writer.writeheader()
     for row in rows:
         writer.writerow({name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items()})
@@ -57,14 +57,20 @@ _PLAIN: dict[str, Callable[[Sequence[Row]], bytes]] = {
     "tsv": lambda rows: _table(rows, "\t"),
     "parquet": _parquet,
 }
+_OTHERS: dict[str, Callable[[Sequence[Row]], bytes]] = {
+    "ndjson": lambda rows: "\r\n".join(json.dumps(row) for row in rows).encode("utf-8-sig"),
+    "semicolons.csv": lambda rows: _table(rows, ";", quoting=csv.QUOTE_ALL),
+}
 
 KINDS = (*_PLAIN, *(f"{kind}.gz" for kind in _PLAIN if kind != "parquet"))
 """Endings of the files."""
+ALL_KINDS = (*KINDS, *_OTHERS, "parquet.gz")
+"""Those, and other ways to write what is read as one of them."""
 
 
 def write(kind: str, rows: Sequence[Row], folder: Path) -> Path:
-    """A file of that kind with these rows."""
-    content = _PLAIN[kind.removesuffix(".gz")](rows)
+    """A file of one of ALL_KINDS with these rows."""
+    content = (_PLAIN | _OTHERS)[kind.removesuffix(".gz")](rows)
     path = folder / f"rows.{kind}"
     path.write_bytes(gzip.compress(content) if kind.endswith(".gz") else content)
     return path

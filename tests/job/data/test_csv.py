@@ -9,18 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_files import file_of, refused
 
-from lorajob_runtime.data import files
 from lorajob_runtime.data.read import read
-from lorajob_runtime.exits import DataError
 
 FRUIT = [{"instruction": "Name a fruit", "output": "Apple"}, {"instruction": "Name a tree", "output": "Oak"}]
-
-
-def _file(folder: Path, content: str | bytes, name: str = "rows.csv") -> Path:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 @pytest.mark.parametrize(
@@ -46,7 +39,7 @@ def _file(folder: Path, content: str | bytes, name: str = "rows.csv") -> Path:
     ],
 )
 def test_the_ways_in_which_programs_write_one_table_are_one(name: str, content: str, tmp_path: Path) -> None:
-    assert list(read(_file(tmp_path, content, name))) == FRUIT
+    assert list(read(file_of(tmp_path, content, name))) == FRUIT
 
 
 @pytest.mark.parametrize(
@@ -67,7 +60,7 @@ def test_the_ways_in_which_programs_write_one_table_are_one(name: str, content: 
 def test_the_separator_is_the_one_that_fits_and_what_is_no_separator_is_text(
     content: str, row: dict[str, str], tmp_path: Path
 ) -> None:
-    assert next(iter(read(_file(tmp_path, content)))) == row
+    assert next(iter(read(file_of(tmp_path, content, "rows.csv")))) == row
 
 
 @pytest.mark.parametrize(
@@ -108,11 +101,7 @@ def test_the_separator_is_the_one_that_fits_and_what_is_no_separator_is_text(
     ],
 )
 def test_a_table_that_does_not_fit_is_refused_with_its_line(content: str | bytes, said: str, tmp_path: Path) -> None:
-    path = _file(tmp_path, content)
-    with pytest.raises(DataError) as caught:
-        read(path)
-    assert caught.value.message.startswith(f"{path} ")
-    assert said in caught.value.message
+    assert said in refused(file_of(tmp_path, content, "rows.csv")).message
 
 
 @pytest.mark.parametrize(
@@ -120,19 +109,10 @@ def test_a_table_that_does_not_fit_is_refused_with_its_line(content: str | bytes
     [(",input,output\n0.0,a,b\n", "leave it out with to_csv"), ("input,,output\na,0.0,b\n", "")],
 )
 def test_an_index_that_is_no_row_number_is_said_to_be_left_out(content: str, hint: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="which has no name: name it") as caught:
-        read(_file(tmp_path, content))
-    assert hint in caught.value.hint
-    assert bool(caught.value.hint) == bool(hint)
-
-
-def test_a_quote_that_is_never_closed_does_not_take_in_a_whole_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lorajob_runtime.data.csv_rows.ROW_MAX", 1000)
-    with pytest.raises(DataError, match="line 3 begins a row of more than"):
-        read(_file(tmp_path, 'input,output\na,b\nc,"d' + "\nline" * 1000))
-    assert files.ROW_MAX > 1 << 27
+    error = refused(file_of(tmp_path, content, "rows.csv"))
+    assert "which has no name: name it" in error.message
+    assert hint in error.hint
+    assert bool(error.hint) == bool(hint)
 
 
 _text = st.text(st.characters(codec="utf-8"), max_size=8)
@@ -153,4 +133,4 @@ def test_whatever_is_written_with_all_values_in_quotes_is_read_as_it_was(
     writer = csv.DictWriter(text, names, delimiter=separator, lineterminator=end, quoting=csv.QUOTE_ALL)
     writer.writeheader()
     writer.writerows(rows)
-    assert list(read(_file(tmp_path_factory.mktemp("csv"), text.getvalue()))) == rows
+    assert list(read(file_of(tmp_path_factory.mktemp("csv"), text.getvalue(), "rows.csv"))) == rows

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,13 +9,11 @@ from typing import Any
 import pytest
 
 import dataset_files
-from dataset_files import FORMS, KINDS
+from dataset_files import ALL_KINDS, FORMS
 from lorajob_runtime.data import process
 from lorajob_runtime.data.check import check
 from lorajob_runtime.data.prepare import prepare
 from lorajob_runtime.spec import RunSpec, parse
-
-Row = dict[str, Any]
 
 
 @pytest.fixture
@@ -29,30 +24,6 @@ def loaded(smollm2: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return smollm2
 
 
-def _semicolons(rows: list[Row]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), delimiter=";", quoting=csv.QUOTE_ALL)
-    writer.writeheader()
-    writer.writerows(
-        {name: item if isinstance(item, str) else json.dumps(item) for name, item in row.items()} for row in rows
-    )
-    return text.getvalue().encode()
-
-
-def _in(kind: str, rows: list[Row], folder: Path) -> Path:
-    """A file of a kind that `dataset_files` has, or of one of the other ways to write them."""
-    path = folder / f"rows.{kind}"
-    if kind == "ndjson":
-        path.write_bytes("\r\n".join(json.dumps(row) for row in rows).encode("utf-8-sig"))
-    elif kind == "semicolons.csv":
-        path.write_bytes(_semicolons(rows))
-    elif kind == "parquet.gz":
-        path.write_bytes(gzip.compress(dataset_files.write("parquet", rows, folder).read_bytes()))
-    else:
-        dataset_files.write(kind, rows, folder)
-    return path
-
-
 def _spec(path: Path) -> RunSpec:
     return parse({"data": {"source": str(path)}, "report": {"samples": {"count": 1}}})
 
@@ -60,8 +31,8 @@ def _spec(path: Path) -> RunSpec:
 @pytest.mark.parametrize("form", FORMS)
 def test_the_same_rows_come_to_the_same_tokens_from_every_kind_of_file(form: str, loaded: Any, tmp_path: Path) -> None:
     found = {}
-    for kind in (*KINDS, "ndjson", "semicolons.csv", "parquet.gz"):
-        spec = _spec(_in(kind, FORMS[form], tmp_path))
+    for kind in ALL_KINDS:
+        spec = _spec(dataset_files.write(kind, FORMS[form], tmp_path))
         report = prepare(spec, model_path=loaded.path, folder=tmp_path / "data")
         looked_at = check(spec, model_path=loaded.path)
         assert (looked_at.problem, looked_at.rows_used, looked_at.tokens) == (None, 2, report.tokens)
@@ -73,7 +44,7 @@ def test_the_same_rows_come_to_the_same_tokens_from_every_kind_of_file(form: str
 
 @pytest.mark.parametrize("kind", ["csv", "tsv.gz", "parquet", "parquet.gz"])
 def test_the_process_of_a_run_reads_every_kind_of_file(kind: str, smollm2: Any, tmp_path: Path) -> None:
-    spec = _spec(_in(kind, FORMS["alpaca"], tmp_path))
+    spec = _spec(dataset_files.write(kind, FORMS["alpaca"], tmp_path))
     here = prepare(spec, model_path=smollm2.path, folder=tmp_path / "here")
 
     report = process.prepare(spec, model_path=smollm2.path, folder=tmp_path / "apart", log=tmp_path / "log")
@@ -87,7 +58,11 @@ def test_rows_are_chosen_from_both_ends_of_every_kind_of_file(kind: str, loaded:
     rows = [{"input": f"Question {number}", "output": f"Answer {number}"} for number in range(600)]
     spec = parse(
         {
-            "data": {"source": str(_in(kind, rows, tmp_path)), "rows": "-500:590", "evalRows": "-12:-8"},
+            "data": {
+                "source": str(dataset_files.write(kind, rows, tmp_path)),
+                "rows": "-500:590",
+                "evalRows": "-12:-8",
+            },
             "report": {"samples": {"count": 9}},
         }
     )

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+from made_files import file_of, refused
 
 from lorajob.shipping import look
 from lorajob_runtime.data.read import read
@@ -82,12 +84,11 @@ TEXT_KINDS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
 def test_what_a_file_is_instead_of_a_dataset_is_said(
     content: Callable[[], bytes], said: str, ending: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / f"rows{ending}"
-    path.write_bytes(content())
-    for reading in (lambda: read(path), lambda: look(DataSpec(source=str(path)))):
-        with pytest.raises(DataError) as caught:
-            reading()
-        assert caught.value.message.startswith(f"{path} {said}")
+    path = file_of(tmp_path, content(), f"rows{ending}")
+
+    assert refused(path).message.startswith(f"{path} {said}")
+    with pytest.raises(DataError, match="^" + re.escape(f"{path} {said}")):
+        look(DataSpec(source=str(path)))
 
 
 @pytest.mark.parametrize("ending", TEXT_KINDS)
@@ -106,11 +107,9 @@ def test_what_a_file_is_instead_of_a_dataset_is_said(
 def test_text_that_is_none_or_in_another_encoding_is_said(
     content: Callable[[], bytes], said: str, ending: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / f"rows{ending}"
-    path.write_bytes(content())
-    with pytest.raises(DataError) as caught:
-        read(path)
-    assert caught.value.message == f"{path} {said}"
+    path = file_of(tmp_path, content(), f"rows{ending}")
+
+    assert refused(path).message == f"{path} {said}"
 
 
 @pytest.mark.parametrize("ending", [*TEXT_KINDS, ".parquet"])
@@ -131,12 +130,7 @@ def test_text_that_is_none_or_in_another_encoding_is_said(
 def test_a_compressed_file_that_is_not_whole_or_holds_no_dataset_is_said(
     content: Callable[[], bytes], said: str, ending: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / f"rows{ending}.gz"
-    path.write_bytes(content())
-    with pytest.raises(DataError) as caught:
-        read(path)
-    assert caught.value.message.startswith(f"{path} ")
-    assert said in caught.value.message or (ending == ".parquet" and "is not Parquet, or not whole" in said)
+    assert said in refused(file_of(tmp_path, content(), f"rows{ending}.gz")).message
 
 
 def test_a_file_that_unpacks_to_very_much_is_read_in_little_memory(tmp_path: Path) -> None:
@@ -152,14 +146,3 @@ def test_a_file_that_unpacks_to_very_much_is_read_in_little_memory(tmp_path: Pat
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 << 20
-
-
-def test_a_line_that_unpacks_to_more_than_any_row_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lorajob_runtime.data.json_rows.ROW_MAX", 1 << 20)
-    monkeypatch.setattr("lorajob_runtime.data.csv_rows.ROW_MAX", 1 << 20)
-    for name, content in (("a.jsonl", ROWS + b'{"input": "'), ("a.json", b'[{"input": "'), ("a.csv", b'input\n"')):
-        path = tmp_path / f"{name}.gz"
-        with gzip.open(path, "wb") as file:
-            file.write(content + b"x" * (4 << 20))
-        with pytest.raises(DataError, match=r"line \d begins a row of more than"):
-            read(path)

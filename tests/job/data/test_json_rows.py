@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_files import file_of, refused
 
 from lorajob_runtime.data.conversation import Conversation, RowError
 from lorajob_runtime.data.faults import converted
@@ -22,12 +23,6 @@ from lorajob_runtime.exits import DataError
 from lorajob_runtime.spec import DataSpec
 
 TURNS = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]
-
-
-def _file(folder: Path, content: str | bytes, name: str = "rows.json") -> Path:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 def _rows(path: Path) -> list[Any]:
@@ -68,7 +63,7 @@ def test_a_file_is_a_list_of_rows_or_one_row_or_a_row_a_line(
 ) -> None:
     del pieces
     written = gzip.compress(content.encode()) if name.endswith(".gz") else content
-    assert _rows(_file(tmp_path, written, name)) == rows
+    assert _rows(file_of(tmp_path, written, name)) == rows
 
 
 @pytest.mark.parametrize(
@@ -117,11 +112,7 @@ def test_a_fault_is_named_with_its_line_and_column_and_the_whole_reason(
     name: str, content: str | bytes, said: str, pieces: int, tmp_path: Path
 ) -> None:
     del pieces
-    path = _file(tmp_path, content, name)
-    with pytest.raises(DataError) as caught:
-        read(path)
-    assert caught.value.message.startswith(f"{path} ")
-    assert said in caught.value.message
+    assert said in refused(file_of(tmp_path, content, name)).message
 
 
 @pytest.mark.parametrize(
@@ -145,9 +136,7 @@ def test_a_fault_is_named_with_its_line_and_column_and_the_whole_reason(
     ],
 )
 def test_what_helps_against_a_fault_of_json_is_said(name: str, content: str | bytes, hint: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError) as caught:
-        read(_file(tmp_path, content, name))
-    assert hint in caught.value.hint
+    assert hint in refused(file_of(tmp_path, content, name)).hint
 
 
 _text = st.text(st.characters(codec="utf-8"), max_size=6)
@@ -172,10 +161,10 @@ def test_a_list_in_pieces_is_what_it_is_in_one_and_so_is_its_fault(
     broken = text[:cut].rstrip()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lorajob_runtime.data.json_rows._CHUNK", piece)
-        assert _rows(_file(folder, text)) == rows
-        said = _said_of(_file(folder, broken))
+        assert _rows(file_of(folder, text)) == rows
+        said = _said_of(file_of(folder, broken))
 
-    assert said == _said_of(_file(folder, broken, "whole.json")).replace("whole.json", "rows.json")
+    assert said == _said_of(file_of(folder, broken, "whole.json")).replace("whole.json", "rows.json")
     if broken != text:
         reason = _reason(broken)
         assert f"line {reason.lineno} " in said or "is empty" in said
@@ -204,7 +193,7 @@ def test_a_key_that_is_there_twice_with_two_values_is_said(name: str, tmp_path: 
     ]
     text = f"[{', '.join(rows)}]" if name.endswith(".json") else "\n".join(rows)
 
-    found = _rows(_file(tmp_path, text, name))
+    found = _rows(file_of(tmp_path, text, name))
 
     assert [str(row) for row in found if isinstance(row, RowError)] == [
         "has the key 'output' twice, with two values",
@@ -221,7 +210,7 @@ def test_a_key_that_is_there_twice_with_two_values_is_said(name: str, tmp_path: 
     ],
 )
 def test_a_number_keeps_the_text_that_it_has_in_the_file(written: str, tmp_path: Path) -> None:
-    (row,) = _rows(_file(tmp_path, f'[{{"output": {written}}}]'))
+    (row,) = _rows(file_of(tmp_path, f'[{{"output": {written}}}]'))
     assert str(row["output"]) == f"{row['output']}" == written
     assert isinstance(row["output"], int | float)
 
@@ -233,7 +222,7 @@ def test_numbers_keep_their_text_in_turns_that_are_json_text_and_in_results_that
         f'{{"messages": {json.dumps(said)}}}',
         f'{{"messages": [{asked}, {{"role": "assistant", "content": "A"}}]}}',
     ]
-    loaded = load(DataSpec(source=str(_file(tmp_path, "\n".join(rows), "rows.jsonl"))))
+    loaded = load(DataSpec(source=str(file_of(tmp_path, "\n".join(rows), "rows.jsonl"))))
 
     first, second = (converted(loaded.form, row) for row in loaded.source)
 
@@ -246,7 +235,7 @@ def test_numbers_keep_their_text_in_turns_that_are_json_text_and_in_results_that
 def test_a_key_twice_in_turns_that_are_json_text_is_said(tmp_path: Path) -> None:
     good = [{"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]}]
     twice = [{"messages": '[{"role": "user", "content": "Q", "content": "R"}, {"role": "assistant", "content": "A"}]'}]
-    loaded = load(DataSpec(source=str(_file(tmp_path, json.dumps(good + twice)))))
+    loaded = load(DataSpec(source=str(file_of(tmp_path, json.dumps(good + twice)))))
 
     fault = [converted(loaded.form, row) for row in loaded.source][1]
 
@@ -283,19 +272,8 @@ def test_a_file_of_one_long_line_is_read_in_little_memory(tmp_path: Path) -> Non
     assert peak < path.stat().st_size / 10
 
 
-def test_a_row_without_an_end_does_not_take_in_a_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lorajob_runtime.data.json_rows.ROW_MAX", 1000)
-    for name, content in (
-        ("a.json", '[{"a": 1},\n{"a": "' + "x" * 200_000),
-        ("a.jsonl", '{"a": 1}\n{"a": "' + "x" * 200_000),
-        ("b.json", '{\n"a":\n"' + "x" * 200_000),
-    ):
-        with pytest.raises(DataError, match=r"line [12] begins a row of more than"):
-            read(_file(tmp_path, content, name))
-
-
 def test_a_file_that_changes_between_two_readings_is_refused(tmp_path: Path) -> None:
-    path = _file(tmp_path, '[{"a": 1}]')
+    path = file_of(tmp_path, '[{"a": 1}]')
     source = read(path)
     path.write_text('[{"a": 1}, {"a": 2}]')
     with pytest.raises(DataError, match="was changed while it was read"):
