@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
+from family_texts import ALPACA, CHATML, QWEN25_SYSTEM, SMOLLM2_SYSTEM, Expect
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from marking import marked
 
 from lorajob_runtime.data.conversation import Conversation, RowError, Text
 from lorajob_runtime.data.encode import Encoder
-from lorajob_runtime.data.render import ChatTemplate, prompt_ids
-from lorajob_runtime.data.tokenizer import encode, start_ids
-from lorajob_runtime.data.turns import conversation
-from lorajob_runtime.exits import ConfigError
+from lorajob_runtime.data.render import prompt_ids
+from lorajob_runtime.data.tokenizer import start_ids
 
-ALPACA = [{"instruction": "你父亲是谁", "input": "？", "output": "家父是甄远道。"}]
 TWO_ROUNDS = [
     {"role": "user", "content": "Hi"},
     {"role": "assistant", "content": "Hello."},
     {"role": "user", "content": "Who are you?"},
     {"role": "assistant", "content": "甄嬛。"},
 ]
-Expect = Callable[..., None]
 
 CHATML_ASKED = "<|im_start|>user\n你父亲是谁？<|im_end|>\n<|im_start|>assistant\n"
-
-SMOLLM2_SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
-QWEN25_SYSTEM = "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
 
 SINGLE = {
     "smollm2": SMOLLM2_SYSTEM + CHATML_ASKED + "⟦家父是甄远道。<|im_end|>⟧",
@@ -125,14 +118,6 @@ def test_with_thinking_on_the_thought_is_the_answers_part(
     expect_sequences(model, prepared(model, ALPACA, thinking=True).train, THINKING_ON[name])
 
 
-@pytest.mark.parametrize("name", ["smollm2", "qwen25"])
-def test_thinking_asked_of_a_template_without_it_is_refused(
-    name: str, request: pytest.FixtureRequest, prepared: Any
-) -> None:
-    with pytest.raises(ConfigError, match=r"^data\.thinking is true: the model's chat template has no thinking mode"):
-        prepared(request.getfixturevalue(name), ALPACA, thinking=True)
-
-
 @pytest.mark.parametrize("name", MULTI_TURN)
 def test_every_answer_of_a_conversation_is_trained_once(
     name: str, request: pytest.FixtureRequest, prepared: Any, expect_sequences: Expect
@@ -190,7 +175,6 @@ def test_exactly_the_answers_and_their_ends_are_trained_whatever_is_said(
     assert found == list(zip(prompts, answers, strict=True))
 
 
-CHATML = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n⟦{}<|im_end|>⟧"
 FORMS = {
     "alpaca": {"instruction": "Q", "input": "", "output": "A"},
     "alpaca without input": {"instruction": "Q", "output": "A"},
@@ -296,168 +280,6 @@ def _with_begin_and_end(chatml: Any) -> Any:
     return tokenizer
 
 
-def test_a_thought_in_the_data_is_left_out_and_noted_when_thinking_is_off(
-    qwen3: Any, prepared: Any, expect_sequences: Expect
-) -> None:
-    rows = [{"instruction": "Q", "output": "<think>\nhm\n</think>\n\nA"}]
-    off = prepared(qwen3, rows)
-    expect_sequences(
-        qwen3, off.train, "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n⟦A<|im_end|>⟧"
-    )
-    on = prepared(qwen3, rows, thinking=True)
-    assert off.report.notes == ("1 row: thoughts are left out, as data.thinking is off",)
-    expect_sequences(
-        qwen3, on.train, "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n⟦<think>\nhm\n</think>\n\nA<|im_end|>⟧"
-    )
-
-
-THOUGHT_APART = [
-    {"role": "user", "content": "Q"},
-    {"role": "assistant", "content": "A", "reasoning_content": "hm"},
-]
-
-
-@pytest.mark.parametrize(
-    ("name", "thinking", "text"),
-    [
-        ("qwen3", True, "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n⟦<think>\nhm\n</think>\n\nA<|im_end|>⟧"),
-        ("glm", True, "[gMASK]<sop><|user|>\nQ<|assistant|>⟦\n<think>hm</think>\nA<|user|>⟧"),
-        ("hunyuan", True, "<|startoftext|>Q<|extra_0|>⟦<think>\nhm\n</think>\nA<|eos|>⟧"),
-        (
-            "minimax",
-            False,
-            "]~!b[]~b]system\nYou are a helpful assistant.[e~[\n]~b]user\nQ[e~[\n"
-            "]~b]ai\n<think>\n⟦hm\n</think>\n\nA[e~[⟧",
-        ),
-    ],
-)
-def test_a_thought_apart_from_the_answer_is_trained_as_each_template_writes_it(
-    name: str, thinking: bool, text: str, request: pytest.FixtureRequest, prepared: Any, expect_sequences: Expect
-) -> None:
-    model = request.getfixturevalue(name)
-    expect_sequences(model, prepared(model, [{"messages": THOUGHT_APART}], thinking=thinking).train, text)
-
-
-def test_a_thought_that_a_template_has_no_form_for_is_left_out_and_noted(
-    qwen25: Any, prepared: Any, expect_sequences: Expect
-) -> None:
-    result = prepared(qwen25, [{"messages": THOUGHT_APART}])
-    expect_sequences(qwen25, result.train, QWEN25_SYSTEM + CHATML.format("Q", "A"))
-    assert result.report.notes == ("1 row: thoughts are left out, as the chat template has no form for them",)
-
-
-def test_minimax_trains_a_thought_inside_the_one_its_prompt_opens(
-    minimax: Any, prepared: Any, expect_sequences: Expect
-) -> None:
-    result = prepared(minimax, [{"instruction": "Q", "output": "<think>hm</think>A"}])
-    assert result.report.notes == ()
-    expect_sequences(
-        minimax,
-        result.train,
-        "]~!b[]~b]system\nYou are a helpful assistant.[e~[\n]~b]user\nQ[e~[\n]~b]ai\n<think>\n⟦hm\n</think>\n\nA[e~[⟧",
-    )
-
-
-def test_it_is_said_of_rows_without_a_thought_that_minimax_thinks_before_every_answer(
-    minimax: Any, prepared: Any
-) -> None:
-    assert prepared(minimax, ALPACA * 2).report.notes == (
-        "2 rows: the model thinks before every answer, so without a thought the answer first ends an empty one",
-    )
-
-
-TOOL_ROW: dict[str, Any] = {
-    "conversations": [
-        {"from": "human", "value": "Weather?"},
-        {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "北京"}}'},
-        {"from": "observation", "value": '{"sky": "blue"}'},
-        {"from": "gpt", "value": "Blue."},
-    ],
-    "tools": '[{"name": "weather", "description": "Sky", "parameters": {}}]',
-}
-
-
-def test_tool_calls_are_trained_in_the_templates_own_form(qwen25: Any, prepared: Any, expect_sequences: Expect) -> None:
-    expect_sequences(
-        qwen25,
-        prepared(qwen25, [TOOL_ROW]).train,
-        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.\n\n# Tools\n\n"
-        "You may call one or more functions to assist with the user query.\n\n"
-        "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n"
-        '{"type": "function", "function": {"name": "weather", "description": "Sky", "parameters": {}}}\n</tools>\n\n'
-        "For each function call, return a json object with function name and arguments within <tool_call></tool_call> "
-        'XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call><|im_end|>\n'
-        "<|im_start|>user\nWeather?<|im_end|>\n<|im_start|>assistant\n"
-        '⟦<tool_call>\n{"name": "weather", "arguments": {"city": "北京"}}\n</tool_call><|im_end|>⟧\n'
-        '<|im_start|>user\n<tool_response>\n{"sky": "blue"}\n</tool_response><|im_end|>\n'
-        "<|im_start|>assistant\n⟦Blue.<|im_end|>⟧",
-    )
-
-
-CHATML_CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "北京"}}\n</tool_call><|im_end|>'
-TOOL_ANSWERS = {
-    "smollm2": (CHATML_CALL, "Blue.<|im_end|>"),
-    "qwen25": (CHATML_CALL, "Blue.<|im_end|>"),
-    "qwen3": (CHATML_CALL, "Blue.<|im_end|>"),
-    "glm": (
-        "\n<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>北京</arg_value>\n</tool_call><|observation|>",
-        "\nBlue.<|user|>",
-    ),
-    "minimax": (
-        '\n</think>\n\n<minimax:tool_call>\n<invoke name="weather">\n<parameter name="city">北京</parameter>\n'
-        "</invoke>\n</minimax:tool_call>[e~[",
-        "\n</think>\n\nBlue.[e~[",
-    ),
-    # its template puts a word for the assistant before an answer wherever there are tools
-    "hunyuan": (
-        '<tool_calls>[{"name": "weather", "arguments": {"city": "北京"}}]</tool_calls><|eos|>',
-        "助手：Blue.<|eos|>",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", TOOL_ANSWERS)
-def test_a_call_and_the_answer_to_its_result_are_trained_behind_what_inference_sends(
-    name: str, request: pytest.FixtureRequest, prepared: Any
-) -> None:
-    tokenizer = request.getfixturevalue(name).tokenizer
-    asked = conversation(TOOL_ROW["conversations"], tools=TOOL_ROW["tools"], system=None)
-    # at the moment of training, since one of the templates shows the time
-    template = ChatTemplate(tokenizer, thinking=False)
-    prompts = [template.prompt(asked.messages[:turns], asked.tools) for turns in (1, 3)]
-
-    rows = prepared(request.getfixturevalue(name), [TOOL_ROW]).train
-
-    found = []
-    for ids, targets in (rows.row(index) for index in range(len(rows))):
-        edges = [0, *(np.flatnonzero(np.diff(targets)) + 1).tolist(), len(ids)]
-        found += [(ids[:a].tolist(), tokenizer.decode(ids[a:b].tolist())) for a, b in pairwise(edges) if targets[a]]
-    assert [said for _, said in found] == list(TOOL_ANSWERS[name])
-    assert [before for before, _ in found] == encode(tokenizer, prompts)
-
-
-def test_a_glm_tool_call_ends_in_the_token_that_asks_for_its_result(glm: Any, prepared: Any) -> None:
-    rows = prepared(glm, [TOOL_ROW]).train
-    text = glm.tokenizer.decode(rows.row(0)[0].tolist())
-    assert len(rows) == 1
-    assert text.endswith(
-        "<|user|>\nWeather?/nothink<|assistant|>\n<think></think>\n<tool_call>weather\n<arg_key>city</arg_key>\n"
-        '<arg_value>北京</arg_value>\n</tool_call><|observation|>\n<tool_response>\n{"sky": "blue"}\n</tool_response>'
-        "<|assistant|>\n<think></think>\nBlue.<|user|>"
-    )
-    observation = glm.tokenizer.convert_tokens_to_ids("<|observation|>")
-    ids, targets = rows.row(0)
-    assert targets[ids.tolist().index(observation)]
-
-
-def test_a_template_without_tools_has_them_told_in_the_system_prompt(smollm2: Any, prepared: Any) -> None:
-    result = prepared(smollm2, [TOOL_ROW])
-    text = smollm2.tokenizer.decode(result.train.row(0)[0].tolist())
-    assert '{"type": "function", "function": {"name": "weather"' in text.partition("<|im_start|>user")[0]
-    assert '<tool_call>\n{"name": "weather", "arguments": {"city": "北京"}}\n</tool_call><|im_end|>' in text
-    assert "tools are described in the system prompt" in result.report.notes[0]
-
-
 def test_what_follows_the_last_answer_is_left_out_and_noted(
     smollm2: Any, prepared: Any, expect_sequences: Expect
 ) -> None:
@@ -471,13 +293,6 @@ def test_an_empty_system_prompt_is_none(hunyuan: Any, prepared: Any, expect_sequ
     turns = [{"role": "system", "content": ""}, {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
     rows = prepared(hunyuan, [{"messages": turns}]).train
     expect_sequences(hunyuan, rows, "<|startoftext|>Q<|extra_0|><think>\n\n</think>\n⟦A<|eos|>⟧")
-
-
-def test_a_template_with_a_clock_gives_the_same_tokens_every_time(hunyuan: Any, prepared: Any) -> None:
-    first = prepared(hunyuan, [TOOL_ROW])
-    text = hunyuan.tokenizer.decode(first.train.row(0)[0].tolist())
-    assert "当前时间：2025-01-01 00:00:00 星期三" in text
-    assert prepared(hunyuan, [TOOL_ROW]).report.fingerprint == first.report.fingerprint
 
 
 def test_an_answer_that_begins_with_a_line_break_keeps_the_tokens_that_inference_sees(
