@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -40,12 +39,12 @@ def test_a_server_that_stays_busy_is_an_error_after_a_few_attempts(server: ApiSe
 
 def test_a_pause_that_is_longer_than_the_time_limit_is_not_waited_for(server: ApiServer, client: Cluster) -> None:
     server.answers += [Reply(503, {"kind": "Status", "message": "starting"}, headers={"Retry-After": "3600"})]
-    began = time.monotonic()
 
+    # one that is waited for runs into the test's own time limit
     with pytest.raises(Unreachable, match="starting"):
         client.get(JOBS)
 
-    assert time.monotonic() - began < 2
+    assert len(server.requests) == 1
 
 
 def test_reading_is_tried_again_when_the_connection_breaks(server: ApiServer, client: Cluster) -> None:
