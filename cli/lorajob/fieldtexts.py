@@ -29,7 +29,7 @@ TEXTS: dict[str, str] = {
     "data.source": "Dataset: a JSON, JSONL, CSV, TSV or Parquet file, or one of these as .gz.",
     "data.format": "Form of the rows.",
     "data.columns": "Which column plays which role, as ROLE=COLUMN,… with the roles system, instruction, input, "
-    "output, history, messages and text.",
+    "output, history, messages, text, tools and thought.",
     "data.system": "System prompt of every row that has none of its own.",
     "data.rows": "Rows to train on, as START:STOP. -100: is the last hundred.",
     "data.evalRows": "Rows held out of training, whose loss is reported, as START:STOP.",

@@ -181,7 +181,10 @@ def _read(expected: Any, text: str, flag: str) -> object:
     if any(typing.get_origin(choice) is dict for choice in choices):
         pairs = [part.partition("=") for part in text.split(",")]
         if not all(role.strip() and equals and column.strip() for role, equals, column in pairs):
-            raise ConfigError(f"{flag} is {text!r}: it must be ROLE=COLUMN,ROLE=COLUMN,…")
+            comma = (
+                " (a column with a comma in its name: --set 'data.columns={input: \"a, b\"}')" if "," in text else ""
+            )
+            raise ConfigError(f"{flag} is {text!r}: it must be ROLE=COLUMN,ROLE=COLUMN,…{comma}")
         read = {role.strip(): column.strip() for role, _, column in pairs}
         if len(read) < len(pairs):
             raise ConfigError(f"{flag} is {text!r}: it must name each role once")

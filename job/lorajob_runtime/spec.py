@@ -290,7 +290,7 @@ def check_pinned(model: ModelSpec) -> None:
 
 _MOVING = ("main", "master", "latest", "HEAD")
 
-COLUMN_ROLES = ("system", "instruction", "input", "output", "history", "messages", "text")
+COLUMN_ROLES = ("system", "instruction", "input", "output", "history", "messages", "text", "tools", "thought")
 
 _ELSEWHERE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|(?:hf|modelscope):")
 _SLICE = re.compile(r"-?\d*:-?\d*")

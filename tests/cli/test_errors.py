@@ -39,6 +39,7 @@ from lorajob_runtime.exits import STORAGE, StorageError
         ("run --experts maybe", "--experts is 'maybe': it must be auto or true or false"),
         ("run --rows 5-10", "--rows is '5-10': it must be a row range like 5:5000, :5 or -100:"),
         ("run --columns a,b", "--columns is 'a,b': it must be ROLE=COLUMN,ROLE=COLUMN,…"),
+        ("run --columns 'input=a, b'", "(a column with a comma in its name: --set 'data.columns={input: \"a, b\"}')"),
         ("run --columns user=a", "--columns has 'user': the roles are system, instruction"),
         ("run --name Foo", "--name is 'Foo': it must be lower-case letters"),
         ("run --processes 0", "Invalid value for '-p' / '--processes': 0 is not in the range"),

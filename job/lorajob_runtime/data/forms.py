@@ -99,14 +99,14 @@ class Form:
         messages = messages_of(turns, aside)
         if not any(message["role"] == "system" and message["content"].strip() for message in messages):
             used |= {self.columns.get("system", "")}
-        described = next((name for name in _TOOLS if has_something(row.get(name))), "")
+        described = self._describing(row)
         tools = row.get(described) if described else _tools_of_turns(turns, aside)
         aside.unused.update(beside("column", row, used | {described}))
         return finished(messages, tools=tool_list(tools), system=system or self.system, aside=aside)
 
     def _pair(self, row: dict[str, Any], aside: Aside) -> Conversation:
         history = _history(row.get(self.columns["history"]) if "history" in self.columns else None, aside)
-        described = next((name for name in _TOOLS if has_something(row.get(name))), "")
+        described = self._describing(row)
         system = self._value(row, "system")
         messages = [{"role": "system", "content": system}] if system.strip() else []
         row = row | self._written_as_text(row)
@@ -171,6 +171,11 @@ class Form:
         column = self.columns.get(role)
         return as_text(row.get(column) if column is not None else None, str(column))
 
+    def _describing(self, row: Mapping[str, Any]) -> str:
+        """The column that describes functions in this row; the empty string where none does."""
+        names = (self.columns["tools"],) if "tools" in self.columns else _TOOLS
+        return next((name for name in names if has_something(row.get(name))), "")
+
     def _needed(self) -> str:
         if "messages" in NEEDS[self.name]:
             return self.columns.get("messages", "conversations or messages")
@@ -199,6 +204,7 @@ def detect(rows: Sequence[object], data: DataSpec, further: Collection[str] = ()
     if reading is None and data.format == "auto":
         raise no_form(rows[0], names)
     reading = reading or possible[0]
+    _refuse_unfit(data.columns, reading.form)
     if len(rows) == 1 and "messages" not in NEEDS[reading.form]:
         refuse_columns(rows[0], [reading.columns[role] for role in NEEDS[reading.form]])
     verdict = unicode(_verdict(reading, data, looked_at))
@@ -206,6 +212,18 @@ def detect(rows: Sequence[object], data: DataSpec, further: Collection[str] = ()
         also = ", ".join(other.shown() for other in others)
         verdict += f"; {also} would fit as well (choose with data.format or data.columns)"
     return Form(name=reading.form, columns=reading.columns, system=data.system, verdict=verdict, chosen=chosen)
+
+
+def _refuse_unfit(mapped: Mapping[str, str], form: str) -> None:
+    """Raises DataError when data.columns names a column for a role that a form has no use for."""
+    unfit = next((role for role in mapped if role not in readings.TAKES[form]), None)
+    if unfit is None:
+        return
+    where = ", whose turns have thoughts of their own" if unfit == "thought" and "messages" in NEEDS[form] else ""
+    raise DataError(
+        f"data.columns maps {unfit} to {mapped[unfit]!r}, and rows of the form {form} have no {unfit}{where}",
+        hint="leave it out, or name columns that make another form",
+    )
 
 
 def _names(rows: Sequence[object]) -> dict[str, str]:
@@ -290,7 +308,9 @@ def _verdict(reading: Reading, data: DataSpec, rows: Sequence[object]) -> str:
     if isinstance(first, list):
         return f"{how}, each row a list of turns"
     if reading.form in ("sharegpt", "messages"):
-        return f"{how}, turns in {turn_column(first, columns) if isinstance(first, dict) else 'the row'}"
+        turns = turn_column(first, columns) if isinstance(first, dict) else "the row"
+        tools = f", tools in {columns['tools']}" if "tools" in columns else ""
+        return f"{how}, turns in {turns or 'messages'}{tools}"
     if reading.form == "text":
         return f"{how}, {columns['text']} trained whole"
     shown = first if isinstance(first, dict) else {}
@@ -300,4 +320,6 @@ def _verdict(reading: Reading, data: DataSpec, rows: Sequence[object]) -> str:
         parts.insert(0, f"system = {columns['system']}")
     if columns.get("thought") in shown:
         parts.insert(-1, f"thought = {columns['thought']}")
+    if columns.get("tools") in shown:
+        parts.insert(-1, f"tools = {columns['tools']}")
     return f"{how}, {', '.join(parts)}"

@@ -24,6 +24,16 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "text": ("text",),
 }
 """Form -> the roles without which a row is not of it, the most telling form first."""
+TAKES: dict[str, frozenset[str]] = {
+    "sharegpt": frozenset(("messages", "system", "tools")),
+    "messages": frozenset(("messages", "system", "tools")),
+    "alpaca": frozenset(("instruction", "input", "output", "system", "history", "tools", "thought")),
+    "qa": frozenset(("instruction", "input", "output", "system", "history", "tools", "thought")),
+    "text": frozenset(("text",)),
+}
+"""Form -> all roles that it has a use for."""
+_OWN_NAMES = tuple(role for role in COLUMN_ROLES if role not in ("messages", "tools", "thought"))
+"""Roles whose column has the role's name where data.columns does not say otherwise."""
 _PAIR_ROLES = frozenset(("instruction", "input", "output"))
 _ROLES = NEEDS | {"alpaca": ("instruction", "input", "output")}
 
@@ -91,7 +101,7 @@ def possible(names: Mapping[str, str], mapped: Mapping[str, str]) -> list[Readin
     def column(role: str) -> str:
         return role if role in taken else names.get(role, role)
 
-    own = {role: column(role) for role in COLUMN_ROLES if role != "messages" and column(role) not in taken}
+    own = {role: column(role) for role in _OWN_NAMES if column(role) not in taken}
     own |= _first("system", SYSTEM_COLUMNS, names) if own.get("system") not in names.values() else {}
     own |= _first("thought", THOUGHT_COLUMNS, names) | dict(mapped)
     readings = [Reading(form=form, columns=_of_form(form, own, names)) for form in NEEDS]
@@ -103,7 +113,7 @@ def possible(names: Mapping[str, str], mapped: Mapping[str, str]) -> list[Readin
 
 def _guesses(names: Mapping[str, str], mapped: Mapping[str, str], own: Mapping[str, str]) -> list[Reading]:
     """Questions with answers under names that are not a form's own; what the user named stays as it is."""
-    shared = {role: found for role, found in own.items() if role in ("system", "history", "thought")}
+    shared = {role: found for role, found in own.items() if role in ("system", "history", "thought", "tools")}
     found: list[Reading] = []
 
     def add(form: str, **roles: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -250,3 +251,61 @@ def test_no_row_at_all_makes_a_traceback(rows: list[Any], form: Any) -> None:
         except RowError:
             continue
         assert isinstance(converted, Text) or converted.messages[-1]["role"] == "assistant"
+
+
+_FUNCTION = {"name": "f", "parameters": {}}
+_ASKS = {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "Q", "answer": "A", "api": [_FUNCTION], "tools": [{"name": "other"}]},
+        {"instruction": "Q", "output": "A", "api": json.dumps([_FUNCTION])},
+        _ASKS | {"api": [_FUNCTION]},
+        {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}], "api": _FUNCTION},
+    ],
+)
+def test_a_column_of_any_name_may_describe_the_tools(row: dict[str, Any]) -> None:
+    form = detect([row], DataSpec(columns={"tools": "api"}))
+    converted = form.convert(row)
+
+    assert isinstance(converted, Conversation)
+    assert converted.tools == [{"type": "function", "function": _FUNCTION}]
+    assert converted.aside.unused == ({"column tools"} if "tools" in row else set())
+    assert "tools in api" in form.verdict or "tools = api" in form.verdict
+
+
+@pytest.mark.parametrize("asks", [("question", "answer"), ("instruction", "output"), ("Frage", "Antwort")])
+def test_a_column_of_any_name_may_have_the_thought(asks: tuple[str, str]) -> None:
+    row = {asks[0]: "Q", "cot": "T", "thinking": "other", asks[1]: "A"}
+    own = {"input": asks[0], "output": asks[1]} if asks[0] == "Frage" else {}
+
+    form = detect([row], DataSpec(columns={"thought": "cot"} | own))
+    converted = form.convert(row)
+
+    assert isinstance(converted, Conversation)
+    assert converted.messages[-1] == {"role": "assistant", "content": "A", "reasoning_content": "T"}
+    assert converted.aside.unused == {"column thinking"}
+    assert "thought = cot" in form.verdict
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "said"),
+    [
+        (
+            _ASKS | {"cot": "T"},
+            {"thought": "cot"},
+            "thought to 'cot', and rows of the form messages have no thought, ",
+        ),
+        (_ASKS | {"h": []}, {"history": "h"}, "history to 'h', and rows of the form messages have no history"),
+        ({"text": "T", "s": "S"}, {"system": "s"}, "system to 's', and rows of the form text have no system"),
+        ({"text": "T", "api": []}, {"tools": "api"}, "tools to 'api', and rows of the form text have no tools"),
+    ],
+)
+def test_a_column_for_a_role_that_the_form_has_not_is_refused(
+    row: dict[str, Any], columns: dict[str, str], said: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        detect([row], DataSpec(columns=columns))
+    assert f"data.columns maps {said}" in caught.value.message
