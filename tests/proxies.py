@@ -8,7 +8,10 @@ import threading
 
 
 class Proxy:
-    """Passes TCP connections on to a server until it is cut; then it refuses new ones and drops those there are."""
+    """Passes TCP connections on to a server until it is cut or frozen.
+
+    Cut, it refuses new ones and drops those there are. Frozen, it takes new ones and nothing comes of any.
+    """
 
     def __init__(self, target: tuple[str, int]) -> None:
         self._target = target
@@ -16,6 +19,8 @@ class Proxy:
         self._open: set[socket.socket] = set()
         self._listener: socket.socket | None = None
         self._port = 0
+        self._flows = threading.Event()
+        self._flows.set()
         self.restore()
 
     @property
@@ -42,6 +47,10 @@ class Proxy:
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
 
+    def freeze(self) -> None:
+        """From now on everybody is let in and nobody gets an answer, for good."""
+        self._flows.clear()
+
     def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
@@ -57,6 +66,7 @@ class Proxy:
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                self._flows.wait()
                 sink.sendall(data)
         for each in (source, sink):
             with contextlib.suppress(OSError):

@@ -72,7 +72,11 @@ class Delivery:
             return patience if self._has_results(error) else min(patience, limits.storage_for_logs)
 
         insists = self.is_in_pod and self._has_results(error)
-        return uploader.drain(patience_seconds, insists=insists, tick=tell_once)
+        return uploader.drain(patience_seconds, left_seconds=self.left_seconds, insists=insists, tick=tell_once)
+
+    def left_seconds(self) -> float:
+        """How long storage may still be waited for before the pod's last words must be written."""
+        return self.limits.until_last_words(self.interrupts)
 
     def _has_results(self, error: LorajobError | None) -> bool:
         """Whether more than logs waits for storage, or the next attempt needs storage as much as this one."""

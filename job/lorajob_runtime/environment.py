@@ -58,6 +58,8 @@ class Environment:
     """How long training may show no sign of life (LORAJOB_STALL_SECONDS); None: as the supervisor thinks right."""
     storage_patience_seconds: float | None = None
     """How long finished work waits for storage at the end (LORAJOB_STORAGE_PATIENCE_SECONDS); None: likewise."""
+    grace_seconds: float | None = None
+    """How long after SIGTERM this process is killed (LORAJOB_GRACE_SECONDS); None: nobody said."""
     pod: Pod | None = None
     """None on a machine of one's own."""
 
@@ -90,6 +92,7 @@ def read(variables: Mapping[str, str] = os.environ) -> Environment:
         swanlab_has_key=bool(variables.get("SWANLAB_API_KEY")),
         stall_seconds=_seconds(variables, "LORAJOB_STALL_SECONDS"),
         storage_patience_seconds=_seconds(variables, "LORAJOB_STORAGE_PATIENCE_SECONDS"),
+        grace_seconds=_seconds(variables, pod_names.GRACE_VARIABLE),
         pod=_pod(variables),
     )
 

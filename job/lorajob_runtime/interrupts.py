@@ -30,6 +30,11 @@ class Interrupts:
         self._raises = False
         self._before: dict[signal.Signals, Any] = {}
 
+    @property
+    def seconds_since(self) -> float:
+        """How long ago the first signal came; 0 before it."""
+        return self._clock() - self._first_at if self.requested else 0.0
+
     @contextmanager
     def raising(self) -> Iterator[None]:
         """For work that may be dropped where it stands: the first signal ends it too."""
@@ -44,8 +49,8 @@ class Interrupts:
     def take(self, number: int) -> None:
         """One signal."""
         if not self.requested:
-            self.requested = True
             self._first_at = self._clock()
+            self.requested = True
             if self._raises:
                 raise KeyboardInterrupt
         elif number == signal.SIGINT and self._clock() - self._first_at >= _ECHO_SECONDS:

@@ -65,7 +65,7 @@ def run(
             folder = folder_of(spec, environment)
             stack.enter_context(lock.hold(folder.lock))
             store = open_store(spec.storage.uri or "", spec.run_name, environment)
-            logs = stack.enter_context(_Logs(store, folder, every_seconds=limits.pace.events))
+            logs = stack.enter_context(NodeLogs(store, folder, limits, interrupts))
             member = Member(
                 spec=spec,
                 environment=environment,
@@ -101,7 +101,7 @@ class Member:
     store: Store
     limits: Limits
     interrupts: Interrupts
-    logs: _Logs
+    logs: NodeLogs
     worker: str
 
     def run(self) -> LastWords:
@@ -240,17 +240,18 @@ def is_counted(follower: Follower, attempt: int, *, patience_seconds: float) -> 
     return True
 
 
-class _Logs:
+class NodeLogs:
     """Keeps this node's logs in storage, beside those of the others. What storage does not take is tried again."""
 
-    def __init__(self, store: Store, folder: RunFolder, *, every_seconds: float) -> None:
+    def __init__(self, store: Store, folder: RunFolder, limits: Limits, interrupts: Interrupts) -> None:
         self._mirror = Mirror(store, folder, keep=1)
-        self._every_seconds = every_seconds
+        self._limits = limits
+        self._interrupts = interrupts
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._is_failing = False
 
-    def __enter__(self) -> _Logs:
+    def __enter__(self) -> NodeLogs:
         threading.Thread(target=self._keep_up, name="logs", daemon=True).start()
         return self
 
@@ -259,7 +260,19 @@ class _Logs:
         self.upload(whole=True)
 
     def upload(self, *, whole: bool = False) -> None:
-        """Uploads what is new; `whole`: so that each log is one file in storage."""
+        """Uploads what is new, and waits for that within the limits.
+
+        `whole`: so that each log is one file in storage.
+        """
+        thread = threading.Thread(target=self._upload, args=(whole,), name="last logs", daemon=True)
+        thread.start()
+        until = time.monotonic() + self._limits.storage_for_logs
+        while thread.is_alive() and time.monotonic() < until and self._limits.until_last_words(self._interrupts) > 0:
+            thread.join(self._limits.poll)
+        if thread.is_alive():
+            _say("the last logs of this node are not uploaded: storage does not answer in time")
+
+    def _upload(self, whole: bool) -> None:
         with self._lock:
             try:
                 self._mirror.logs(whole=whole)
@@ -270,8 +283,8 @@ class _Logs:
                 self._is_failing = True
 
     def _keep_up(self) -> None:
-        while not self._ending.wait(self._every_seconds):
-            self.upload()
+        while not self._ending.wait(self._limits.pace.events):
+            self._upload(whole=False)
 
 
 def _say(text: str) -> None:

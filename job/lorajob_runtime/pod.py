@@ -67,6 +67,9 @@ JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
 NODE_VARIABLE = "JOB_COMPLETION_INDEX"
 """Which of the run's nodes this is, from 0; set by the Job controller."""
 
+GRACE_VARIABLE = "LORAJOB_GRACE_SECONDS"
+"""The pod's grace period: how long after SIGTERM the kubelet kills it."""
+
 REMOTE_CODE_VARIABLE = "LORAJOB_TRUST_REMOTE_CODE"
 """true: the platform lets runs execute code of model repositories, if they ask for it too."""
 

@@ -152,16 +152,17 @@ class Attempt(Started):
         error = delivery.verdict(error, failed)
         self._tell_end(error, follower, reports)
         if failed is None and not isinstance(error, TakenOverError):
-            self._bring_last_lines(uploader)
+            self._bring_last_lines(delivery, uploader)
         uploader.close()
         return (error.failure if error else SUCCEEDED).code
 
-    def _bring_last_lines(self, uploader: Uploader) -> None:
+    def _bring_last_lines(self, delivery: Delivery, uploader: Uploader) -> None:
         """Those that say how it ended. That is told already and holds, whatever keeps them from storage now."""
 
         def bring() -> None:
-            if (failed := uploader.drain(lambda: self.limits.sinks_at_end)) is not None:
-                raise failed
+            late = uploader.drain(lambda: self.limits.sinks_at_end, left_seconds=delivery.left_seconds)
+            if late is not None:
+                raise late
 
         if (late := self._error_of(bring)) is not None:
             self.journal.note(f"the last lines of the log are not in storage: {late.message}")
@@ -325,9 +326,12 @@ class Attempt(Started):
                 follower.stop()
                 reports.post({"event": "end"} | values)
             follower.stop()
-            limit = _HURRY_SECONDS if is_hurried else self.limits.sinks_at_end
-            reports.sent.close(limit)
+
+            def limit() -> float:
+                return _HURRY_SECONDS if is_hurried else self.limits.for_reports(self.interrupts)
+
+            reports.sent.close(limit())
             # what went wrong with that is still shown
             follower.catch_up()
-            reports.shown.close(limit)
+            reports.shown.close(limit())
         self.journal.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -53,6 +54,7 @@ class Uploader:
         `consequence` is what a failure means for the run, in a few words. `confirm` raises TakenOverError when nothing
         may be written any more.
         """
+        self._uri = store.uri
         self._mirror = Mirror(store, folder, keep=keep, stored=stored)
         self._consequence = consequence
         self._confirm = confirm
@@ -84,6 +86,7 @@ class Uploader:
         self,
         patience_seconds: Callable[[], float],
         *,
+        left_seconds: Callable[[], float] = lambda: math.inf,
         insists: bool = False,
         tick: Callable[[], None] = lambda: None,
     ) -> LorajobError | None:
@@ -91,8 +94,9 @@ class Uploader:
 
         An upload that gets on may take its time: patience is for storage that fails again and again; it is asked for
         anew all the time. A refusal that only a person can change (a wrong key, a bucket that is gone, a full disk)
-        ends the wait at once, unless it `insists`; what is no plain file always does. `tick` is called several times a
-        second. Raises TakenOverError.
+        ends the wait at once, unless it `insists`; what is no plain file always does. When `left_seconds` are over it
+        ends in any case, also where storage hangs and so has not failed yet. `tick` is called several times a second.
+        Raises TakenOverError.
         """
         began = time.monotonic()
         with self._changed:
@@ -113,6 +117,9 @@ class Uploader:
                     waited = time.monotonic() - max(began, self._failing_since)
                     if is_hopeless or waited >= patience_seconds():
                         return self._error
+                if left_seconds() <= 0:
+                    late = f"{self._uri} has not taken all that is finished within this pod's time to stop"
+                    return self._error or StorageError(late)
             tick()
 
     def close(self) -> None:

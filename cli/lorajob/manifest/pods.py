@@ -107,6 +107,7 @@ def _variables(spec: RunSpec, platform: Platform) -> list[dict[str, Any]]:
         "SWANLAB_API_HOST": platform.swanlab.host,
         "LORAJOB_STALL_SECONDS": _seconds(platform.stall_after, "the platform's stallAfter"),
         "LORAJOB_STORAGE_PATIENCE_SECONDS": _seconds(platform.storage.patience, "the platform's storage.patience"),
+        pod.GRACE_VARIABLE: str(platform.grace_period_seconds),
         # the image's own folders are read-only
         "HOME": "/tmp",  # noqa: S108 the pod's own emptyDir
         "TMPDIR": "/tmp",  # noqa: S108

@@ -207,6 +207,21 @@ def test_a_pod_that_was_told_to_stop_says_its_last_words_before_its_time_is_up(
     assert run.remarks("notice") == ["stopping after this step with a checkpoint"], "nobody is at its terminal"
 
 
+def test_a_pod_that_was_told_to_stop_ends_within_its_grace_period_though_storage_answers_nothing(
+    start, uri: str, s3_server, s3_proxy, wait_until
+) -> None:
+    limits = {"storage_at_end": 600, "storage_when_stopped": 600, "grace": 12, "lease": {"release": 0.5}}
+    hanging = s3_server.variables(endpoint=s3_proxy.endpoint) | IN_A_POD
+    run = start(uri, variables=hanging, orders={"hold": 3}, limits=limits)
+    wait_until(lambda: 3 in run.steps(), what="step 3")
+    s3_proxy.freeze()
+    run.process.terminate()
+
+    # less than what boto3 waits for an answer
+    assert run.wait(60) == 21
+    assert f"{uri}/n has not taken all that is finished within this pod's time to stop" in run.end()["message"]
+
+
 def test_a_pod_that_was_stopped_says_how_it_goes_on_there(start, uri: str, s3: dict[str, str], wait_until) -> None:
     run = start(uri, variables=s3 | IN_A_POD, orders={"hold": 3})
     wait_until(lambda: 3 in run.steps(), what="step 3")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import time
 import types
@@ -78,4 +79,6 @@ if __name__ == "__main__":
         limits=limits,
         worker="fake_worker",
     )
-    sys.exit(code)
+    sys.stdout.flush()
+    # as the container's entry point ends
+    os._exit(code)
