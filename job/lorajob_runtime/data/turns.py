@@ -47,6 +47,8 @@ _PAIRS = (("human", "assistant"), ("user", "assistant"), ("input", "output"), ("
 """Keys of a whole round as one turn: Firefly's, MOSS's and XTuner's."""
 _KEPT = ("name", "tool_call_id")
 _SAID = ("value", "content")
+_REFUSAL = "refusal"
+"""Where OpenAI's answers have what they say in place of content, as a key or as a part."""
 _READ = frozenset(("from", "role", *_KEPT))
 _TEXT_KEYS = ("text", "value")
 _PARTS = (
@@ -187,11 +189,12 @@ def _message(number: int, turn: dict[str, Any], aside: Aside) -> Message:
     if role is None:
         raise RowError(f"turn {number} is from {brief(said)!r}: it must be one of {', '.join(_ROLES)}")
     calls = calls_in(turn)
-    if not turn.keys() & set(_SAID) and calls is None and says_something(turn, beside=_READ):
+    said_in = (*_SAID, _REFUSAL) if role == "assistant" else _SAID
+    if not turn.keys() & set(said_in) and calls is None and says_something(turn, beside=_READ):
         raise RowError(f"turn {number} has the keys {keys_of(turn)}: it needs value or content")
     is_trained, used = masks.trained(turn, number)
     used |= _READ
-    at = next((key for key in _SAID if has_something(turn.get(key))), "content")
+    at = next((key for key in said_in if has_something(turn.get(key))), "content")
     content, used = turn.get(at), used | {at}
     message: Message
     if role == "call":
@@ -249,8 +252,8 @@ def _said(content: object, number: int, aside: Aside) -> Message:
         if sort == "tool_call" and has_something(part.get("value")):
             calls.append(part["value"])
             continue
-        at = next((key for key in (*_TEXT_KEYS, "thinking") if isinstance(part.get(key), str)), None)
-        if at is None or sort not in ("text", "input_text", "output_text", *_THOUGHT_PARTS):
+        at = next((key for key in (*_TEXT_KEYS, "thinking", _REFUSAL) if isinstance(part.get(key), str)), None)
+        if at is None or sort not in ("text", "input_text", "output_text", _REFUSAL, *_THOUGHT_PARTS):
             what = sort if "type" in part else keys_of(part)
             if sort in _ANTHROPIC:
                 raise RowError(

@@ -269,6 +269,29 @@ def test_a_question_whose_answers_are_calls() -> None:
     assert converted(text).messages == [Q, {"role": "assistant", "content": "[1, 2]"}]
 
 
+REFUSED = "I cannot help with that."
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"content": None, "refusal": REFUSED},
+        {"content": "", "refusal": REFUSED},
+        {"refusal": REFUSED},
+        {"content": [{"type": "refusal", "refusal": REFUSED}]},
+    ],
+)
+def test_a_refusal_is_what_the_assistant_says(said: dict[str, Any]) -> None:
+    found = converted({"messages": [Q, {"role": "assistant"} | said]})
+    assert found.messages == [Q, {"role": "assistant", "content": REFUSED}]
+    assert not found.aside.unused
+
+
+def test_a_refusal_beside_an_answer_is_not_used() -> None:
+    found = converted({"messages": [Q, A | {"refusal": REFUSED}]})
+    assert (found.messages, found.aside.unused) == ([Q, A], {"turn key refusal"})
+
+
 THOUGHTS = ["reasoning_content", "reasoning", "thinking", "thoughts", "thought"]
 
 
