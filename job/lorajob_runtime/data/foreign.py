@@ -26,10 +26,12 @@ _COMPARED: tuple[tuple[str, ...], ...] = (
 _JUDGED = ("kto_tag", "kto_label")
 _TURNS = ("messages", "conversations", "conversation")
 _MEDIA = ("images", "videos", "audios")
+_PLACES = ("<bbox>", "<ref-object>")
+"""Where ms-swift puts what the column `objects` has."""
 _MEDIUM = {"image": "<image>", "video": "<video>", "audio": "<audio>"}
 _TREE = {"message_id", "parent_id", "role", "text"}
 _TELLING = frozenset(
-    (*(name for names in _COMPARED for name in names), *_JUDGED, "label", *_MEDIA, *_MEDIUM, "message_id")
+    (*(name for names in _COMPARED for name in names), *_JUDGED, "label", *_MEDIA, *_MEDIUM, "objects", "message_id")
 )
 """Columns without which a row is nothing of this, as nearly all rows are."""
 
@@ -57,6 +59,9 @@ def known_as(
     media = _media(row)
     if media:
         return _images(media)
+    place = next((place for place in _PLACES if has_something(row.get("objects")) and _has_text(row, place)), None)
+    if place:
+        return _objects(place)
     if set(chosen):
         return None
     compared = next((names for names in _COMPARED if all(_is_answer(row.get(name)) for name in names)), None)
@@ -89,6 +94,17 @@ def _media(row: Mapping[str, Any]) -> str:
     return ""
 
 
+def _has_text(row: Mapping[str, Any], text: str) -> bool:
+    return any(text in str(value) for value in row.values())
+
+
+def _objects(place: str) -> Foreign:
+    said = f"'objects', which belong in place of {place} in the text"
+    return Foreign(
+        of_row=f"has {said}", of_file=f"these rows have {said}", hint="write them there, and leave the column out"
+    )
+
+
 def _has_files(value: object) -> bool:
     return any(has_something(item) for item in value) if isinstance(value, list) else has_something(value)
 
@@ -110,6 +126,9 @@ def _preference(names: tuple[str, ...], row: Mapping[str, Any], answer: str | No
         columns = f"{'messages' if answer in _TURNS else 'output'}={answer}"
     elif isinstance(turns, list) and len(turns) > 1:
         columns = f"messages={better}"
+    elif asked == "instruction":
+        # so that an input beside it stays part of the question
+        columns = f"output={better}"
     else:
         columns = f"input={asked},output={better}" if asked else f"text={better}"
     return Foreign(

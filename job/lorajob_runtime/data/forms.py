@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from lorajob_runtime.data import foreign, readings
 from lorajob_runtime.data.calls import calls_of
@@ -119,7 +119,8 @@ class Form:
             used |= {self.columns["thought"]}
         aside.unused.update(beside("column", row, {name for name in used if name}))
         spoken = messages + history + asked + answer
-        return finished(spoken, tools=tool_list(row.get(described)), system=self.system, aside=aside)
+        tools = row.get(described) if described else self._tools_of_request(row)
+        return finished(spoken, tools=tool_list(tools), system=self.system, aside=aside)
 
     def _written_as_text(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The prompt and the completion as turns where both are turns in JSON text: one alone may be what it says."""
@@ -141,6 +142,9 @@ class Form:
         """The user's turn, or turns as TRL has them in a prompt, whose answers are context."""
         roles = self._asking(row)
         prompt = row[self.columns[roles[0]]] if len(roles) == 1 else None
+        if _is_request(prompt):
+            aside.unused.update(beside("column", prompt, {"messages", *_TOOLS}))
+            prompt = prompt["messages"]
         if isinstance(prompt, list | dict) and (turns := _as_turns(prompt)):
             asked = messages_of(turns, aside)
             return [said | {"trained": False} if said["role"] == "assistant" else said for said in asked]
@@ -175,6 +179,10 @@ class Form:
         """The column that describes functions in this row; the empty string where none does."""
         names = (self.columns["tools"],) if "tools" in self.columns else _TOOLS
         return next((name for name in names if has_something(row.get(name))), "")
+
+    def _tools_of_request(self, row: Mapping[str, Any]) -> object:
+        request = next((row[self.columns[role]] for role in self._asking(row)), None)
+        return next((request[name] for name in _TOOLS if name in request), None) if _is_request(request) else None
 
     def _needed(self) -> str:
         if "messages" in NEEDS[self.name]:
@@ -248,6 +256,11 @@ def _mostly_foreign(rows: Sequence[object], reading: Reading | None, chosen: fro
             found.append(foreign.known_as(row, answer=answer, chosen=chosen, is_one_of_many=True))
     found = [known for known in found if known]
     return found[0] if 2 * len(found) > len(rows) else None
+
+
+def _is_request(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether a prompt has its messages as a request to OpenAI has them, beside tools and settings."""
+    return isinstance(value, dict) and {"messages"} < value.keys() <= {"messages", "parallel_tool_calls", *_TOOLS}
 
 
 def _as_turns(value: object) -> list[Any]:

@@ -41,7 +41,18 @@ KINDS: list[tuple[dict[str, Any], str, str]] = [
         PREFERENCE,
         "input=conversations,output=chosen",
     ),
-    ({"instruction": "Q", "input": "", "chosen": "A", "rejected": "B"}, PREFERENCE, "input=instruction,output=chosen"),
+    ({"instruction": "Q", "input": "", "chosen": "A", "rejected": "B"}, PREFERENCE, "output=chosen"),
+    ({"instruction": "Q", "input": "In", "chosen": "A", "rejected": "B"}, PREFERENCE, "output=chosen"),
+    ({"instruction": "Q", "chosen": "A", "rejected": "B"}, PREFERENCE, "output=chosen"),
+    (
+        {
+            "input": {"messages": [ASKED], "tools": [{"name": "f"}], "parallel_tool_calls": True},
+            "preferred_output": [GOOD],
+            "non_preferred_output": [BAD],
+        },
+        PREFERENCE,
+        "input=input,output=preferred_output",
+    ),
     (
         {"input": {"messages": [ASKED]}, "preferred_output": [GOOD], "non_preferred_output": [BAD]},
         PREFERENCE,
@@ -78,6 +89,11 @@ def test_what_the_hint_advises_trains_the_answer_that_it_names(row: dict[str, An
     data = DataSpec(columns=dict(part.split("=") for part in columns.split(",")))
     found = detect([row], data).convert(row)
     said = found.text if isinstance(found, Text) else found.messages[-1]["content"]
+    if isinstance(found, Conversation):
+        assert (found.tools is not None) == ("tools" in str(row))
+        assert not found.aside.unused & {"column input", "column instruction", "column prompt", "column system"} or (
+            "messages" in data.columns
+        )
     assert said.startswith(("A", "Yes", "\n\nHuman", "No." if row.get("label") is False else "A"))
 
 
@@ -107,6 +123,20 @@ def test_one_such_row_among_others_is_at_fault(row: dict[str, Any], said: str) -
 def test_rows_with_pictures_are_refused_by_name(row: dict[str, Any], column: str) -> None:
     with pytest.raises(DataError, match=f"these rows have '{column}': only text can be trained here"):
         detect([row], DataSpec())
+
+
+@pytest.mark.parametrize("place", ["<bbox>", "<ref-object>"])
+def test_rows_whose_text_has_places_for_what_another_column_has_are_refused(place: str) -> None:
+    objects = {"ref": ["sheep"], "bbox": [[1, 2, 3, 4]]}
+    row = {"messages": [ASKED, {"role": "assistant", "content": f"At {place}."}]}
+    with pytest.raises(DataError, match=f"these rows have 'objects', which belong in place of {place} in the text"):
+        detect([row | {"objects": objects}], DataSpec())
+    for harmless in ({}, {"objects": None}, {"objects": []}):
+        assert isinstance(detect([row | harmless], DataSpec()).convert(row | harmless), Conversation)
+    assert isinstance(
+        detect([{"messages": [ASKED, GOOD], "objects": ["a"]}], DataSpec()).convert({"messages": [ASKED, GOOD]}),
+        Conversation,
+    )
 
 
 @pytest.mark.parametrize("sort", ["image_url", "image", "input_audio", "video"])
