@@ -88,6 +88,8 @@ def located(path: Path) -> DataPath:
         if ending not in _KINDS or not path.is_file():
             named = f"ends in {path.suffix!r}" if path.suffix else "has no ending"
             fault = named if ending not in _KINDS else "is no plain file"
+            if path.is_file() and (said := impostors.stand_in(path)) is not None:
+                raise FileError(f"{path} {said}")
             raise FileError(f"{path} {fault}: a dataset must be one of {_LISTED}", hint=_PATH_HINT)
     except OSError as error:
         raise FileError(f"cannot read {brief(path, 300)}: {error.strerror}") from error

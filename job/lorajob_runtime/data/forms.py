@@ -210,7 +210,7 @@ def detect(rows: Sequence[object], data: DataSpec, further: Collection[str] = ()
     if known := _mostly_foreign(looked_at, reading, chosen):
         raise DataError(known.of_file, hint=known.hint)
     if reading is None and data.format == "auto":
-        raise no_form(rows[0], names)
+        raise no_form(rows[0], names, is_alone=len(rows) == 1)
     reading = reading or possible[0]
     _refuse_unfit(data.columns, reading.form)
     if len(rows) == 1 and "messages" not in NEEDS[reading.form]:

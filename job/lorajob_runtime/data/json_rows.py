@@ -178,7 +178,7 @@ def _of_lines(file: DataPath, reader: io.BufferedReader[Any]) -> Iterator[object
         count += 1
         yield row
     if count == 1 and not isinstance(row, dict | list | RowError):
-        raise FileError(f"{file} holds a single {type(row).__name__}: it must hold rows, each an object")
+        raise FileError(f"{file} holds nothing but {kind(row)}: it must hold rows, each an object")
 
 
 def _whole(file: DataPath, reader: io.BufferedReader[Any]) -> Iterator[object]:

@@ -27,9 +27,13 @@ _SPEAKERS = (
 _OTHER_SEPARATORS = "|^~"
 
 
-def no_form(first: object, names: Mapping[str, str]) -> DataError:
-    """The error for a file of which no row has a known form; `names` maps a name in lower case to its column."""
-    why, hint = _why(first, names)
+def no_form(first: object, names: Mapping[str, str], *, is_alone: bool) -> DataError:
+    """The error for a file of which no row has a known form.
+
+    `names` maps a name in lower case to its column; `is_alone`: the file has no other row, so that it may be an object
+    around all of them.
+    """
+    why, hint = _why(first, names, is_alone)
     return DataError(
         f"no row has a known form: {first_row(first)}{f'; {why}' if why else ''}; the forms are alpaca (instruction, "
         "input, output), qa (input, output, or question, answer and the like), sharegpt (conversations), messages and "
@@ -58,7 +62,7 @@ def _is_column(value: object) -> bool:
     return isinstance(value, list) and len(value) > 1 and all(isinstance(item, str | int | float) for item in value)
 
 
-def _why(first: object, names: Mapping[str, str]) -> tuple[str, str]:
+def _why(first: object, names: Mapping[str, str], is_alone: bool) -> tuple[str, str]:
     """Why the first row has no form, where it is nearly one, and what to do."""
     if isinstance(first, str):
         return "", 'to train texts whole write each as {"text": "…"}'
@@ -71,14 +75,14 @@ def _why(first: object, names: Mapping[str, str]) -> tuple[str, str]:
         return "each row is a single turn: a row must hold a whole conversation, its turns in a list", _AS_TURNS
     if "input_ids" in first:
         return "input_ids are tokens of some tokenizer, and rows must be text", "give the texts"
-    if first.keys() >= {"columns", "data"} or (len(first) > 1 and all(str(name).isdecimal() for name in first)):
+    if is_alone and (first.keys() >= {"columns", "data"} or _holds_rows(first)):
         return "the file is one object, and its rows stand inside", _AS_ROWS
     for name, value in first.items():
         if found := _conversation(str(name), value):
             return found
     if odd := readings.looks_like(names):
         return odd, _NAME_COLUMNS
-    return _lists_inside(first) or _columns_in_one(first) or ("", _NAME_COLUMNS)
+    return _lists_inside(first, is_alone) or _columns_in_one(first) or ("", _NAME_COLUMNS)
 
 
 def _turns_at_fault(column: str, turns: object) -> str:
@@ -113,15 +117,31 @@ def _conversation(name: str, value: Any) -> tuple[str, str] | None:
         return f"{name} has turns of role and parts, as Gemini has them, and not of role and content", _AS_TURNS
     if is_turn(value[0]) and len(value) > 1:
         return f"{name} has the turns of a conversation", f"say so: --columns messages={name}"
+    if not all(isinstance(item, dict) for item in value):
+        return None
+    if value[0].keys() >= {"label", "text"}:
+        return f"{name} has parts of label and text, as axolotl's input_output has them, and no turns", _AS_TURNS
+    if value[0].keys() & {"role", "from"} and not is_turn(value[0]):
+        return f"{name} has turns of {keys_of(value[0])}, and not of role and content", _AS_TURNS
     return None
 
 
-def _lists_inside(first: Mapping[str, Any]) -> tuple[str, str] | None:
+def _holds_rows(only: Mapping[str, Any]) -> bool:
+    """Whether each value of the one object in a file is a row, or whether its keys are numbers of rows."""
+    if len(only) > 1 and all(str(name).isdecimal() for name in only):
+        return True
+    rows = list(only.values())
+    return len(rows) > 1 and all(isinstance(row, dict) and row and row.keys() == rows[0].keys() for row in rows)
+
+
+def _lists_inside(first: Mapping[str, Any], is_alone: bool) -> tuple[str, str] | None:
     """What a list is that the first row has under some name: all rows of the file, or a conversation of bare texts."""
     lists = {name: value for name, value in first.items() if isinstance(value, list) and len(value) > 0}
     rows = {name: len(value) for name, value in lists.items() if all(isinstance(item, dict) for item in value)}
     if rows:
         longest = max(rows, key=lambda name: rows[name])
+        if not is_alone:
+            return f"{longest} is a list of objects, and no conversation", _AS_TURNS
         return f"{longest} is a list of objects: if these are the rows, the file must be that list", _TOP
     texts = next((name for name, value in lists.items() if all(isinstance(item, str) for item in value)), None)
     if texts is None:

@@ -91,6 +91,27 @@ def test_what_a_file_is_instead_of_a_dataset_is_said(
         look(DataSpec(source=str(path)))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            "book.xlsx",
+            lambda: _zip("[Content_Types].xml", "xl/workbook.xml"),
+            "is an Excel workbook: save the sheet as",
+        ),
+        ("rows.zip", lambda: _zip("rows.json"), "is a zip archive: unpack it"),
+        ("rows.gz", lambda: gzip.compress(ROWS), "is compressed with gzip: give it a name that ends in .gz behind its"),
+        ("rows.jsonl.zst", lambda: b"\x28\xb5\x2f\xfd\x04\x00", "is compressed with zstd: unpack it first"),
+        ("rows.arrow", _arrow, "is an Arrow file: save it as Parquet"),
+        ("rows.db", lambda: b"SQLite format 3\0", "is a SQLite database: export the table as CSV"),
+    ],
+)
+def test_under_its_own_name_too(name: str, content: Callable[[], bytes], said: str, tmp_path: Path) -> None:
+    path = file_of(tmp_path, content(), name)
+
+    assert refused(path).message.startswith(f"{path} {said}")
+
+
 @pytest.mark.parametrize("ending", TEXT_KINDS)
 @pytest.mark.parametrize(
     ("content", "said"),

@@ -104,7 +104,9 @@ def test_a_file_is_a_list_of_rows_or_one_row_or_a_row_a_line(
         ("a.jsonl", '{"a": "b"}\n{"a": "\xe9"}'.encode("latin-1"), "line 2 is not UTF-8"),
         ("a.json", "hello", "line 1 is not JSON: Expecting value, at column 1"),
         ("a.json", "instruction,output\na,b\n", "line 1 is not JSON: Expecting value, at column 1"),
-        ("a.json", '"text"', "holds a single str: it must hold rows"),
+        ("a.json", '"text"', "holds nothing but text: it must hold rows"),
+        ("a.json", "null", "holds nothing but null: it must hold rows"),
+        ("a.json", "5", "holds nothing but a number: it must hold rows"),
         ("a.json", "[]", "has no rows"),
     ],
 )

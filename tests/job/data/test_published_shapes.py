@@ -345,6 +345,15 @@ def test_no_thought(key: str, nothing: Any) -> None:
         ({"request": {"messages": [Q]}, "response": {}}, "messages is inside request, and must be a key of the row"),
         ({"prompt": "Q", "responses": ["A", "B"]}, "prompt may be the question, but no key looks like its answer"),
         ({"0": {"input": "Q", "output": "A"}, "1": {"input": "Q", "output": "A"}}, "its rows stand inside"),
+        ({"a": {"input": "Q", "output": "A"}, "b": {"input": "Q", "output": "A"}}, "its rows stand inside"),
+        (
+            {"segments": [{"label": False, "text": "Q"}, {"label": True, "text": "A"}]},
+            "segments has parts of label and",
+        ),
+        (
+            {"chat_history": [{"role": "USER", "message": "Q"}]},
+            "chat_history has turns of 'role', 'message', and not of",
+        ),
         ({"columns": ["input", "output"], "data": [["Q", "A"]]}, "its rows stand inside"),
         ({"data": [{"input": "Q", "output": "A"}] * 2}, "data is a list of objects: if these are the rows"),
         ({"input|output": "Q|A"}, "'input|output' may be several columns"),
@@ -356,6 +365,21 @@ def test_a_file_of_no_form_says_why_the_nearest_one_failed(row: dict[str, Any], 
     with pytest.raises(DataError) as caught:
         detect([row], DataSpec())
     assert reason in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"id": 1, "annotations": [{"result": []}], "data": {"prompt": "Q"}},
+        {"columns": ["a"], "data": [["x"]]},
+        {"a": {"x": 1}, "b": {"x": 2}},
+    ],
+)
+def test_one_of_several_rows_is_not_taken_for_an_object_around_all_of_them(row: dict[str, Any]) -> None:
+    with pytest.raises(DataError) as caught:
+        detect([row, row], DataSpec())
+    assert "if these are the rows" not in caught.value.message
+    assert "rows stand inside" not in caught.value.message
 
 
 def test_turns_under_another_name_are_refused_with_the_flag_that_reads_them() -> None:

@@ -81,7 +81,7 @@ def test_table_values_are_text_as_written(tmp_path: Path) -> None:
         ("mark.json", "\ufeff\n", "is empty"),
         ("separator.json", "\x1c\n", "is empty"),
         ("header.csv", "input,output\n", "has no rows"),
-        ("scalar.json", "7", "a single int"),
+        ("scalar.json", "7", "nothing but a number"),
         ("gbk.json", '{"a": "中文"}'.encode("gbk"), "line 1 is not UTF-8"),
         ("gbk.csv", "a,b\n中,文\n".encode("gbk"), "line 2 is not UTF-8"),
         ("uneven.csv", "a,b\n1,2\n1,2,3\n", "line 3"),
