@@ -210,7 +210,7 @@ def detect(rows: Sequence[object], data: DataSpec, further: Collection[str] = ()
     if known := _mostly_foreign(looked_at, reading, chosen):
         raise DataError(known.of_file, hint=known.hint)
     if reading is None and data.format == "auto":
-        raise no_form(rows[0], names, is_alone=len(rows) == 1)
+        raise no_form(rows[0], names, is_alone=len(rows) == 1, mapped=data.columns)
     reading = reading or possible[0]
     _refuse_unfit(data.columns, reading.form)
     if len(rows) == 1 and "messages" not in NEEDS[reading.form]:
@@ -325,7 +325,7 @@ def _verdict(reading: Reading, data: DataSpec, rows: Sequence[object]) -> str:
         tools = f", tools in {columns['tools']}" if "tools" in columns else ""
         return f"{how}, turns in {turns or 'messages'}{tools}"
     if reading.form == "text":
-        return f"{how}, {columns['text']} trained whole"
+        return f"{how}, {columns['text']} trained whole{', and data.system has no place in it' if data.system else ''}"
     shown = first if isinstance(first, dict) else {}
     asking = [columns[role] for role in ("instruction", "input") if columns.get(role) in shown]
     parts = ["user = " + " + ".join(asking), f"answer = {columns['output']}"]

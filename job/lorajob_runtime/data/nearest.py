@@ -27,13 +27,13 @@ _SPEAKERS = (
 _OTHER_SEPARATORS = "|^~"
 
 
-def no_form(first: object, names: Mapping[str, str], *, is_alone: bool) -> DataError:
+def no_form(first: object, names: Mapping[str, str], *, is_alone: bool, mapped: Mapping[str, str]) -> DataError:
     """The error for a file of which no row has a known form.
 
     `names` maps a name in lower case to its column; `is_alone`: the file has no other row, so that it may be an object
-    around all of them.
+    around all of them. `mapped` is data.columns.
     """
-    why, hint = _why(first, names, is_alone)
+    why, hint = _with_mapped(first, mapped) if mapped else _why(first, names, is_alone)
     return DataError(
         f"no row has a known form: {first_row(first)}{f'; {why}' if why else ''}; the forms are alpaca (instruction, "
         "input, output), qa (input, output, or question, answer and the like), sharegpt (conversations), messages and "
@@ -83,6 +83,15 @@ def _why(first: object, names: Mapping[str, str], is_alone: bool) -> tuple[str, 
     if odd := readings.looks_like(names):
         return odd, _NAME_COLUMNS
     return _lists_inside(first, is_alone) or _columns_in_one(first) or ("", _NAME_COLUMNS)
+
+
+def _with_mapped(first: object, mapped: Mapping[str, str]) -> tuple[str, str]:
+    """Why columns that the user named make no form."""
+    column = mapped.get("messages")
+    if column is not None and isinstance(first, dict) and column in first:
+        return _turns_at_fault(column, first[column]), _AS_TURNS
+    said = ", ".join(f"{role}={column}" for role, column in mapped.items())
+    return f"none has all that it needs with data.columns {said}", _NAME_COLUMNS
 
 
 def _turns_at_fault(column: str, turns: object) -> str:

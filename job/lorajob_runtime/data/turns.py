@@ -138,7 +138,21 @@ def tool_list(value: object) -> list[dict[str, Any]] | None:
     items = [parsed(tool, "tools") for tool in tools] if isinstance(tools, list) else None
     if items is None or not all(isinstance(tool, dict) for tool in items):
         raise RowError(f"tools is {kind(tools)}: it must be a list of function descriptions")
-    return [tool if "function" in tool else {"type": "function", "function": tool} for tool in items]  # type: ignore[operator,misc]
+    return [_tool(tool) for tool in items if isinstance(tool, dict)]
+
+
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """One description in OpenAI's form, from that of its chat or of its newer interface, or bare. Raises RowError."""
+    function = tool.get("function", tool)
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise RowError(f"tools has an entry with the keys {keys_of(tool)}: it must describe a function that has a name")
+    if "function" in tool:
+        return tool
+    is_typed = tool.get("type") == "function"
+    return {
+        "type": "function",
+        "function": {key: value for key, value in tool.items() if not (is_typed and key == "type")},
+    }
 
 
 def _is_trained(message: Message) -> bool:

@@ -253,6 +253,7 @@ def test_a_call_without_a_name_is_refused() -> None:
         {"functions": [{"name": "f"}]},
         {"functions": json.dumps([{"name": "f"}])},
         {"tools": "", "functions": [{"name": "f"}]},
+        {"tools": [{"type": "function", "name": "f"}]},
         {"messages": [{"role": "system", "content": "S", "functions": json.dumps([{"name": "f"}])}, Q, A]},
     ],
 )
@@ -260,6 +261,15 @@ def test_descriptions_of_functions_in_every_writing(row: dict[str, Any]) -> None
     found = converted({"messages": [Q, A]} | row)
     assert found.tools == [TOOL]
     assert not found.aside.unused
+
+
+@pytest.mark.parametrize(
+    "tool", [{"type": "web_search"}, {"function_declarations": [{"name": "f"}]}, {"type": "function", "function": "f"}]
+)
+def test_a_tool_that_describes_no_function_is_at_fault(tool: dict[str, Any]) -> None:
+    said = f"tools has an entry with the keys {', '.join(map(repr, tool))}: it must describe a function that has a name"
+    with pytest.raises(RowError, match=said):
+        converted({"messages": [Q, A], "tools": [tool]})
 
 
 def test_a_question_whose_answers_are_calls() -> None:

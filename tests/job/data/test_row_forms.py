@@ -309,3 +309,22 @@ def test_a_column_for_a_role_that_the_form_has_not_is_refused(
     with pytest.raises(DataError) as caught:
         detect([row], DataSpec(columns=columns))
     assert f"data.columns maps {said}" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"output": "instruction"}, "none has all that it needs with data.columns output=instruction"),
+        ({"system": "instruction"}, "none has all that it needs with data.columns system=instruction"),
+        ({"messages": "output"}, "output is text that is not JSON"),
+    ],
+)
+def test_columns_that_make_no_form_are_said(columns: dict[str, str], said: str) -> None:
+    with pytest.raises(DataError) as caught:
+        detect([{"instruction": "Q", "output": "A"}], DataSpec(columns=columns))
+    assert said in caught.value.message
+
+
+def test_a_system_prompt_for_texts_is_said_to_have_no_place() -> None:
+    assert detect([{"text": "T"}], DataSpec(system="S")).verdict.endswith("whole, and data.system has no place in it")
+    assert detect([{"text": "T"}], DataSpec()).verdict.endswith("text trained whole")
