@@ -49,6 +49,7 @@ class Delivery:
             trouble=self.journal.storage,
             consequence=f"the run goes on, what is finished is {after}",
             confirm=(lambda: None) if self.lease is None else self.lease.confirm,
+            prove=(lambda: None) if self.lease is None else self.lease.prove,
         )
 
     def wait(self, uploader: Uploader, *, error: LorajobError | None) -> LorajobError | None:

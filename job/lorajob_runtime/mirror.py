@@ -39,16 +39,24 @@ class Mirror:
     """
 
     def __init__(
-        self, store: Store, folder: RunFolder, *, keep: int, stored: Callable[[int], None] = lambda step: None
+        self,
+        store: Store,
+        folder: RunFolder,
+        *,
+        keep: int,
+        stored: Callable[[int], None] = lambda step: None,
+        prove: Callable[[], None] = lambda: None,
     ) -> None:
         """`keep`: how many of the newest checkpoints stay resumable, in storage and here.
 
-        `stored` is told the step of a checkpoint when the last of it is in storage.
+        `stored` is told the step of a checkpoint when the last of it is in storage. `prove` raises TakenOverError where
+        no checkpoint may be written, and is asked before its first file and before its manifest.
         """
         self._store = store
         self._folder = folder
         self._keep = keep
         self._tell_stored = stored
+        self._prove = prove
         self.uploads = 0
         """How many large files were uploaded so far."""
         self._pruned_at: list[int] = []
@@ -139,6 +147,7 @@ class Mirror:
         return stored
 
     def _upload(self, step: int, manifest: Manifest, stored: dict[int, Manifest]) -> None:
+        self._prove()
         if stored.pop(step, None) is not None:
             # another attempt's checkpoint of this step: it stops to exist before its files are replaced
             self._store.delete([checkpoint_key(step, MANIFEST)])
@@ -146,6 +155,7 @@ class Mirror:
         for name, entry in manifest["files"].items():
             self._put_once(checkpoint_key(step, name), path / name, entry["sha256"])
         self.events()
+        self._prove()
         self._store.put_bytes(checkpoint_key(step, MANIFEST), checkpoint.dump_manifest(manifest))
         stored[step] = manifest
         self._tell_stored(step)

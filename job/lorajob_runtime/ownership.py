@@ -25,7 +25,7 @@ from typing import Protocol
 
 from lorajob_runtime.environment import Pod
 from lorajob_runtime.exits import ConfigError, CredentialsError, LorajobError, TakenOverError
-from lorajob_runtime.layout import LEASES, OWNER
+from lorajob_runtime.layout import LEASES, OWNER, SPEC
 from lorajob_runtime.plain import NotPlainError, read_plain
 from lorajob_runtime.store import Store
 
@@ -167,6 +167,15 @@ class Lease:
             self._renew()
         self.check()
 
+    def prove(self) -> None:
+        """As `confirm`, but storage is asked in any case: what is written next may replace what another has written.
+
+        Of the time since then only what one request takes is left to another.
+        """
+        if not self._taken_by:
+            self._look()
+        self.check()
+
     def release(self) -> None:
         """Lets the next writer begin at once. Where storage does not answer it waits until the lease is stale."""
         self._ending.set()
@@ -187,14 +196,21 @@ class Lease:
         # the clock of the wall: that of a laptop goes on while it sleeps
         return time.time() - self._renewed_at > self._pace.stale
 
-    def _renew(self) -> None:
+    def _was_taken_away(self) -> bool:
+        """Whether this lease alone is gone: from a bucket that was emptied or made anew everything is."""
+        return self._store.get_bytes(_key(self._number)) is None and self._store.get_bytes(SPEC) is not None
+
+    def _look(self) -> None:
         found = _newest(self._store)
-        if found is None and self._is_old():
+        if found is None and (self._is_old() or self._was_taken_away()):
             # whoever takes over removes the lease before its own, and that at its end
             self._taken_by = "a process that has ended meanwhile"
         elif found is not None and (found[0] > self._number or found[1].id != self._writer.id):
             self._taken_by = found[1].name
-        elif not self._ending.is_set():
+
+    def _renew(self) -> None:
+        self._look()
+        if not self._taken_by and not self._ending.is_set():
             self._store.put_bytes(_key(self._number), _dumps(self._writer))
             self._renewed_at = time.time()
 

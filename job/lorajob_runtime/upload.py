@@ -46,18 +46,20 @@ class Uploader:
         trouble: Callable[[str], None] = lambda message: None,
         consequence: str = "",
         confirm: Callable[[], None] = lambda: None,
+        prove: Callable[[], None] = lambda: None,
     ) -> None:
         """`keep`: how many checkpoints stay resumable.
 
         `warn` is told when storage goes and when it is back, `stored` the step of each checkpoint that is there.
         `trouble` is told what is wrong with storage whenever that changes, with an empty text when nothing is.
         `consequence` is what a failure means for the run, in a few words. `confirm` raises TakenOverError when nothing
-        may be written any more.
+        may be written any more; `prove` too, which asks storage: before a checkpoint, its manifest and the logs.
         """
         self._uri = store.uri
-        self._mirror = Mirror(store, folder, keep=keep, stored=stored)
+        self._mirror = Mirror(store, folder, keep=keep, stored=stored, prove=prove)
         self._consequence = consequence
         self._confirm = confirm
+        self._prove = prove
         self._pace = pace
         self._warn = warn
         self._tell_trouble = trouble
@@ -162,12 +164,15 @@ class Uploader:
                     self._changed.wait(self._pause(failures))
 
     def _upload(self, *, all_of_it: bool) -> None:
+        is_due = all_of_it or time.monotonic() >= self._events_due
+        if is_due:
+            self._prove()
         self._mirror.checkpoints()
         if all_of_it and self._adapter_is_ready:
             self._mirror.adapter()
         if all_of_it:
             self._mirror.swanlog()
-        if all_of_it or time.monotonic() >= self._events_due:
+        if is_due:
             self._mirror.logs(whole=all_of_it)
             self._mirror.events(whole=all_of_it)
             self._events_due = time.monotonic() + self._pace.events

@@ -44,7 +44,7 @@ class Run:
                 start_new_session=True,
             )
 
-    def wait(self, seconds: float = 30) -> int:
+    def wait(self, seconds: float = 120) -> int:
         """The exit code."""
         return self.process.wait(seconds)
 

@@ -318,6 +318,27 @@ def test_who_was_cut_off_while_another_took_over_and_ended_writes_nothing_when_s
     assert written(s3_server, uri) == before
 
 
+def test_who_was_cut_off_only_for_a_moment_writes_nothing_over_what_another_wrote_in_it(
+    start, uri: str, s3: dict[str, str], s3_server, s3_proxy, tmp_path: Path, wait_until
+) -> None:
+    fresh = {"lease": {"renew": 3600, "look": 0.1, "stale": 3600}, "storage_at_end": 60}
+    cut_off = s3_server.variables(endpoint=s3_proxy.endpoint) | IN_A_POD
+    first = start(uri, variables=cut_off, orders={"hold": 3}, limits=fresh)
+    wait_until(lambda: 3 in first.steps(), what="step 3")
+    s3_proxy.cut()
+    first.process.terminate()
+    another_disk = {"LORAJOB_WORK": str(tmp_path / "another-pod"), "LORAJOB_POD": "n-0-fghij"}
+    assert start(uri, variables=s3 | IN_A_POD | another_disk).wait() == 0
+    before = written(s3_server, uri)
+    wait_until(lambda: troubles(first), what="the trouble")
+
+    s3_proxy.restore()
+
+    assert first.wait() == 30, first.end()
+    assert "a process that has ended meanwhile has taken this run over" in first.end()["message"]
+    assert written(s3_server, uri) == before
+
+
 def test_a_run_goes_on_from_storage_when_its_folder_is_gone(
     start, uri: str, s3: dict[str, str], tmp_path: Path, wait_until
 ) -> None:
