@@ -119,7 +119,7 @@ def _free_ports(count: int, host: str) -> list[int]:
 
 def _writes(server: S3Server, host: str, port: int) -> bool:
     """Whether the server takes a file: it listens some time before it can."""
-    connection = http.client.HTTPConnection(host, port, timeout=1)
+    connection = http.client.HTTPConnection(host, port, timeout=10)
     try:
         connection.request("GET", "/healthz")
         if connection.getresponse().status != 200:

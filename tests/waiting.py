@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 
-def wait_until(condition: Callable[[], Any], *, seconds: float = 20, what: str = "the condition") -> Any:
+def wait_until(condition: Callable[[], Any], *, seconds: float = 60, what: str = "the condition") -> Any:
     """The first true value of `condition`; the test fails when there is none in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

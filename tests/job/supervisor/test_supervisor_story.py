@@ -58,7 +58,7 @@ def test_a_run_whose_adapter_was_deleted_is_published_again_without_training(sta
 def test_several_processes_share_the_cores(start, tmp_path: Path, folder: RunFolder) -> None:
     run = start(str(tmp_path / "runs"), processes=2)
 
-    assert run.wait(60) == 0, run.end()
+    assert run.wait() == 0, run.end()
 
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
     assert [folder.log(1, rank).read_text() for rank in (0, 1)] == [
@@ -131,7 +131,7 @@ def test_of_several_processes_the_one_that_failed_tells_the_cause(start, tmp_pat
     failing = {"rank": 1, "step": 3, "class": "out-of-memory", "message": "the GPU's memory was not enough"}
     run = start(str(tmp_path / "runs"), processes=2, orders={"failures": [failing], "seconds": 0.1, "hold": 4})
 
-    assert run.wait(60) == 14
+    assert run.wait() == 14
     assert run.end()["message"] == "the GPU's memory was not enough"
 
 

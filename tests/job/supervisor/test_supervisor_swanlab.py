@@ -30,9 +30,7 @@ def test_a_killed_run_goes_on_with_its_experiment_and_no_step_comes_twice(
     killed.process.kill()
     killed.wait()
 
-    assert (
-        start(uri, orders={"total": 6}, spec=REPORTED, variables=variables, limits={"sinks_at_end": 20}).wait(60) == 0
-    )
+    assert start(uri, orders={"total": 6}, spec=REPORTED, variables=variables, limits={"sinks_at_end": 20}).wait() == 0
 
     assert server.only_experiment().starts == 2
     assert server.only_experiment().twice() == []
@@ -48,7 +46,7 @@ def test_a_host_that_no_longer_answers_at_the_end_is_warned_of_and_the_run_keeps
     server.fault = "hang"
     run.process.terminate()
 
-    assert run.wait(40) == 30
+    assert run.wait() == 30
     (warning,) = run.remarks("warning")
     assert warning.startswith("SwanLab did not take the last values in time; they are sent by: swanlab sync ")
 
@@ -57,7 +55,7 @@ def test_without_a_key_there_is_one_warning_and_the_run_succeeds(start, tmp_path
     spec = REPORTED | {"report": {"swanlab": {"mode": "auto"}}}
     run = start(str(tmp_path / "runs"), spec=spec, limits={"sinks_at_end": 20})
 
-    assert run.wait(60) == 0
+    assert run.wait() == 0
     (warning,) = run.remarks("warning")
     assert warning.startswith(
         "SwanLab: SWANLAB_API_KEY is not set, so this run is kept offline; to send it: swanlab sync"
