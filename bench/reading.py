@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import random
 import subprocess
 import sys
@@ -41,9 +42,9 @@ TELL = """
 import time
 with open("/proc/self/status") as status:
     (peak,) = [line.split()[1] for line in status if line.startswith("VmHWM:")]
-print(time.process_time(), peak)
+print(time.process_time() - globals().get("began", 0), peak)
 """
-"""What a program is told by the system of a child has the parent's memory in it."""
+"""What a program is told by the system of a child has the parent's memory in it. Time before `began` does not count."""
 
 
 def rows(megabytes: float) -> Iterator[Row]:
@@ -98,10 +99,12 @@ KINDS: dict[str, tuple[str, Callable[[Path, float], None]]] = {
 }
 
 
-def measured(program: str, *arguments: str) -> tuple[float, float]:
-    """The processor's seconds of a program and the most memory that it had, in MB."""
+def measured(program: str, *arguments: str, checkout: Path | None = None) -> tuple[float, float]:
+    """The processor's seconds of a program and the most memory that it had, in MB; by the code of another checkout."""
     command = [sys.executable, "-P", "-c", program + TELL, *arguments]
-    seconds, memory = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()[-2:]
+    variables = os.environ | ({"PYTHONPATH": str(checkout.resolve() / "job")} if checkout else {})
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=variables)
+    seconds, memory = ran.stdout.split()[-2:]
     return float(seconds), float(memory) / 1000
 
 

@@ -2,9 +2,12 @@
 
     python bench/turns.py                               64 conversations of 60 rounds, for SmolLM2
     python bench/turns.py --rows 512 --model FOLDER     more of them, for another model's tokenizer and chat template
+    python bench/turns.py --length 1 --rows 10000 --rounds 5 --beside FOLDER
+                                                        single rounds, beside the code in another checkout of this
+                                                        repository (git worktree add FOLDER COMMIT)
 
 The seconds are the processor's, which other programs change little; the memory is the most of the process that does
-it. The start is one round alone. Prints one Markdown table, and the ratio.
+it. The start, one round alone, comes before in the same process. Prints one Markdown table, and the ratios.
 """
 
 from __future__ import annotations
@@ -21,18 +24,24 @@ from typing import Any
 from reading import measured, model_folder
 
 PREPARE = """
-import json, sys
+import sys, time
 from pathlib import Path
 from lorajob_runtime.data.prepare import prepare
 from lorajob_runtime.spec import parse
-spec = parse({"data": {"source": sys.argv[1], "maxLength": 1000000}})
-report = prepare(spec, model_path=Path(sys.argv[2]), folder=Path(sys.argv[3]))
-assert report.rows_used == report.rows_read
+model, folder, *sources = sys.argv[1:]
+for source in sources:
+    began = time.process_time() if source != sources[0] else 0
+    spec = parse({"data": {"source": source, "maxLength": 1000000}})
+    report = prepare(spec, model_path=Path(model), folder=Path(folder))
+    assert report.rows_used == report.rows_read
 """
+"""Prepares one file after another, and counts the last one alone."""
 WORDS = (
     "river", "stone", "lamp", "harbour", "winter", "bread", "engine",
     "letter", "garden", "tide", "mountain", "clock", "paper", "silver",
 )  # fmt: skip
+
+WAYS = START, SINGLE, WHOLE = "start", "single rounds", "conversations"
 
 Message = dict[str, Any]
 
@@ -68,23 +77,33 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=60, help="rounds of each [60]")
     parser.add_argument("--rounds", type=int, default=1, help="times that the ways take turns [1]")
     parser.add_argument("--model", type=Path, help="folder of the model, SmolLM2 from its package if left out")
+    parser.add_argument("--beside", type=Path, help="another checkout of this repository, which takes turns with it")
     chosen = parser.parse_args()
     model = model_folder(chosen.model)
-    found: dict[str, list[tuple[float, float]]] = {"start": [], "single rounds": [], "conversations": []}
+    checkouts = {"": None} | ({"beside: ": chosen.beside} if chosen.beside else {})
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {(name, way): [] for name in checkouts for way in WAYS}
     with tempfile.TemporaryDirectory(prefix="lorajob-bench-") as folder:
-        paths = {way: Path(folder) / f"{way}.jsonl" for way in found}
-        write(paths["start"], rounds(1, 1), single=True)
-        write(paths["single rounds"], rounds(chosen.rows, chosen.length), single=True)
-        write(paths["conversations"], rounds(chosen.rows, chosen.length), single=False)
+        paths = {way: Path(folder) / f"{way}.jsonl" for way in WAYS}
+        write(paths[START], rounds(1, 1), single=True)
+        write(paths[SINGLE], rounds(chosen.rows, chosen.length), single=True)
+        write(paths[WHOLE], rounds(chosen.rows, chosen.length), single=False)
         for _ in range(chosen.rounds):
-            for way, path in paths.items():
-                found[way].append(measured(PREPARE, str(path), str(model), f"{folder}/data"))
+            for (name, way), runs in found.items():
+                sources = dict.fromkeys((str(paths[START]), str(paths[way])))
+                ran = measured(PREPARE, str(model), f"{folder}/data", *sources, checkout=checkouts[name])
+                runs.append(ran)
     print("| | processor's s | peak memory MB |\n|---|---|---|")
-    for way, runs in found.items():
-        seconds, memory = (statistics.median(run[part] for run in runs) for part in (0, 1))
-        print(f"| {way} | {seconds:.1f} | {memory:.0f} |")
-    start, single, whole = (statistics.median(run[0] for run in runs) for runs in found.values())
-    print(f"\nconversations / single rounds, without the start: {(whole - start) / max(single - start, 1e-9):.2f}x")
+    medians = {key: [statistics.median(run[part] for run in runs) for part in (0, 1)] for key, runs in found.items()}
+    for (name, way), (seconds, memory) in medians.items():
+        print(f"| {name}{way} | {seconds:.2f} | {memory:.0f} |")
+
+    def ratio(one: tuple[str, str], other: tuple[str, str]) -> str:
+        return f"{medians[one][0] / medians[other][0]:.2f}x"
+
+    print(f"\nconversations / single rounds: {ratio(('', WHOLE), ('', SINGLE))}")
+    for name in list(checkouts)[1:]:
+        for way in (SINGLE, WHOLE):
+            print(f"{way}, this checkout / the one beside it: {ratio(('', way), (name, way))}")
 
 
 if __name__ == "__main__":

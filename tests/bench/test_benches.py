@@ -114,4 +114,14 @@ def test_long_conversations_are_compared_with_single_rounds(model: Path, table: 
 
     for way in ("start", "single rounds", "conversations"):
         assert _has_row(printed, way, NUMBER, r"\d+"), printed
-    assert re.search(rf"(?m)^conversations / single rounds, without the start: -?{NUMBER}x$", printed)
+    assert re.search(rf"(?m)^conversations / single rounds: {NUMBER}x$", printed)
+
+
+def test_preparing_is_compared_with_another_checkout(model: Path, table: Callable[..., str]) -> None:
+    few = ("--rows", "2", "--length", "1", "--model", str(model))
+    printed = table("turns.py", *few, "--beside", str(BENCH.parent))
+
+    for way in ("start", "single rounds", "conversations"):
+        assert _has_row(printed, f"beside: {way}", NUMBER, r"\d+"), printed
+    for way in ("single rounds", "conversations"):
+        assert re.search(rf"(?m)^{way}, this checkout / the one beside it: {NUMBER}x$", printed), printed

@@ -79,6 +79,8 @@ def _with_thought(message: Message, abilities: Abilities, thoughts: Thoughts) ->
     if message["role"] != "assistant":
         return message
     field, content = message.get(GIVEN_THOUGHT), message["content"]
+    if GIVEN_THOUGHT not in message and CLOSE_THOUGHT not in content:
+        return message
     reply = apart(content) if CLOSE_THOUGHT in content else None
     bare = {key: value for key, value in message.items() if key != GIVEN_THOUGHT}
     if thoughts == "no form":

@@ -36,7 +36,8 @@ def foreign_id(ids: Ids | Sequence[int], bounds: Bounds) -> int | None:
     if bounds.vocabulary is None or not len(ids):
         return None
     array = np.asarray(ids)
-    if array.min() >= 0 and array.max() < bounds.vocabulary:
+    # seen without a sign, a negative id is beyond every vocabulary
+    if array.view(f"u{array.itemsize}").max() < bounds.vocabulary:
         return None
     outside = np.flatnonzero((array < 0) | (array >= bounds.vocabulary))
     return int(array[outside[0]]) if len(outside) else None

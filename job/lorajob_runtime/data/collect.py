@@ -104,7 +104,8 @@ def collect(
         if isinstance(encoded, RowError):
             found.faults.add(Fault.of(index, encoded))
             continue
-        found.remarks.update(encoded.remarks)
+        if encoded.remarks:
+            found.remarks.update(encoded.remarks)
         if _fits(encoded, index + 1, data, found, encoder) and len(found.samples) < samples:
             found.samples += [encoded.sample] if _is_short(encoded.sample, data, encoder.bounds) else []
     return parts
@@ -132,8 +133,10 @@ def _watched(
                 reason = f"has the control token {hit} in its text"
                 found.faults.add(Fault(number=index + 1, reason=reason, severity="warning"))
                 found.remarks["control tokens are in the text"] += 1
-            found.unused.add(item.aside.unused)
-            found.remarks.update(sorted(item.aside.remarks))
+            if item.aside.unused:
+                found.unused.add(item.aside.unused)
+            if item.aside.remarks:
+                found.remarks.update(sorted(item.aside.remarks))
         yield item
 
 

@@ -150,7 +150,7 @@ class Encoder:
 
 def cut(ids: Ids, targets: Mask, limit: int) -> tuple[Ids, Mask]:
     """At most `limit` tokens from the front, and nothing after the last target; empty when no target is left."""
-    if len(ids) <= limit and targets[-1:].any():
+    if 0 < len(ids) <= limit and targets[-1]:
         return ids, targets
     kept = np.flatnonzero(targets[:limit])
     length = int(kept[-1]) + 1 if len(kept) else 0
@@ -197,7 +197,8 @@ def _encodable(texts: Iterable[str]) -> bool:
     """JSON can hold halves of a character, which no tokenizer takes."""
     try:
         for text in texts:
-            text.encode()
+            if not text.isascii():
+                text.encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -45,6 +45,11 @@ class Foreign:
     hint: str
 
 
+def may_be(row: Mapping[str, Any]) -> bool:
+    """Whether a row has any of the columns without which it is nothing of this."""
+    return not _TELLING.isdisjoint(row)
+
+
 def known_as(
     row: Mapping[str, Any], *, answer: str | None, chosen: Iterable[str], is_one_of_many: bool = False
 ) -> Foreign | None:
@@ -54,7 +59,7 @@ def known_as(
     user has said which answer is to be trained. `is_one_of_many`: what most rows are is asked for, so that a label
     that is 1 may be true; one row alone does not tell, since 2 may be another label.
     """
-    if _TELLING.isdisjoint(row):
+    if not may_be(row):
         return None
     media = _media(row)
     if media:

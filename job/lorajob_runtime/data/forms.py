@@ -56,7 +56,9 @@ class Form:
             return finished(messages_of(row, aside), tools=None, system=self.system, aside=aside)
         if not isinstance(row, dict):
             raise RowError(f"is {kind(row)}: it must be an object with {self._needed()}")
-        if known := foreign.known_as(row, answer=self._answer_column(row), chosen=self.chosen):
+        if foreign.may_be(row) and (
+            known := foreign.known_as(row, answer=self._answer_column(row), chosen=self.chosen)
+        ):
             raise RowError(known.of_row)
         is_whole = all(has(row, self.columns, role) for role in NEEDS[self.name])
         # a key that is missing is a null, as in a table, unless the row says what it has under another name
@@ -109,7 +111,8 @@ class Form:
         described = self._describing(row)
         system = self._value(row, "system")
         messages = [{"role": "system", "content": system}] if system.strip() else []
-        row = row | self._written_as_text(row)
+        if written := self._written_as_text(row):
+            row = row | written
         asked = self._question(row, aside)
         answer = self._answer(row, described, aside)
         used = {self.columns.get(role) for role in ("system", "history", *self._asking(row), "output")} | {described}
@@ -124,10 +127,12 @@ class Form:
 
     def _written_as_text(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The prompt and the completion as turns where both are turns in JSON text: one alone may be what it says."""
+        if not _begins_turns(row.get(self.columns["output"])):
+            return {}
         asking = self._asking(row)
         columns = [self.columns[asking[0]] if len(asking) == 1 else "", self.columns["output"]]
         values = [row.get(column) for column in columns]
-        if not all(isinstance(value, str) and value.lstrip().startswith("[{") for value in values):
+        if not all(map(_begins_turns, values)):
             return {}
         with contextlib.suppress(ValueError, RecursionError):
             read = [value_of(str(value)) for value in values]
@@ -261,6 +266,11 @@ def _mostly_foreign(rows: Sequence[object], reading: Reading | None, chosen: fro
 def _is_request(value: object) -> TypeGuard[dict[str, Any]]:
     """Whether a prompt has its messages as a request to OpenAI has them, beside tools and settings."""
     return isinstance(value, dict) and {"messages"} < value.keys() <= {"messages", "parallel_tool_calls", *_TOOLS}
+
+
+def _begins_turns(value: object) -> bool:
+    """Whether a value is text that may be turns in JSON."""
+    return isinstance(value, str) and value.lstrip().startswith("[{")
 
 
 def _as_turns(value: object) -> list[Any]:

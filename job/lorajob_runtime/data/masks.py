@@ -38,6 +38,8 @@ def trained(turn: Mapping[str, Any], number: int) -> tuple[bool | None, frozense
 
     Raises RowError for a mark that is neither yes nor no, for two that contradict, and for one on parts of a turn.
     """
+    if KEYS.isdisjoint(turn):
+        return None, frozenset()
     says: dict[str, bool] = {}
     for key in turn.keys() & KEYS:
         value = turn[key]

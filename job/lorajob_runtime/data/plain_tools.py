@@ -8,6 +8,7 @@ from typing import Any
 from lorajob_runtime.data.conversation import Message
 from lorajob_runtime.data.json_rows import text_of
 
+_OF_CALLS = frozenset(("tool_calls", "name", "tool_call_id"))
 _INTRODUCTION = (
     "You may call one or more of these functions. To call one, answer with its name and arguments as JSON within "
     "<tool_call></tool_call> tags.\n"
@@ -31,7 +32,9 @@ def result_asked(message: Message) -> Message:
 
 
 def _without_calls(message: Message) -> Message:
-    plain = {key: value for key, value in message.items() if key not in ("tool_calls", "name", "tool_call_id")}
+    if _OF_CALLS.isdisjoint(message):
+        return message
+    plain = {key: value for key, value in message.items() if key not in _OF_CALLS}
     return plain | {"content": message["content"] + _calls(message.get("tool_calls", ()))}
 
 

@@ -24,6 +24,8 @@ def shows(rendered: str, text: str) -> bool:
 def missing_calls(rendered: str, message: Message) -> int:
     """How many of a message's calls are not there, name and arguments."""
     calls = [call["function"] for call in message.get("tool_calls", ())]
+    if not calls:
+        return 0
     names = Counter(function["name"] for function in calls)
     fewer = sum(max(0, count - rendered.count(name)) for name, count in names.items())
     lost = sum(not all(piece in rendered for piece in _pieces(function["arguments"])) for function in calls)

@@ -178,10 +178,13 @@ def turn_form(turns: object) -> str:
 
 def turn_column(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
     """The column that has the turns, the first with something in it; the empty string when there is none."""
-    candidates = [
-        column for column in ((columns["messages"],) if "messages" in columns else TURN_COLUMNS) if column in row
-    ]
-    return next((column for column in candidates if has_something(row[column])), next(iter(candidates), ""))
+    empty = ""
+    for column in (columns["messages"],) if "messages" in columns else TURN_COLUMNS:
+        if column in row:
+            if has_something(row[column]):
+                return column
+            empty = empty or column
+    return empty
 
 
 def has(row: Mapping[str, Any], columns: Mapping[str, str], role: str) -> bool:

@@ -16,6 +16,7 @@ from lorajob_runtime.data import abilities, families, presence, whole
 from lorajob_runtime.data.abilities import ANSWER, ANSWERED, ASKED, SWITCH, THOUGHT_FIELDS
 from lorajob_runtime.data.adapting import LOST_THOUGHT, Thoughts, Tools, adapt
 from lorajob_runtime.data.answers import OPEN_THOUGHT, Reply, apart, opens_thought
+from lorajob_runtime.data.applying import applied
 from lorajob_runtime.data.continuation import continuation
 from lorajob_runtime.data.conversation import Conversation, Message, RowError
 from lorajob_runtime.data.tokenizer import Tokenizer, added_tokens, control_tokens, encode, token_id
@@ -66,7 +67,7 @@ class ChatTemplate:
     def __init__(self, tokenizer: Tokenizer, *, thinking: bool, moment: datetime | None = TRAINING_MOMENT) -> None:
         self._tokenizer = tokenizer
         source, for_tools = _source(tokenizer), _source(tokenizer, tools=[{}])
-        self._plain, self._for_tools = _at(moment, source), _at(moment, for_tools)
+        self._plain, self._for_tools = (applied(tokenizer, _at(moment, each)) for each in (source, for_tools))
         self.family = families.recognise(source)
         self._switch = {SWITCH: thinking}
         self._asked: tuple[Tools, str] | None = None
@@ -82,17 +83,14 @@ class ChatTemplate:
 
     def text(self, messages: Sequence[Message], *, tools: Tools = None, parts: bool = False, **options: Any) -> str:
         """The template's own text. Raises whatever the template raises."""
-        shown = [{key: value for key, value in m.items() if key not in _UNKNOWN_TO_TEMPLATES} for m in messages]
+        shown = [
+            {key: value for key, value in message.items() if key not in _UNKNOWN_TO_TEMPLATES and value is not None}
+            for message in messages
+        ]
         if parts:
             shown = [message | {"content": [{"type": "text", "text": message["content"]}]} for message in shown]
-        rendered: str = self._tokenizer.apply_chat_template(
-            shown,
-            tools=tools,
-            chat_template=self._for_tools if tools else self._plain,
-            tokenize=False,
-            **options,
-        )
-        return rendered
+        write = self._for_tools if tools else self._plain
+        return write(shown, tools=tools, **options)
 
     def prompt(self, messages: Sequence[Message], tools: Tools = None) -> str:
         """What inference sends to have the next answer after these messages."""

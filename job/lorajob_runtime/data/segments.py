@@ -42,7 +42,7 @@ class Segments:
 
     def sequences(self, conversations: Sequence[Sequence[Answer]]) -> Iterator[list[tuple[Ids, Mask]]]:
         """Each conversation's answers as sequences, the texts of all of them tokenised together."""
-        split = [[self._piece(answer) for answer in self._separable(answers)] for answers in conversations]
+        split = [self._pieces(answers) for answers in conversations]
         texts = list(dict.fromkeys(text for pieces in split for piece in pieces for text in piece.texts()))
         known = dict(zip(texts, encode(self._tokenizer, texts), strict=True))
         for pieces in split:
@@ -58,15 +58,24 @@ class Segments:
             said += [answer.before, answer.answer]
             yield replace(answer, before="".join(said[:-1]), follows=False) if whole else answer
 
-    def _piece(self, answer: Answer) -> Piece:
+    def _pieces(self, answers: Sequence[Answer]) -> list[Piece]:
+        if len(answers) == 1:
+            return [self._piece(answers[0], goes_on=False)]
+        separable = list(self._separable(answers))
+        goes_on = [answer.follows for answer in separable[1:]]
+        return list(map(self._piece, separable, [*goes_on, False]))
+
+    def _piece(self, answer: Answer, goes_on: bool) -> Piece:
         before, said = self.split(answer.before), self.split(answer.answer)
-        tail = "" if self.separates(before[-1]) else before[-1]
+        tail = before[-1] if goes_on and not self.separates(before[-1]) else ""
         return Piece(before=before, tail=tail, answer=said, follows=answer.follows)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """An answer in stretches. `tail` is the last one before it, where that is not closed: both may share tokens."""
+    """An answer in stretches. `tail` is the last one before it, where that is not closed and the next answer follows:
+    both may share tokens in the prompt of that one.
+    """
 
     before: list[str]
     tail: str
@@ -92,7 +101,7 @@ def joined(pieces: Sequence[Piece], known: Mapping[str, list[int]]) -> list[tupl
     ids: list[int] = []
     spans: list[tuple[int, int]] = []
     done: list[tuple[Ids, Mask]] = []
-    for number, piece in enumerate(pieces):
+    for piece in pieces:
         before, said = _tokens(piece.before, known), _tokens(piece.answer, known)
         if piece.follows:
             ids += before
@@ -102,8 +111,7 @@ def joined(pieces: Sequence[Piece], known: Mapping[str, list[int]]) -> list[tupl
                 spans = []
             ids = before
         spans.append((len(ids), len(ids) + len(said)))
-        goes_on = number + 1 < len(pieces) and pieces[number + 1].follows
-        if goes_on and piece.tail and known[piece.joint] != known[piece.tail] + known[piece.answer[0]]:
+        if piece.tail and known[piece.joint] != known[piece.tail] + known[piece.answer[0]]:
             done.append(_sequence(ids + said, spans))
             spans = []
             ids = ids[: len(ids) - len(known[piece.tail])] + known[piece.joint]

@@ -107,7 +107,7 @@ class TokenWriter:
 
     def add(self, ids: Ids, targets: Mask) -> None:
         """Appends one row; its first token loses its target, as nothing stands before it. Raises OSError."""
-        self._files[0].write(ids.astype("<i4", copy=False).tobytes())
+        self._files[0].write(ids.astype(_DTYPES["I32"], copy=False).tobytes())
         self._files[1].write(bytes(len(targets[:1])) + targets[1:].tobytes())
         self._offsets.append(self._offsets[-1] + len(ids))
 

@@ -77,6 +77,9 @@ def messages_of(turns: object, aside: Aside | None = None) -> list[Message]:
     found: list[Message] = []
     for number, turn in enumerate(turn_list(turns), start=1):
         turn = _turn(number, turn)
+        if (message := _plain(turn)) is not None:
+            found.append(message)
+            continue
         pair = pair_keys(turn)
         found += [_message(number, turn, aside)] if pair is None else _round(number, turn, pair, aside)
     return found
@@ -182,6 +185,15 @@ def _turn(number: int, turn: object) -> dict[str, Any]:
     return turn
 
 
+def _plain(turn: Mapping[str, Any]) -> Message | None:
+    """The message in a turn that has a speaker and a text and nothing else, as most have; None for any other turn."""
+    said, content = (turn.get("role"), turn.get("content")) if "role" in turn else (turn.get("from"), turn.get("value"))
+    if len(turn) != 2 or not isinstance(said, str) or not isinstance(content, str):
+        return None
+    role = _ROLES.get(said)
+    return {"role": role, "content": content} if role is not None and role != "call" else None
+
+
 def _round(number: int, turn: dict[str, Any], pair: tuple[str, str], aside: Aside) -> list[Message]:
     """A question with its answer in one turn, and what stands before them as system prompt."""
     asked, answered = pair
@@ -204,7 +216,7 @@ def _message(number: int, turn: dict[str, Any], aside: Aside) -> Message:
         raise RowError(f"turn {number} is from {brief(said)!r}: it must be one of {', '.join(_ROLES)}")
     calls = calls_in(turn)
     said_in = (*_SAID, _REFUSAL) if role == "assistant" else _SAID
-    if not turn.keys() & set(said_in) and calls is None and says_something(turn, beside=_READ):
+    if turn.keys().isdisjoint(said_in) and calls is None and says_something(turn, beside=_READ):
         raise RowError(f"turn {number} has the keys {keys_of(turn)}: it needs value or content")
     is_trained, used = masks.trained(turn, number)
     used |= _READ

@@ -35,6 +35,7 @@ _HARMLESS = frozenset(
     )
 )
 """Names that say which row it is and where it came from, and nothing about what is to be learned."""
+_SIZED = (str, list, dict)
 
 
 def named(place: Place, name: object) -> str:
@@ -50,7 +51,7 @@ def beside(place: Place, value: Mapping[str, Any], used: Collection[str]) -> Ite
 
 def has_something(value: object) -> bool:
     """Whether a value is neither null nor empty."""
-    return not (value is None or value != value or (isinstance(value, str | list | dict) and not value))
+    return not (value is None or value != value or (isinstance(value, _SIZED) and not value))
 
 
 def says_something(value: Mapping[str, Any], *, beside: Collection[str]) -> bool:
