@@ -14,16 +14,9 @@ from click.shell_completion import CompletionItem
 from lorajob.command import LAST_SECTION
 from lorajob.errors import UsageError
 from lorajob.fieldtexts import ABSENT, CLUSTER_ABSENT, CLUSTER_ONLY, CLUSTER_TEXTS, SECTIONS, TEXTS
+from lorajob.naming import flag_of
 from lorajob_runtime import fields
 from lorajob_runtime.exits import ConfigError
-
-NAMES = {
-    "model.name": "model",
-    "model.source": "model-source",
-    "data.source": "data",
-    "storage.uri": "storage",
-}
-"""Fields whose flag is not the kebab-case of their last word, because that word alone would not say enough."""
 
 SHORT = {"model.name": "-m", "data.source": "-d", "storage.uri": "-s"}
 
@@ -86,14 +79,6 @@ class FieldType(click.ParamType[Any]):
 
         words = list(catalog.entries()) if self.path == "model.name" else _words(self.expected)
         return [CompletionItem(word) for word in words if word.startswith(incomplete)]
-
-
-def flag_of(path: str) -> str:
-    """`train.learningRate` -> `--learning-rate`; `report.swanlab.mode` -> `--swanlab-mode`."""
-    parts = path.split(".")
-    return "--" + NAMES.get(
-        path, "-".join(fields.kebab(part) for part in (parts[-1:] if len(parts) < 3 else parts[-2:]))
-    )
 
 
 def options(

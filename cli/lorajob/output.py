@@ -5,34 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import click
 
-from lorajob import flags
 from lorajob_runtime.report.human import encodable
 
-FORMS = ("table", "wide", "json", "yaml", "name")
 NOTHING = "-"
 """A cell for which there is no value."""
 
 _GAP = "   "
-
-
-def output_option(*forms: str) -> Callable[[Callable[..., Any]], Any]:
-    """`-o/--output` with these forms (all of FORMS, without any); the first is the default."""
-    choices = forms or FORMS
-    return flags.option(
-        "-o",
-        "--output",
-        "output_form",
-        section="Run",
-        type=click.Choice(choices),
-        default=choices[0],
-        help=f"Form of the output. [{choices[0]}]",
-    )
 
 
 def document(value: dict[str, Any], form: str) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lorajob import gpus, output, planning
-from lorajob.commands.models import human_bytes, human_count
 from lorajob.planning import RunPlan
 from lorajob_runtime.data.wording import counted
 from lorajob_runtime.estimate import GPU_SIZES, Enough
 from lorajob_runtime.preflight import gibibytes
 from lorajob_runtime.report import human
+from lorajob_runtime.report.human import download_size, parameter_count
 
 TITLES = {
     "weights": "weights",
@@ -35,7 +35,7 @@ def lines(plan: RunPlan) -> list[str]:
         ("spread", spread_text(plan)),
         ("memory", memory_text(plan)),
         ("host memory", f"{human.size(plan.choice.estimate.host)} a process"),
-        ("download", "" if plan.entry is None else f"{human_bytes(plan.entry.weights_bytes)}, once into the cache"),
+        ("download", "" if plan.entry is None else f"{download_size(plan.entry.weights_bytes)}, once into the cache"),
         ("results", results_text(plan)),
         ("steps", steps_text(plan)),
         ("time", pace_text(plan)),
@@ -49,9 +49,9 @@ def model_text(plan: RunPlan) -> str:
     if shapes is None:
         return f"{name}, whose sizes are not known here"
     title = f"{plan.entry.name}: {plan.entry.title}" if plan.entry is not None else f"{name}: {shapes.model_type}"
-    active = f", {human_count(shapes.active_parameters)} of them active" if shapes.has_experts else ""
+    active = f", {parameter_count(shapes.active_parameters)} of them active" if shapes.has_experts else ""
     licence = f", {plan.entry.licence}" if plan.entry is not None else ""
-    return f"{title}, {human_count(shapes.parameters)} parameters{active}{licence}"
+    return f"{title}, {parameter_count(shapes.parameters)} parameters{active}{licence}"
 
 
 def gpus_text(plan: RunPlan) -> str:
@@ -118,9 +118,9 @@ def results_text(plan: RunPlan) -> str:
     if plan.checkpoint_bytes is None or plan.adapter_bytes is None:
         return ""
     kept = plan.spec.train.keep_checkpoints
-    all_of_it = "" if plan.storage_bytes is None else f"; about {human_bytes(plan.storage_bytes)} in all"
+    all_of_it = "" if plan.storage_bytes is None else f"; about {download_size(plan.storage_bytes)} in all"
     return (
-        f"adapter {human_bytes(plan.adapter_bytes)}; a checkpoint {human_bytes(plan.checkpoint_bytes)}, "
+        f"adapter {download_size(plan.adapter_bytes)}; a checkpoint {download_size(plan.checkpoint_bytes)}, "
         f"of all but the last {kept} the adapter alone{all_of_it}"
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lorajob.errors import UsageError
 from lorajob.gpus import Gpu
@@ -23,9 +23,6 @@ from lorajob_runtime.fetch.sources import candidates
 from lorajob_runtime.pod import CACHE_FOLDER
 from lorajob_runtime.spec import ModelSpec, RunSpec
 
-if TYPE_CHECKING:
-    from lorajob.shipping import LocalData
-
 BYTES_PER_TOKEN = 3.5
 """Of a dataset's file: Chinese takes three bytes a character and less than one token, English four bytes a token."""
 
@@ -34,6 +31,16 @@ REACHED, REACHED_BY_EXPERTS = 0.4, 0.12
 
 NODE_BYTES_PER_SECOND, NETWORK_BYTES_PER_SECOND = 150e9, 20e9
 """At which a GPU gathers sharded weights within a node, and over several."""
+
+
+class KnownDataset(Protocol):
+    """What a plan asks of a dataset at hand: its rows, and its bytes unpacked; None where nobody counted them."""
+
+    @property
+    def rows(self) -> int | None: ...
+
+    @property
+    def text_bytes(self) -> int | None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +111,7 @@ class RunPlan:
         return whole * self.checkpoint_bytes + (checkpoints - whole + 1) * self.adapter_bytes
 
 
-def plan(spec: RunSpec, gpu: Gpu, local: LocalData | None = None) -> RunPlan:
+def plan(spec: RunSpec, gpu: Gpu, local: KnownDataset | None = None) -> RunPlan:
     """The plan of a run on GPUs of that memory. Raises what `check` raises."""
     shapes = check(spec)
     resources = spec.resources
@@ -185,7 +192,7 @@ def leaves_experts_open(plan: RunPlan) -> bool:
 
 
 def _pace(
-    shapes: Architecture, spec: RunSpec, choice: Choice, gpu: Gpu, most: int | None, local: LocalData | None
+    shapes: Architecture, spec: RunSpec, choice: Choice, gpu: Gpu, most: int | None, local: KnownDataset | None
 ) -> Pace | None:
     """From 4 (activations made again: 6) floating-point operations for every active weight and token, and from what
     gathering sharded weights twice for every micro-batch takes: the slower of the two counts.
@@ -216,13 +223,13 @@ def _pace(
     )
 
 
-def _trained_rows(spec: RunSpec, local: LocalData | None) -> int | None:
+def _trained_rows(spec: RunSpec, local: KnownDataset | None) -> int | None:
     if local is None or not local.rows:
         return None
     return len(select(local.rows, spec.data.rows, spec.data.eval_rows).train)
 
 
-def _row_tokens(spec: RunSpec, local: LocalData | None) -> float | None:
+def _row_tokens(spec: RunSpec, local: KnownDataset | None) -> float | None:
     """Of a mean row of a dataset that is at hand, from its file's size; no more than the longest allowed."""
     if local is None or not local.rows or local.text_bytes is None:
         return None

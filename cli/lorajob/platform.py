@@ -195,9 +195,7 @@ def load(
     if own.exists():
         return _from_file(own)
     if cluster is not None:
-        from lorajob import runs  # only an error needs it
-
-        runs.check_namespace(cluster)
+        cluster.check_namespace()
     looked = f"ConfigMap {CONFIG_MAP} in namespace {cluster.namespace}" if cluster is not None else "cluster"
     raise ConfigError(
         f"no platform is configured: there is no {looked}, and no {own}",

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorajob import plan_text
-from lorajob.commands.models import human_bytes
 from lorajob.planning import RunPlan, is_in_cache
 from lorajob.platform import Platform
 from lorajob.shipping import LocalData
@@ -17,7 +16,7 @@ from lorajob_runtime import catalog
 from lorajob_runtime.data.wording import counted
 from lorajob_runtime.fetch.sources import candidates
 from lorajob_runtime.pod import CONTAINER
-from lorajob_runtime.report.human import duration, size
+from lorajob_runtime.report.human import download_size, duration, size
 from lorajob_runtime.spec import RunSpec
 
 _GAP = 2
@@ -73,7 +72,7 @@ def weights_text(spec: RunSpec, platform: Platform) -> str:
         return f"{spec.model.source or spec.model.name} in the cache (claim {platform.cache.claim})"
     places = [str(place) for place in candidates(spec.model, tuple(platform.hubs))]
     entry = catalog.find(spec.model.source or spec.model.name)
-    download = f", {human_bytes(entry.weights_bytes)}" if entry is not None else ""
+    download = f", {download_size(entry.weights_bytes)}" if entry is not None else ""
     return f"{', else '.join(places)}{download}, unless they are in the cache (claim {platform.cache.claim})"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lorajob import specfile
 from lorajob.errors import UsageError
-from lorajob.flags import flag_of
+from lorajob.naming import flag_of
 from lorajob.specfile import SpecFile
 from lorajob_runtime import catalog, fields, spec
 from lorajob_runtime.exits import ConfigError

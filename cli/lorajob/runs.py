@@ -52,23 +52,11 @@ def job_of(cluster: Cluster, name: str) -> Job:
 
 def missing(cluster: Cluster, name: str) -> NotFound:
     """The error for a run that is not there; it says when not even the namespace is."""
-    check_namespace(cluster)
+    cluster.check_namespace()
     return NotFound(
         f"there is no run {name} in namespace {cluster.namespace}",
         hint="`lorajob list` shows those there are, `lorajob list -A` those of every namespace",
     )
-
-
-def check_namespace(cluster: Cluster) -> None:
-    """Raises NotFound for a namespace that does not exist, which a list of its Jobs does not tell."""
-    try:
-        cluster.get(f"/api/v1/namespaces/{cluster.namespace}")
-    except Forbidden:
-        return
-    except NotFound as error:
-        raise NotFound(
-            f"namespace {cluster.namespace} does not exist", hint="take another one with -n NAMESPACE"
-        ) from error
 
 
 def read(cluster: Cluster, name: str) -> Found:

@@ -11,15 +11,12 @@ import ssl
 from pathlib import Path
 
 from lorajob_runtime.environment import Pod
+from lorajob_runtime.report.annotation import RefusedError
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where the kubelet puts the token and the cluster's certificate authority."""
 
 TIMEOUT_SECONDS = 10.0
-
-
-class RefusedError(OSError):
-    """The API server does not allow it, and will not the next time."""
 
 
 def annotate_job(pod: Pod, name: str, value: str, *, account: Path = ACCOUNT) -> None:

@@ -8,20 +8,22 @@ from lorajob_runtime import exits
 from lorajob_runtime.exits import (
     STOPPED,
     SUCCEEDED,
+    FullDiskError,
     InterruptedByUserError,
     LorajobError,
     OutOfMemoryError,
     StoppedError,
 )
-from lorajob_runtime.interrupts import Interrupts
 from lorajob_runtime.pod import LastWords
-from lorajob_runtime.store import FullDiskError
 
 
-def as_error(caught: BaseException, interrupts: Interrupts, *, disk: str) -> LorajobError:
-    """Whatever ended a run, as an error that has a class. `disk` is what is full when the system does not say."""
+def as_error(caught: BaseException, *, forced: bool, disk: str) -> LorajobError:
+    """Whatever ended a run, as an error that has a class. `forced`: by a second Ctrl-C.
+
+    `disk` is what is full when the system does not say.
+    """
     if isinstance(caught, KeyboardInterrupt):
-        if interrupts.aborted:
+        if forced:
             return InterruptedByUserError("ended at once; finished checkpoints are kept and uploaded at the next start")
         return StoppedError("stopped before a step of training was made")
     return classed(caught, disk=disk)

@@ -152,6 +152,13 @@ class StorageError(LorajobError):
     failure = STORAGE
 
 
+class FullDiskError(StorageError):
+    """A disk has no room. Waiting does not make any."""
+
+    def __init__(self, message: str, *, hint: str = "make room there and run the same command again") -> None:
+        super().__init__(message, hint=hint)
+
+
 class StalledError(LorajobError):
     """Training gave no sign of life for too long."""
 

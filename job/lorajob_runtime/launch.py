@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING
 
 from lorajob_runtime import environment, exits, private, processes
 from lorajob_runtime.base import describe
-from lorajob_runtime.exits import FailureClass, LorajobError, OutOfMemoryError, PeerError
+from lorajob_runtime.exits import FailureClass, FullDiskError, LorajobError, OutOfMemoryError, PeerError
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.plain import NotPlainError, open_plain, read_plain
 from lorajob_runtime.pod import RENDEZVOUS_PORT
 from lorajob_runtime.spec import RunSpec
-from lorajob_runtime.store import FullDiskError
 from lorajob_runtime.train.plan import TrainPlan
 
 if TYPE_CHECKING:

@@ -83,7 +83,7 @@ def run(
             )
             return member.run()
         except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
-            return words_of(as_error(caught, interrupts, disk=str(environment.work)))
+            return words_of(as_error(caught, forced=interrupts.aborted, disk=str(environment.work)))
 
 
 @dataclass(frozen=True, kw_only=True)

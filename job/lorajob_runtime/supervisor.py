@@ -81,7 +81,7 @@ def run(
                 started = starting.start(spec, environment, processes, limits, interrupts, link, sinks, stack)
         except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
             place = environment.work if is_s3(spec.storage.uri or "") else spec.storage.uri
-            return _end_early(sinks, limits, as_error(caught, interrupts, disk=str(place)))
+            return _end_early(sinks, limits, as_error(caught, forced=interrupts.aborted, disk=str(place)))
         attempt = Attempt(**vars(started))
         if attempt.start.is_published:
             return _end_early(sinks, limits, None, message=f"already done: the adapter is {attempt.adapter_uri}")
@@ -296,7 +296,7 @@ class Attempt(Started):
         return None
 
     def _explain(self, caught: BaseException) -> LorajobError:
-        error = as_error(caught, self.interrupts, disk=str(self.folder.root))
+        error = as_error(caught, forced=self.interrupts.aborted, disk=str(self.folder.root))
         if error.failure is UNEXPECTED and caught is not error:
             self.journal.trace(caught)
             return LorajobError(f"{error.message}; more in {self.folder.supervisor_log(self.start.attempt)}")

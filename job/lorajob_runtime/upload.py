@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lorajob_runtime.exits import LorajobError, StorageError, TakenOverError
+from lorajob_runtime.exits import FullDiskError, LorajobError, StorageError, TakenOverError
 from lorajob_runtime.layout import RunFolder
 from lorajob_runtime.mirror import Mirror
 from lorajob_runtime.plain import NotPlainError
-from lorajob_runtime.store import FullDiskError, Store
+from lorajob_runtime.store import Store
 
 _LONGEST_PAUSE_SECONDS = 60.0
 _LONGEST_LAST_PAUSE_SECONDS = 5.0

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from calling import Call
-from lorajob.commands.models import human_bytes, human_count
 from lorajob.resolve import resolve
 from lorajob.specfile import loads
 from lorajob_runtime import __version__, catalog
+from lorajob_runtime.report.human import download_size, parameter_count
 from lorajob_runtime.spec import field_paths
 
 
@@ -127,12 +127,12 @@ def test_models_by_name_are_words_for_a_script(lorajob: Call) -> None:
     ("number", "shown"), [(134_515_008, "135M"), (8_190_735_360, "8.2B"), (106_900_000_000, "107B"), (12, "12")]
 )
 def test_counts_are_shown_for_people(number: int, shown: str) -> None:
-    assert human_count(number) == shown
+    assert parameter_count(number) == shown
 
 
 @pytest.mark.parametrize(("number", "shown"), [(16_381_470_720, "16.4 GB"), (269_060_552, "269 MB")])
 def test_sizes_are_shown_for_people(number: int, shown: str) -> None:
-    assert human_bytes(number) == shown
+    assert download_size(number) == shown
 
 
 def test_version_names_lorajob_and_what_it_trains_with(lorajob: Call) -> None:

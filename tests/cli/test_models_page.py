@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lorajob.commands.models import human_count
 from lorajob.resolve import resolve
 from lorajob_runtime import architecture, catalog, estimate
+from lorajob_runtime.report.human import parameter_count
 
 ROOT = Path(__file__).parents[2]
 GPU_BYTES = int(79.1 * estimate.GIBIBYTE)
@@ -45,5 +45,5 @@ def test_the_page_has_the_sizes_of_every_recipe(name: str, experts: bool, traine
 
     assert spec.model.name == name
     assert enough is not None
-    assert shown[trained] == human_count(enough.choice.estimate.trained_parameters)
+    assert shown[trained] == parameter_count(enough.choice.estimate.trained_parameters)
     assert shown[fewest] == str(enough.gpus * enough.nodes)

@@ -18,8 +18,9 @@ import click
 from lorajob.__main__ import main
 from lorajob.errors import CLI_FAILURES, USAGE
 from lorajob.fieldtexts import CLUSTER_ONLY, SECTIONS, TEXTS
-from lorajob.flags import SHORT, default_text, flag_of
+from lorajob.flags import SHORT, default_text
 from lorajob.main import cli
+from lorajob.naming import flag_of
 from lorajob_runtime import exits, fields, spec
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -146,6 +146,17 @@ class Cluster:
             pauses=pauses or watching.pauses(),
         ).events()
 
+    def check_namespace(self) -> None:
+        """Raises NotFound for a namespace that does not exist, which a list of its Jobs does not tell."""
+        try:
+            self.get(f"/api/v1/namespaces/{self.namespace}")
+        except errors.Forbidden:
+            return
+        except errors.NotFound as error:
+            raise errors.NotFound(
+                f"namespace {self.namespace} does not exist", hint="take another one with -n NAMESPACE"
+            ) from error
+
     def now(self) -> datetime:
         """The time by the server's clock as of its last answer, by this machine's before there was one.
 

@@ -10,7 +10,7 @@ import click
 from lorajob import display, flags, output, runs
 from lorajob.cluster_options import cluster_options, connect_from
 from lorajob.command import Command
-from lorajob.output import output_option
+from lorajob.output_option import output_option
 from lorajob.rundocument import list_to_dict
 from lorajob.status import PHASES
 from lorajob_runtime.exits import SUCCEEDED
@@ -57,7 +57,7 @@ def command(all_namespaces: bool, selector: str, phases: Sequence[str], output_f
             if not phases or status.phase in phases
         ]
         if not found and not all_namespaces:
-            runs.check_namespace(cluster)
+            cluster.check_namespace()
     now = cluster.now()
     found.sort(key=lambda status: (status.created or now, status.namespace, status.name))
     if output_form == "name":

@@ -13,6 +13,7 @@ import click
 from lorajob.command import Command
 from lorajob_runtime import catalog
 from lorajob_runtime.catalog import ModelEntry
+from lorajob_runtime.report.human import download_size, parameter_count
 from lorajob_runtime.spec import API_VERSION
 
 PIPE_WIDTH = 200
@@ -42,20 +43,6 @@ def command(output: str) -> None:
         click.echo(_dump(document, output), nl=False)
 
 
-def human_count(number: int) -> str:
-    """134515008 -> 135M, 8190735360 -> 8.2B."""
-    for unit, size in (("B", 10**9), ("M", 10**6)):
-        if number >= size:
-            value = number / size
-            return f"{value:.0f}{unit}" if value >= 100 else f"{value:.1f}{unit}"
-    return str(number)
-
-
-def human_bytes(number: int) -> str:
-    """16381470720 -> 16.4 GB; decimal units, as hubs show them."""
-    return f"{number / 10**9:.1f} GB" if number >= 10**9 else f"{number / 10**6:.0f} MB"
-
-
 def _print_table(entries: Sequence[ModelEntry]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -72,10 +59,10 @@ def _print_table(entries: Sequence[ModelEntry]) -> None:
         source = f"the package {entry.embedded}" if entry.embedded else f"modelscope:{entry.modelscope}"
         table.add_row(
             entry.name,
-            human_count(entry.parameters),
-            human_count(entry.active_parameters),
+            parameter_count(entry.parameters),
+            parameter_count(entry.active_parameters),
             "dense" if entry.is_dense else "moe",
-            human_bytes(entry.weights_bytes),
+            download_size(entry.weights_bytes),
             entry.licence,
             source,
         )

@@ -13,6 +13,7 @@ from lorajob.cluster_options import cluster_options, connect_from, platform_opti
 from lorajob.command import Command
 from lorajob.errors import UsageError
 from lorajob.fieldtexts import PLAN_TEXTS
+from lorajob.output_option import output_option
 from lorajob.platform import Platform
 from lorajob_runtime.exits import LorajobError
 
@@ -35,7 +36,7 @@ from lorajob_runtime.exits import LorajobError
     metavar="SIZE",
     help="Memory of one GPU: 80 as it is called, 79GiB exactly. [that of the platform's GPU type]",
 )
-@output.output_option("table", "json", "yaml")
+@output_option("table", "json", "yaml")
 @platform_option
 @cluster_options
 @click.pass_context

@@ -10,6 +10,7 @@ import click
 from lorajob import output, platform
 from lorajob.cluster_options import cluster_options, connect_from, platform_option
 from lorajob.command import Command
+from lorajob.output_option import output_option
 
 
 @click.command(
@@ -21,7 +22,7 @@ from lorajob.command import Command
         "lorajob platform show > platform.yaml",
     ],
 )
-@output.output_option("yaml", "json")
+@output_option("yaml", "json")
 @platform_option
 @cluster_options
 def command(output_form: str, platform_file: Path | None, **params: Any) -> None:

@@ -11,7 +11,7 @@ from lorajob.cluster_options import cluster_options, connect_from
 from lorajob.command import Command
 from lorajob.following import exit_code_of
 from lorajob.live import say
-from lorajob.output import output_option
+from lorajob.output_option import output_option
 from lorajob.run_names import run_name
 from lorajob.rundocument import to_dict
 from lorajob_runtime.exits import SUCCEEDED

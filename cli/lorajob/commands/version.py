@@ -15,6 +15,7 @@ from lorajob import output, platform
 from lorajob.cluster import Cluster
 from lorajob.cluster_options import cluster_options, connect_from
 from lorajob.command import Command
+from lorajob.output_option import output_option
 from lorajob_runtime import __version__
 from lorajob_runtime.exits import LorajobError
 from lorajob_runtime.spec import API_VERSION
@@ -29,7 +30,7 @@ QUICK_TIMEOUT = "3s"
 
 
 @click.command("version", cls=Command, examples=["lorajob version", "lorajob version --client -o json"])
-@output.output_option("text", "json", "yaml")
+@output_option("text", "json", "yaml")
 @click.option("--client", is_flag=True, help="Leave the cluster out.")
 @cluster_options
 @click.pass_context

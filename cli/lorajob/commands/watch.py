@@ -9,7 +9,7 @@ import click
 from lorajob import live
 from lorajob.cluster_options import cluster_options, connect_from
 from lorajob.command import Command
-from lorajob.output import output_option
+from lorajob.output_option import output_option
 from lorajob.run_names import run_name
 
 

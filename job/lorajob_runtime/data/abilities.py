@@ -9,19 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lorajob_runtime.data.answers import CLOSE_THOUGHT, OPEN_THOUGHT, opens_thought
+from lorajob_runtime.data.answers import opens_thought
 from lorajob_runtime.data.conversation import Message
+from lorajob_runtime.data.families import CLOSE_THOUGHT, OPEN_THOUGHT, SWITCH, THOUGHT_FIELDS
 from lorajob_runtime.data.wording import brief
 from lorajob_runtime.exits import ModelError
 
 Render = Callable[..., str]
 """A template: messages, then `tools`, `parts` and the template's own options, to text. Raises whatever it raises."""
-
-SWITCH = "enable_thinking"
-"""What templates call the switch for thinking."""
-
-THOUGHT_FIELDS = ("reasoning_content", "thinking", "reasoning")
-"""Fields of a message that templates read a thought from, the commonest first."""
 
 # words that no template has or changes
 QUESTION, ANSWER = "harbourquestion", "harbouranswer"

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from lorajob_runtime.data import plain_tools
 from lorajob_runtime.data.abilities import Abilities
-from lorajob_runtime.data.answers import CLOSE_THOUGHT, OPEN_THOUGHT, apart
+from lorajob_runtime.data.answers import apart
 from lorajob_runtime.data.conversation import Message
+from lorajob_runtime.data.families import CLOSE_THOUGHT, OPEN_THOUGHT
 from lorajob_runtime.data.json_rows import text_of
 
 Tools = Sequence[dict[str, Any]] | None

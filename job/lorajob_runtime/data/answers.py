@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lorajob_runtime.data.families import CLOSE_THOUGHT, OPEN_THOUGHT
+
 Kind = Literal["thought", "answer"]
 
-OPEN_THOUGHT, CLOSE_THOUGHT = "<think>", "</think>"
 OPEN_ANSWER, CLOSE_ANSWER = "<answer>", "</answer>"
 MARK_TOKENS = 8
 """In so many last tokens of a prompt a mark at its end is seen, also where the vocabulary has it letter by letter."""

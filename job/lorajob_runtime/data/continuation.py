@@ -6,7 +6,8 @@ of the answer, or shows with other blanks.
 
 from __future__ import annotations
 
-from lorajob_runtime.data.answers import CLOSE_THOUGHT, OPEN_THOUGHT, opens_thought
+from lorajob_runtime.data.answers import opens_thought
+from lorajob_runtime.data.families import CLOSE_THOUGHT, OPEN_THOUGHT
 
 _LONGEST_END = 64
 """Within so many last characters of a prompt the thought begins that it opens or has empty."""

@@ -7,9 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lorajob_runtime.data.abilities import SWITCH, THOUGHT_FIELDS
-from lorajob_runtime.data.answers import CLOSE_THOUGHT, OPEN_THOUGHT
 from lorajob_runtime.exits import ConfigError
+
+OPEN_THOUGHT, CLOSE_THOUGHT = "<think>", "</think>"
+"""How every family that thinks writes a thought into its text."""
+
+SWITCH = "enable_thinking"
+"""What templates call the switch for thinking."""
+
+THOUGHT_FIELDS = ("reasoning_content", "thinking", "reasoning")
+"""Fields of a message that templates read a thought from, the commonest first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

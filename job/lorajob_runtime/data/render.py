@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from lorajob_runtime.data import abilities, families, presence, whole
-from lorajob_runtime.data.abilities import ANSWER, ANSWERED, ASKED, SWITCH, THOUGHT_FIELDS
+from lorajob_runtime.data.abilities import ANSWER, ANSWERED, ASKED
 from lorajob_runtime.data.adapting import LOST_THOUGHT, Thoughts, Tools, adapt
-from lorajob_runtime.data.answers import OPEN_THOUGHT, Reply, apart, opens_thought
+from lorajob_runtime.data.answers import Reply, apart, opens_thought
 from lorajob_runtime.data.applying import applied
 from lorajob_runtime.data.continuation import continuation
 from lorajob_runtime.data.conversation import Conversation, Message, RowError
+from lorajob_runtime.data.families import OPEN_THOUGHT, SWITCH, THOUGHT_FIELDS
 from lorajob_runtime.data.tokenizer import Tokenizer, added_tokens, control_tokens, encode, token_id
 from lorajob_runtime.data.whole import Answer, Turn
 from lorajob_runtime.data.wording import brief

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from lorajob_runtime.apiserver import RefusedError
 from lorajob_runtime.events import Event
 from lorajob_runtime.pod import PROGRESS_EVERY_SECONDS, Progress
 from lorajob_runtime.report import progress
@@ -18,6 +17,10 @@ LONGEST_PAUSE_SECONDS = 240.0
 
 _LAST_PAUSE_SECONDS = 1.0
 _OF_TRAINING = ("step", "evaluation", "sample", "checkpoint")
+
+
+class RefusedError(OSError):
+    """The API server does not allow it, and will not the next time."""
 
 
 class ProgressAnnotation:

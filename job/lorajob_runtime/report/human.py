@@ -24,6 +24,20 @@ def size(size_bytes: float) -> str:
     return f"{value:.1f} TiB"
 
 
+def parameter_count(number: int) -> str:
+    """134515008 -> 135M, 8190735360 -> 8.2B."""
+    for unit, size in (("B", 10**9), ("M", 10**6)):
+        if number >= size:
+            value = number / size
+            return f"{value:.0f}{unit}" if value >= 100 else f"{value:.1f}{unit}"
+    return str(number)
+
+
+def download_size(number: int) -> str:
+    """16381470720 -> 16.4 GB; decimal units, as hubs show them."""
+    return f"{number / 10**9:.1f} GB" if number >= 10**9 else f"{number / 10**6:.0f} MB"
+
+
 def duration(seconds: float) -> str:
     """42 -> 42s, 750 -> 12m 30s, 7500 -> 2h 05m, 200000 -> 2d 07h."""
     whole = max(0, round(seconds))

@@ -10,15 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from lorajob_runtime.environment import Environment
-from lorajob_runtime.exits import ConfigError, StorageError
+from lorajob_runtime.exits import ConfigError
 from lorajob_runtime.layout import RunFolder
-
-
-class FullDiskError(StorageError):
-    """A disk has no room. Waiting does not make any."""
-
-    def __init__(self, message: str, *, hint: str = "make room there and run the same command again") -> None:
-        super().__init__(message, hint=hint)
 
 
 @dataclass(frozen=True, slots=True)

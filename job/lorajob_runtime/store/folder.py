@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lorajob_runtime.exits import ConfigError, LorajobError, StorageError
-from lorajob_runtime.store import Entry, FullDiskError, check_key
+from lorajob_runtime.exits import ConfigError, FullDiskError, LorajobError, StorageError
+from lorajob_runtime.store import Entry, check_key
 
 _TEMPORARY = ".new"
 _PROBE = ".lorajob-check"

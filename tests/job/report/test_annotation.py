@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lorajob_runtime import pod
-from lorajob_runtime.apiserver import RefusedError
 from lorajob_runtime.events import Event
 from lorajob_runtime.pod import Progress
-from lorajob_runtime.report.annotation import LONGEST_PAUSE_SECONDS, ProgressAnnotation
+from lorajob_runtime.report.annotation import LONGEST_PAUSE_SECONDS, ProgressAnnotation, RefusedError
 
 
 class Job:
