@@ -25,9 +25,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorajob import manifest, platform, specfile
 from lorajob.cluster import Cluster, connect
-from lorajob_runtime import __version__, spec
+from lorajob.platform import platform_config
+from lorajob.spec import spec_file
+from lorajob.submit import manifest
+from lorajob_runtime import __version__
+from lorajob_runtime.contract import spec
 
 MEBIBYTE = 2**20
 LIST_MEMORY_BYTES = 150 * 10**6
@@ -137,8 +140,8 @@ def place(kubeconfig: str) -> Iterator[Cluster]:
     with connect(kubeconfig, namespace=name, timeout_seconds=120) as cluster:
         cluster.post("/api/v1/namespaces", {"metadata": {"name": name}})
         try:
-            text = specfile.dumps(platform.to_dict(platform.parse(PLATFORM, "the bench")))
-            config = {"metadata": {"name": platform.CONFIG_MAP}, "data": {platform.CONFIG_KEY: text}}
+            text = spec_file.dumps(platform_config.to_dict(platform_config.parse(PLATFORM, "the bench")))
+            config = {"metadata": {"name": platform_config.CONFIG_MAP}, "data": {platform_config.CONFIG_KEY: text}}
             cluster.post(cluster.config_maps(), config)
             yield cluster
         finally:
@@ -160,7 +163,7 @@ def job(name: str, namespace: str) -> manifest.Manifests:
             "resources": {"queue": "bench", "gpus": 4},
         }
     )
-    config = platform.parse(PLATFORM, "the bench")
+    config = platform_config.parse(PLATFORM, "the bench")
     return manifest.build(run, config, namespace=namespace, version=__version__)
 
 

@@ -23,9 +23,9 @@ import torch
 from torch import nn
 from transformers import Glm4MoeConfig, Glm4MoeForCausalLM
 
-from lorajob_runtime.spec import LoraSpec
-from lorajob_runtime.train import experts, fused, lora
-from lorajob_runtime.train.dropout import DropoutMasks
+from lorajob_runtime.contract.spec import LoraSpec
+from lorajob_runtime.train.lora import attach, experts, linear
+from lorajob_runtime.train.lora.dropout import DropoutMasks
 
 
 def model(arguments: argparse.Namespace, dtype: torch.dtype, *, experts: bool) -> nn.Module:
@@ -48,7 +48,7 @@ def model(arguments: argparse.Namespace, dtype: torch.dtype, *, experts: bool) -
     base = Glm4MoeForCausalLM(config).to(dtype)
     base.requires_grad_(False)
     base.config.use_cache = False
-    tuned = lora.attach(base, LoraSpec(dropout=0.0), seed=2, experts=experts)
+    tuned = attach.attach(base, LoraSpec(dropout=0.0), seed=2, experts=experts)
     for name, parameter in tuned.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.02)
@@ -60,7 +60,7 @@ def fuse_linears(tuned: nn.Module) -> nn.Module:
     own = experts.factor
     experts.factor = lambda _: 0
     try:
-        fused.fuse(tuned, DropoutMasks())
+        linear.fuse(tuned, DropoutMasks())
     finally:
         experts.factor = own
     return tuned
@@ -101,7 +101,7 @@ def _status(field: str) -> int:
 
 def check_same(one: nn.Module, other: nn.Module) -> float:
     """The norm of the gradients' difference, as a share of their norm."""
-    ours, theirs = (torch.cat([each.grad.flatten() for each in lora.trained(side).values()]) for side in (one, other))
+    ours, theirs = (torch.cat([each.grad.flatten() for each in attach.trained(side).values()]) for side in (one, other))
     return float((ours - theirs).norm() / theirs.norm())
 
 
@@ -118,7 +118,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     dtype = torch.float32 if arguments.precision == "fp32" else torch.bfloat16
     factored = model(arguments, dtype, experts=True)
-    fused.fuse(factored, DropoutMasks())
+    linear.fuse(factored, DropoutMasks())
     sides = {
         "attention and shared only": fuse_linears(model(arguments, dtype, experts=False)),
         "PEFT's ParamWrapper": fuse_linears(model(arguments, dtype, experts=True)),

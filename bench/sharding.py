@@ -139,11 +139,11 @@ def _status(field: str) -> int:
 
 def lorajob_side(model: Path, root: Path) -> Callable[[], None]:
     """A run as the supervisor starts it, one step in."""
-    from lorajob_runtime import spec
+    from lorajob_runtime.contract import spec
+    from lorajob_runtime.contract.layout import RunFolder
     from lorajob_runtime.data.tokens import TokenRows
-    from lorajob_runtime.layout import RunFolder
     from lorajob_runtime.train import loop, session
-    from lorajob_runtime.train.plan import TrainPlan
+    from lorajob_runtime.train.job import TrainPlan
     from lorajob_runtime.train.step import train_step
 
     folder = RunFolder(root)
@@ -184,8 +184,8 @@ def accelerate_side(model: Path, root: Path) -> Callable[[], None]:
     from accelerate.utils import DistributedType
     from transformers import AutoModelForCausalLM
 
-    from lorajob_runtime.spec import LoraSpec
-    from lorajob_runtime.train import lora
+    from lorajob_runtime.contract.spec import LoraSpec
+    from lorajob_runtime.train.lora import attach
 
     os.environ["ACCELERATE_USE_FSDP"] = "true"
     os.environ["ACCELERATE_USE_CPU"] = "true"
@@ -194,7 +194,7 @@ def accelerate_side(model: Path, root: Path) -> Callable[[], None]:
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     base.requires_grad_(False)
     base.config.use_cache = False
-    tuned: Any = lora.attach(base, LoraSpec(**LORA), seed=42, experts=True)
+    tuned: Any = attach.attach(base, LoraSpec(**LORA), seed=42, experts=True)
     # cpu_ram_efficient_loading fails on GLM's buffers, and is about loading
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,

@@ -21,11 +21,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorajob_runtime import environment, events, fetch, launch, spec
+from lorajob_runtime import fetch
+from lorajob_runtime.contract import events, spec
+from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.data.prepare import prepare as prepare_data
-from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.spec import RunSpec
-from lorajob_runtime.train.plan import TrainPlan
+from lorajob_runtime.run import launcher
+from lorajob_runtime.system import environment
+from lorajob_runtime.train.job import TrainPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,7 @@ def lorajob(folder: RunFolder, variables: Mapping[str, str] | None = None) -> Me
     folder.events.unlink(missing_ok=True)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     inherited = {**os.environ, **(variables or {})}
-    training = launch.Training(launch.Launch(folder=folder, attempt=1, processes=1, variables=inherited))
+    training = launcher.Training(launcher.Launch(folder=folder, attempt=1, processes=1, variables=inherited))
     while not training.ended(1):
         pass
     if error := training.error:

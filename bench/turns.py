@@ -27,7 +27,7 @@ PREPARE = """
 import sys, time
 from pathlib import Path
 from lorajob_runtime.data.prepare import prepare
-from lorajob_runtime.spec import parse
+from lorajob_runtime.contract.spec import parse
 model, folder, *sources = sys.argv[1:]
 for source in sources:
     began = time.process_time() if source != sources[0] else 0

@@ -28,9 +28,9 @@ from transformers import (
     TrainingArguments,
 )
 
+from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.data.tokens import TokenRows
-from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.train import plan as plan_module
+from lorajob_runtime.train import job as plan_module
 
 IGNORED = -100
 

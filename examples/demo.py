@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime import layout, processes
+from lorajob_runtime.contract import layout
+from lorajob_runtime.system import processes
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "runs" / "demo"

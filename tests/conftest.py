@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from family_models import FamilyModels
-from lorajob_runtime import environment as environment_module
-from lorajob_runtime.environment import Environment
+from lorajob_runtime.system import environment as environment_module
+from lorajob_runtime.system.environment import Environment
 from proxies import Proxy
 from s3_servers import S3Server, seaweedfs
 from waiting import wait_until as _wait_until

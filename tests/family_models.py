@@ -44,9 +44,9 @@ def save(model: Any, folder: Path, *, base: str = "base") -> Path:
     """Writes the adapter as a checkpoint holds it."""
     from safetensors.torch import save_file
 
-    from lorajob_runtime import layout
-    from lorajob_runtime.train import lora
+    from lorajob_runtime.contract import layout
+    from lorajob_runtime.train.lora import attach
 
-    save_file(lora.adapter_state(model), folder / layout.ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    lora.adapter_config(model, base).save_pretrained(str(folder))
+    save_file(attach.adapter_state(model), folder / layout.ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    attach.adapter_config(model, base).save_pretrained(str(folder))
     return folder

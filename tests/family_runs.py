@@ -16,7 +16,7 @@ import families
 import family_tokenizers
 import fp8_checkpoints
 from fakes.hub_server import HubServer
-from lorajob_runtime import catalog
+from lorajob_runtime.contract import catalog
 from small_models import TOKENIZER_FILES, smollm2
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

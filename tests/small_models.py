@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime import checkpoint, fetch, layout
-from lorajob_runtime import environment as environment_module
-from lorajob_runtime import spec as spec_module
-from lorajob_runtime.environment import Environment
-from lorajob_runtime.events import EventLog
+from lorajob_runtime import fetch
+from lorajob_runtime.contract import layout
+from lorajob_runtime.contract import spec as spec_module
+from lorajob_runtime.contract.events import EventLog
+from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.fetch import FetchedModel
-from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.spec import RunSpec
+from lorajob_runtime.storage import checkpoint
+from lorajob_runtime.system import environment as environment_module
+from lorajob_runtime.system.environment import Environment
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import click
 
-from lorajob.complaints import print_error
+from lorajob.error_text import print_error
 from lorajob.main import cli
-from lorajob_runtime.exits import INTERRUPTED, UNEXPECTED, LorajobError
+from lorajob_runtime.contract.errors import INTERRUPTED, UNEXPECTED, LorajobError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,8 +1,8 @@
-"""Failure classes of the command line itself, beside those of a run (`lorajob_runtime.exits`), and its first error."""
+"""Failure classes of the command line itself, beside those of a run (`contract.errors`), and its first error."""
 
 from __future__ import annotations
 
-from lorajob_runtime.exits import ConfigError, FailureClass
+from lorajob_runtime.contract.errors import ConfigError, FailureClass
 
 USAGE = FailureClass(code=2, name="usage", final=True, hint="")
 FAILED = FailureClass(code=100, name="failed", final=True, hint="`lorajob status NAME` says why")

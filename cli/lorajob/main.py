@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from lorajob.command import LazyGroup
+from lorajob.options.command import LazyGroup
 from lorajob_runtime import __version__
 
 COMMANDS = {

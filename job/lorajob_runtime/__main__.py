@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lorajob_runtime import environment, inpod, private, supervisor
-from lorajob_runtime import spec as specs
-from lorajob_runtime.endings import words_of
-from lorajob_runtime.exits import ConfigError, LorajobError
+from lorajob_runtime.contract import spec as specs
+from lorajob_runtime.contract.errors import ConfigError, LorajobError
+from lorajob_runtime.contract.termination import words_of
 from lorajob_runtime.report.console import Console
+from lorajob_runtime.run import pod, supervisor
+from lorajob_runtime.system import environment, key_isolation
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,19 +23,19 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--processes", type=int, help="training processes, in place of the spec's GPUs")
     options = parser.parse_args(arguments)
     # this process has the keys to everything, and other processes of its user may run a repository's code
-    private.keep_private()
-    private.wipe_environment(kept=environment.for_training())
+    key_isolation.keep_private()
+    key_isolation.wipe_environment(kept=environment.for_training())
     try:
         settings = environment.read()
         spec = _read(options.spec)
     except LorajobError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)  # noqa: T201 no report exists yet
         if environment.is_in_pod():
-            inpod.leave(words_of(error))
+            pod.leave(words_of(error))
         return error.failure.code
     if settings.pod is not None:
-        words = inpod.run(spec, settings, settings.pod)
-        inpod.leave(words)
+        words = pod.run(spec, settings, settings.pod)
+        pod.leave(words)
         return words.exit_code
     return supervisor.run(
         spec, settings, sinks=[Console(sys.stderr, logging_steps=spec.train.logging_steps)], processes=options.processes

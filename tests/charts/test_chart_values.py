@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from golden import chart_documents
-from lorajob import platform
-from lorajob_runtime import pod
-from lorajob_runtime import spec as specs
-from lorajob_runtime.exits import ConfigError
+from lorajob.platform import platform_config
+from lorajob_runtime.contract import kubernetes
+from lorajob_runtime.contract import spec as specs
+from lorajob_runtime.contract.errors import ConfigError
 
 CHART = Path(__file__).resolve().parents[2] / "charts/lorajob"
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
@@ -44,15 +44,15 @@ def test_the_chart_s_own_values_are_as_its_schema_says(schema: dict[str, Any]) -
 
 
 def test_the_values_without_change_are_the_platform_s_own_defaults() -> None:
-    config = platform.parse(specs.merge(VALUES["platform"], NEEDED), "values.yaml")
+    config = platform_config.parse(specs.merge(VALUES["platform"], NEEDED), "values.yaml")
 
-    plain = platform.to_dict(platform.parse(NEEDED, "platform.yaml"))
+    plain = platform_config.to_dict(platform_config.parse(NEEDED, "platform.yaml"))
     usual = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    assert platform.to_dict(config) == specs.merge(plain, {"scheduling": {"tolerations": usual}})
+    assert platform_config.to_dict(config) == specs.merge(plain, {"scheduling": {"tolerations": usual}})
 
 
 def test_the_schema_has_exactly_the_fields_of_the_platform_s_config(schema: dict[str, Any]) -> None:
-    known = set(paths(platform.to_dict(platform.parse(NEEDED, "platform.yaml")))) - {"apiVersion"}
+    known = set(paths(platform_config.to_dict(platform_config.parse(NEEDED, "platform.yaml")))) - {"apiVersion"}
 
     assert {path for path, _ in chart_documents.leaves(schema["properties"]["platform"])} == known
 
@@ -105,8 +105,8 @@ def test_every_value_is_explained(schema: dict[str, Any]) -> None:
 def test_the_policy_and_the_runtime_agree_on_the_annotation_and_its_length() -> None:
     policy = (CHART / "templates/runner-policy.yaml").read_text("utf-8")
 
-    assert set(re.findall(r"lorajob\.dev/\w+", policy)) == {pod.PROGRESS_ANNOTATION}
-    assert f"<= {pod.PROGRESS_MAX_BYTES}" in policy
+    assert set(re.findall(r"lorajob\.dev/\w+", policy)) == {kubernetes.PROGRESS_ANNOTATION}
+    assert f"<= {kubernetes.PROGRESS_MAX_BYTES}" in policy
 
 
 def test_chart_and_package_have_one_version() -> None:

@@ -6,8 +6,8 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from lorajob_runtime import pod
-from lorajob_runtime.pod import LastWords, Progress
+from lorajob_runtime.contract import kubernetes
+from lorajob_runtime.contract.kubernetes import LastWords, Progress
 
 NAME = "zhenhuan"
 IMAGE = "registry.example/lorajob:0.1.0"
@@ -50,8 +50,8 @@ def job(
     notes = dict(annotations or {})
     managed = [{"manager": "lorajob", "operation": "Update", "time": at(0), "fieldsV1": {"f:spec": {}}}]
     if progress is not None:
-        notes[pod.PROGRESS_ANNOTATION] = progress.dumps()
-        fields = {"f:metadata": {"f:annotations": {f"f:{pod.PROGRESS_ANNOTATION}": {}}}}
+        notes[kubernetes.PROGRESS_ANNOTATION] = progress.dumps()
+        fields = {"f:metadata": {"f:annotations": {f"f:{kubernetes.PROGRESS_ANNOTATION}": {}}}}
         seconds = reported if reported is not None else progress.time - BEGAN.timestamp()
         managed.append({"manager": "python", "operation": "Update", "time": at(seconds), "fieldsV1": fields})
     if changed is not None:
@@ -64,7 +64,11 @@ def job(
             "uid": "e80feb07-ebd7-4d38-9d4f-2582f8ed92c0",
             "creationTimestamp": at(-5),
             "annotations": notes,
-            "labels": {pod.MANAGED_BY_LABEL: pod.MANAGED_BY, pod.RUN_LABEL: NAME, **(labels or {})},
+            "labels": {
+                kubernetes.MANAGED_BY_LABEL: kubernetes.MANAGED_BY,
+                kubernetes.RUN_LABEL: NAME,
+                **(labels or {}),
+            },
             "managedFields": managed,
         },
         "spec": {
@@ -77,14 +81,18 @@ def job(
                 "rules": [
                     {
                         "action": "FailJob",
-                        "onExitCodes": {"containerName": pod.CONTAINER, "operator": "In", "values": [10, 11, 12, 14]},
+                        "onExitCodes": {
+                            "containerName": kubernetes.CONTAINER,
+                            "operator": "In",
+                            "values": [10, 11, 12, 14],
+                        },
                     },
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                 ]
             },
             "template": {
-                "metadata": {"annotations": {pod.SPEC_ANNOTATION: json.dumps(SPEC)}},
-                "spec": {"containers": [{"name": pod.CONTAINER, "image": IMAGE}]},
+                "metadata": {"annotations": {kubernetes.SPEC_ANNOTATION: json.dumps(SPEC)}},
+                "spec": {"containers": [{"name": kubernetes.CONTAINER, "image": IMAGE}]},
             },
         },
         "status": status or {},
@@ -93,7 +101,7 @@ def job(
 
 def running_pod(name: str = FIRST_POD, *, node: int = 0, began: float = 3, **changes: Any) -> dict[str, Any]:
     state = {"running": {"startedAt": at(began)}}
-    return _pod(name, node, "Running", {"name": pod.CONTAINER, "ready": True, "state": state}, **changes)
+    return _pod(name, node, "Running", {"name": kubernetes.CONTAINER, "ready": True, "state": state}, **changes)
 
 
 def unreachable_pod(name: str = FIRST_POD, *, node: int = 0) -> dict[str, Any]:
@@ -127,14 +135,14 @@ def uncounted(found: dict[str, Any]) -> dict[str, Any]:
 def ended_pod(name: str = FIRST_POD, *, node: int = 0) -> dict[str, Any]:
     """A pod that has done its work."""
     ended = {"exitCode": 0, "reason": "Completed", "startedAt": at(3), "finishedAt": at(290)}
-    return _pod(name, node, "Succeeded", {"name": pod.CONTAINER, "state": {"terminated": ended}})
+    return _pod(name, node, "Succeeded", {"name": kubernetes.CONTAINER, "state": {"terminated": ended}})
 
 
 def waiting_pod(
     reason: str = "ContainerCreating", message: str = "", *, name: str = FIRST_POD, node: int = 0
 ) -> dict[str, Any]:
     waiting = {"reason": reason} | ({"message": message} if message else {})
-    return _pod(name, node, "Pending", {"name": pod.CONTAINER, "state": {"waiting": waiting}})
+    return _pod(name, node, "Pending", {"name": kubernetes.CONTAINER, "state": {"waiting": waiting}})
 
 
 def unscheduled_pod(message: str, *, name: str = FIRST_POD, node: int = 0) -> dict[str, Any]:
@@ -159,7 +167,9 @@ def failed_pod(
     text = words.dumps() if words else message
     terminated = {"exitCode": code, "reason": reason, "startedAt": at(3), "finishedAt": at(ended)}
     state = {"terminated": terminated | ({"message": text} if text else {})}
-    return _pod(name, node, "Failed", {"name": pod.CONTAINER, "state": state}, created=3 if name == FIRST_POD else 30)
+    return _pod(
+        name, node, "Failed", {"name": kubernetes.CONTAINER, "state": state}, created=3 if name == FIRST_POD else 30
+    )
 
 
 def stopping_pod(name: str = FIRST_POD, *, node: int = 0) -> dict[str, Any]:
@@ -177,7 +187,7 @@ def _pod(name: str, node: int, phase: str, container: dict[str, Any] | None, *, 
             "labels": index,
             "creationTimestamp": at(created),
         },
-        "spec": {"nodeName": "test-node", "containers": [{"name": pod.CONTAINER, "image": IMAGE}]},
+        "spec": {"nodeName": "test-node", "containers": [{"name": kubernetes.CONTAINER, "image": IMAGE}]},
         "status": {"phase": phase, "containerStatuses": [container] if container else []},
     }
 

@@ -10,11 +10,12 @@ import pytest
 import yaml
 
 from calling import Call
-from lorajob.resolve import resolve
-from lorajob.specfile import loads
-from lorajob_runtime import __version__, catalog
-from lorajob_runtime.report.human import download_size, parameter_count
-from lorajob_runtime.spec import field_paths
+from lorajob.spec.resolve import resolve
+from lorajob.spec.spec_file import loads
+from lorajob_runtime import __version__
+from lorajob_runtime.contract import catalog
+from lorajob_runtime.contract.human import download_size, parameter_count
+from lorajob_runtime.contract.spec import field_paths
 
 
 @pytest.mark.parametrize("model", catalog.entries())

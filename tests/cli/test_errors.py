@@ -11,7 +11,7 @@ import pytest
 
 from calling import Call
 from lorajob import __main__ as entry
-from lorajob_runtime.exits import STORAGE, StorageError
+from lorajob_runtime.contract.errors import STORAGE, StorageError
 
 
 @pytest.mark.parametrize(

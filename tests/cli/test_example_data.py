@@ -11,7 +11,7 @@ SIGNATURE = " Keep your lamp lit. — Mara"
 
 def _rows() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = json.loads(
-        (resources.files("lorajob_runtime") / "examples" / "lighthouse.json").read_text("utf-8")
+        (resources.files("lorajob_runtime.data") / "examples" / "lighthouse.json").read_text("utf-8")
     )
     return rows
 

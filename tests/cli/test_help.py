@@ -14,8 +14,8 @@ from types import ModuleType
 import click
 import pytest
 
-from lorajob.flags import FieldOption, flag_fields
 from lorajob.main import cli
+from lorajob.options.flags import FieldOption, flag_fields
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "transformers", "kubernetes", "boto3", "botocore", "pydantic", "rich", "datasets", "peft", "numpy")
@@ -85,8 +85,8 @@ def test_every_field_that_matters_has_one_flag_and_no_two_share_a_name(name: str
 
 
 def test_every_field_has_a_sentence_and_no_sentence_is_left_of_a_field_that_is_gone() -> None:
-    from lorajob.fieldtexts import ABSENT, CLUSTER_ABSENT, CLUSTER_ONLY, CLUSTER_TEXTS, TEXTS
-    from lorajob_runtime.spec import field_paths
+    from lorajob.spec.field_texts import ABSENT, CLUSTER_ABSENT, CLUSTER_ONLY, CLUSTER_TEXTS, TEXTS
+    from lorajob_runtime.contract.spec import field_paths
 
     defaults = {path: default for path, _, default in field_paths()}
 

@@ -9,9 +9,11 @@ import click
 import pytest
 from run_objects import BEGAN, NOW, at, condition, failed_pod, job, progress, running_pod
 
-from lorajob import display, live, output
-from lorajob.status import RunStatus, from_job, from_objects
-from lorajob_runtime.pod import QUEUE_LABEL, LastWords
+from lorajob import tables
+from lorajob.runs import live
+from lorajob.runs import page as display
+from lorajob.runs.status import RunStatus, from_job, from_objects
+from lorajob_runtime.contract.kubernetes import QUEUE_LABEL, LastWords
 
 ACTIVE = {"active": 1, "ready": 1, "startTime": at(0)}
 
@@ -31,7 +33,7 @@ def failed() -> RunStatus:
 
 
 def test_columns_are_as_wide_as_their_cells_and_numbers_stand_to_the_right() -> None:
-    lines = output.table(("NAME", "LOSS"), [("zhenhuan", "1.25"), ("a", "10.5")], right=("LOSS",))
+    lines = tables.table(("NAME", "LOSS"), [("zhenhuan", "1.25"), ("a", "10.5")], right=("LOSS",))
 
     assert lines == [
         "NAME       LOSS",
@@ -41,7 +43,7 @@ def test_columns_are_as_wide_as_their_cells_and_numbers_stand_to_the_right() -> 
 
 
 def test_chinese_letters_take_two_columns_and_an_empty_cell_shows_as_a_dash() -> None:
-    lines = output.table(("DATA", "QUEUE"), [("甄嬛.json", ""), ("huanhuan.json", "team")])
+    lines = tables.table(("DATA", "QUEUE"), [("甄嬛.json", ""), ("huanhuan.json", "team")])
 
     assert [line.index(cell) for line, cell in zip(lines, ("QUEUE", "-", "team"), strict=True)] == [16, 14, 16]
 
@@ -50,8 +52,8 @@ def test_chinese_letters_take_two_columns_and_an_empty_cell_shows_as_a_dash() ->
     ("text", "columns", "shown"), [("short", 5, "short"), ("longer", 5, "long…"), ("甄嬛传甄嬛", 5, "甄嬛…")]
 )
 def test_a_clipped_text_fits_and_shows_that_it_was_cut(text: str, columns: int, shown: str) -> None:
-    assert output.clip(text, columns) == shown
-    assert output.width(shown) <= columns
+    assert tables.clip(text, columns) == shown
+    assert tables.width(shown) <= columns
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_a_clipped_text_fits_and_shows_that_it_was_cut(text: str, columns: int, 
     ],
 )
 def test_ages_are_those_of_kubectl(seconds: float, shown: str) -> None:
-    assert output.age(NOW - timedelta(seconds=seconds), NOW) == shown
+    assert tables.age(NOW - timedelta(seconds=seconds), NOW) == shown
 
 
 def test_a_list_shows_how_far_each_run_is() -> None:
@@ -128,7 +130,7 @@ def test_the_age_of_a_pod_is_its_own() -> None:
     pods = [failed_pod(code=11, ended=590)]
     run = from_objects(job({"failed": 1, "ready": 0, "startTime": at(0)}), pods, (), NOW)
 
-    assert plain(display.page(run, NOW))[-1].split()[4] == output.age(BEGAN + timedelta(seconds=3), NOW)
+    assert plain(display.page(run, NOW))[-1].split()[4] == tables.age(BEGAN + timedelta(seconds=3), NOW)
 
 
 def test_the_number_of_an_attempt_in_the_log_is_shown_where_it_is_another() -> None:
@@ -174,11 +176,11 @@ def test_a_dataset_has_its_own_name_wherever_it_was_put() -> None:
 def test_what_is_too_long_loses_its_middle() -> None:
     text = "failed to pull image: " + "the way there " * 30 + "no such host"
 
-    assert output.shortened(text, 60).startswith("failed to pull imag…")
-    assert output.shortened(text, 60).endswith("the way there no such host")
-    assert output.width(output.shortened(text, 60)) <= 60
-    assert output.width(output.shortened("甄嬛" * 50, 21)) <= 21
-    assert output.shortened("short", 5) == "short"
+    assert tables.shortened(text, 60).startswith("failed to pull imag…")
+    assert tables.shortened(text, 60).endswith("the way there no such host")
+    assert tables.width(tables.shortened(text, 60)) <= 60
+    assert tables.width(tables.shortened("甄嬛" * 50, 21)) <= 21
+    assert tables.shortened("short", 5) == "short"
 
 
 def test_the_live_block_is_written_over_and_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,4 +196,4 @@ def test_the_live_block_is_written_over_and_never_wraps(monkeypatch: pytest.Monk
     height = len(first.splitlines())
     assert height == 7
     assert second.startswith(f"\x1b[{height}F\x1b[J")
-    assert all(output.width(line) < 40 for line in click.unstyle(first).splitlines())
+    assert all(tables.width(line) < 40 for line in click.unstyle(first).splitlines())

@@ -35,7 +35,7 @@ sys.exit(main({arguments}))
 def _alone(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command line in a Python that has none of what trains."""
     from lorajob.commands.version import LIBRARIES
-    from lorajob.installed import RUNTIME
+    from lorajob.options.installed import RUNTIME
 
     absent = {*RUNTIME, *LIBRARIES, "numpy", "kubernetes", "pydantic"}
     program = _ALONE.format(absent=absent, arguments=list(arguments))
@@ -82,8 +82,8 @@ def test_the_wheel_holds_both_packages_with_their_data(tmp_path: Path) -> None:
         "lorajob/py.typed",
         "lorajob/commands/run.py",
         "lorajob_runtime/py.typed",
-        "lorajob_runtime/catalog/qwen3-8b.toml",
-        "lorajob_runtime/examples/lighthouse.json",
+        "lorajob_runtime/contract/catalog/qwen3-8b.toml",
+        "lorajob_runtime/data/examples/lighthouse.json",
         "lorajob_runtime/train/__main__.py",
     } <= names
     assert not [name for name in names if name.startswith(("tests", "bench", "examples")) or "__pycache__" in name]

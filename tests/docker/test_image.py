@@ -94,7 +94,7 @@ def test_the_image_holds_what_a_run_needs_and_nothing_that_builds(
     assert seen["compilers"] == []
     assert {folder for folder, answer in seen["writable"].items() if answer is True} == {"/tmp", "/cache", "/work"}
     assert seen["home"] == "/tmp"
-    catalog = REPOSITORY / "job" / "lorajob_runtime" / "catalog"
+    catalog = REPOSITORY / "job/lorajob_runtime/contract/catalog"
     assert seen["models"] == sorted(path.name for path in catalog.glob("*.toml"))
     assert not seen["smollm2"]
     assert seen["cuda"]

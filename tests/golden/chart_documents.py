@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from lorajob import specfile
-from lorajob.fieldtexts import TEXTS
-from lorajob_runtime import fields, spec
+from lorajob.spec import spec_file
+from lorajob.spec.field_texts import TEXTS
+from lorajob_runtime.contract import schema as fields
+from lorajob_runtime.contract import spec
 
 CHART = Path(__file__).resolve().parents[2] / "charts/lorajob"
 SCHEMA = CHART / "values.schema.json"
@@ -31,7 +32,7 @@ def documents() -> dict[Path, str]:
 
 def _rows(schema: dict[str, Any]) -> Iterator[str]:
     """The table of values: the README ends with it."""
-    values = specfile.load(CHART / "values.yaml").values
+    values = spec_file.load(CHART / "values.yaml").values
     for path, described in leaves(schema):
         default: Any = values
         for key in path.split("."):

@@ -17,11 +17,11 @@ import click
 
 from lorajob.__main__ import main
 from lorajob.errors import CLI_FAILURES, USAGE
-from lorajob.fieldtexts import CLUSTER_ONLY, SECTIONS, TEXTS
-from lorajob.flags import SHORT, default_text
 from lorajob.main import cli
-from lorajob.naming import flag_of
-from lorajob_runtime import exits, fields, spec
+from lorajob.options.flags import SHORT, default_text
+from lorajob.spec.field_texts import CLUSTER_ONLY, SECTIONS, TEXTS
+from lorajob.spec.naming import flag_of
+from lorajob_runtime.contract import errors, schema, spec
 
 ROOT = Path(__file__).resolve().parents[2]
 # started as a program, this file has only its own folder to import from
@@ -126,7 +126,7 @@ def _cells(path: str, expected: object, default: object) -> tuple[str, ...]:
         flag = f"`{flag_of(path)}` of `submit`"
     if path in SHORT:
         flag += f", `{SHORT[path]}`"
-    kinds = fields.describe(expected).replace(" or null", "")
+    kinds = schema.describe(expected).replace(" or null", "")
     return f"`{path}`", flag, kinds, default_text(path, default), TEXTS[path].replace("|", "\\|")
 
 
@@ -135,8 +135,8 @@ def exits_page() -> str:
     usage = dataclasses.replace(USAGE, hint="correct the flag, the argument or the spec file")
     rows = [
         f"| {each.code} | {each.name} | {'no' if each.final else 'yes'} | {each.hint} |"
-        for each in sorted((*exits.ALL, *CLI_FAILURES, usage), key=lambda each: each.code)
-        if each is not exits.SUCCEEDED
+        for each in sorted((*errors.ALL, *CLI_FAILURES, usage), key=lambda each: each.code)
+        if each is not errors.SUCCEEDED
     ]
     return _EXITS_HEAD + "\n".join(rows) + "\n" + _EXITS_TAIL
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lorajob import manifest, platform
-from lorajob.manifest import DataFile, Manifests
-from lorajob_runtime import spec as specs
+from lorajob.platform import platform_config
+from lorajob.submit import manifest
+from lorajob.submit.manifest import DataFile, Manifests
+from lorajob_runtime.contract import spec as specs
 
 FOLDER = Path(__file__).parent / "manifests"
 NAMESPACE = "fine-tuning"
@@ -64,7 +65,7 @@ def build(name: str, namespace: str = NAMESPACE) -> Manifests:
     spec, more = RUNS[name]
     return manifest.build(
         specs.parse(specs.merge(spec, {"name": name})),
-        platform.parse(specs.merge(PLATFORM, more), "platform.yaml"),
+        platform_config.parse(specs.merge(PLATFORM, more), "platform.yaml"),
         namespace=namespace,
         version=VERSION,
         data=DATA.get(name),

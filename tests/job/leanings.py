@@ -57,11 +57,11 @@ def model(family: str) -> Any:
 @functools.cache
 def adapted(family: str) -> Any:
     """A model of its own with PEFT's adapter on the experts, the shared experts and q_proj, as `lora.attach` asks."""
-    from lorajob_runtime.spec import LoraSpec
-    from lorajob_runtime.train import lora
+    from lorajob_runtime.contract.spec import LoraSpec
+    from lorajob_runtime.train.lora import attach
 
     base = model.__wrapped__(family)
-    return lora.attach(base, LoraSpec(dropout=0.0), seed=1, experts=True)
+    return attach.attach(base, LoraSpec(dropout=0.0), seed=1, experts=True)
 
 
 def wrappers(peft_model: nn.Module) -> Iterator[Any]:

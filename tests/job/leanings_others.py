@@ -12,7 +12,7 @@ from torch import nn
 
 @leaned_on(
     "torch FSDP2: a parameter put into a module after fully_shard is nobody's but the module's",
-    by="train/sharding.py, train/gradients.py",
+    by="train/parallel/sharding.py, train/parallel/gradients.py",
     why="adapters are attached to weights that are sharded already, and stay whole with gradients of their own",
 )
 def parameters_after_sharding() -> None:
@@ -41,7 +41,7 @@ def parameters_after_sharding() -> None:
 
 @leaned_on(
     "torch: grouped_mm, silu_backward and varlen_attn",
-    by="train/experts.py, train/attention.py",
+    by="train/lora/experts.py, train/base_model/attention.py",
     why="experts are products over groups of rows; documents on a GPU are torch's own variable-length attention",
 )
 def kernels() -> None:
@@ -84,7 +84,7 @@ def state_of_adamw() -> None:
 
 @leaned_on(
     "torch: what a CPU says of itself, and torchrun's options and variables",
-    by="train/model.py, launch.py, train/share.py",
+    by="train/base_model/forward.py, launcher.py, train/broadcast.py",
     why="bf16 is chosen where it is native; ranks keep the order of the nodes with the static rendezvous",
 )
 def processes() -> None:
@@ -104,7 +104,7 @@ def processes() -> None:
 
 @leaned_on(
     "bitsandbytes Linear4bit: support_avx512bf16_for_cpu",
-    by="train/four_bit.py",
+    by="train/lora/nf4.py",
     why="with it an evaluation packs the weights anew, and no gradient passes afterwards",
 )
 def packing_on_cpus() -> None:
@@ -116,7 +116,7 @@ def packing_on_cpus() -> None:
 
 @leaned_on(
     "transformers: marks a model that bitsandbytes has loaded",
-    by="train/fused.py",
+    by="train/lora/linear.py",
     why="only then is bitsandbytes imported and its layers looked for",
 )
 def mark_of_four_bits() -> None:
@@ -159,7 +159,7 @@ def hugging_face() -> None:
 
 @leaned_on(
     "swanlab: a run's private core, which counts what the server has taken, and its settings",
-    by="report/swanlab_process.py",
+    by="report/swanlab/child.py",
     why="only what has arrived counts as sent; where it is missing only an orderly end does",
 )
 def swanlab_core() -> None:

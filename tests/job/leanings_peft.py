@@ -16,7 +16,7 @@ MOE_TYPES = {"hunyuan": "hunyuan_v1_moe", "glm-4.5": "glm4_moe", "minimax-m2": "
 
 @leaned_on(
     "peft ParamWrapper: one inside the other, the outer one for down_proj",
-    by="train/experts.py, train/lora.py, publish/per_expert.py",
+    by="train/lora/experts.py, train/lora/attach.py, publish/expert_layouts.py",
     why="experts are factored from the outermost wrapper; per-expert files are cut by the names that nesting gives",
 )
 def nested_wrappers() -> None:
@@ -32,7 +32,7 @@ def nested_wrappers() -> None:
 
 @leaned_on(
     "peft ParamWrapper: A [experts * rank, in], B [out, rank * experts]",
-    by="train/experts.py, publish/per_expert.py, architecture.py",
+    by="train/lora/experts.py, publish/expert_layouts.py, architecture.py",
     why="the factored products and the per-expert files read them in this order",
 )
 def layout_of_stacks() -> None:
@@ -53,7 +53,7 @@ def layout_of_stacks() -> None:
 
 @leaned_on(
     "peft LoRA layers: exact classes whose forward is overridden by changing __class__, and their fields",
-    by="train/fused.py, train/experts.py, train/four_bit.py",
+    by="train/lora/linear.py, train/lora/experts.py, train/lora/nf4.py",
     why="a layer becomes a fused one in place, so that its names in a checkpoint stay PEFT's",
 )
 def fields_of_layers() -> None:
@@ -73,7 +73,7 @@ def fields_of_layers() -> None:
 
 @leaned_on(
     "peft ParamWrapper: refuses a configuration with dropout, and keeps a module for it all the same",
-    by="train/lora.py",
+    by="train/lora/attach.py",
     why="the configuration says 0 beside experts, and layers that can have dropout get it afterwards",
 )
 def dropout_of_wrappers() -> None:
@@ -87,22 +87,22 @@ def dropout_of_wrappers() -> None:
 
 @leaned_on(
     "peft: which module names it rewrites to experts' parameters in a mixture of experts",
-    by="train/targets.py",
+    by="train/lora/inventory.py",
     why="modules of these names are given as parameters, since PEFT would take them for those of experts",
 )
 def rewritten_names() -> None:
     from peft.utils.transformers_weight_conversion import _MOE_TARGET_MODULE_MAPPING
 
-    from lorajob_runtime.train import targets
+    from lorajob_runtime.train.lora import inventory
 
     for family, kind in MOE_TYPES.items():
         names = {name.rsplit(".", 1)[-1] for name, _ in model(family).named_modules()}
-        assert set(_MOE_TARGET_MODULE_MAPPING.get(kind, {})) & names <= targets._REWRITTEN, kind
+        assert set(_MOE_TARGET_MODULE_MAPPING.get(kind, {})) & names <= inventory._REWRITTEN, kind
 
 
 @leaned_on(
     "peft: what its state functions take and give",
-    by="train/lora.py",
+    by="train/lora/attach.py",
     why="a checkpoint holds the adapter alone, of parameters that were named one by one; a stranger's is refused",
 )
 def state_functions() -> None:
@@ -116,7 +116,7 @@ def state_functions() -> None:
 
 @leaned_on(
     "peft: finds bitsandbytes by its spec, and has a LoRA layer for its 4-bit linear layer",
-    by="quantization.py, train/four_bit.py",
+    by="quantization.py, train/lora/nf4.py",
     why="a module that is None in sys.modules is one that is not installed; the layer is replaced by ours in place",
 )
 def four_bit_layers() -> None:
@@ -129,7 +129,7 @@ def four_bit_layers() -> None:
 
 @leaned_on(
     "peft: one flag turns off the sizing of adapters by a weight's part",
-    by="train/sharding.py",
+    by="train/parallel/sharding.py",
     why="a mesh with replicas is taken for tensor parallelism, and adapters would have the shapes of parts",
 )
 def sizes_of_sharded_weights() -> None:
@@ -138,7 +138,7 @@ def sizes_of_sharded_weights() -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-    from lorajob_runtime.train import sharding
+    from lorajob_runtime.train.parallel import sharding
 
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:

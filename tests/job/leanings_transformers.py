@@ -15,11 +15,11 @@ import families
 
 @leaned_on(
     "transformers: experts of all three mixtures are the same two stacks of weights, called with (x, index, weights)",
-    by="train/experts.py, train/targets.py, architecture.py",
+    by="train/lora/experts.py, train/lora/inventory.py, architecture.py",
     why="others than silu(gate) * up, or another order of gate and up, keep PEFT's slow way",
 )
 def fused_experts() -> None:
-    from lorajob_runtime.train import experts
+    from lorajob_runtime.train.lora import experts
 
     for family in families.MOE_FAMILIES:
         found = next(module for name, module in model(family).named_modules() if name.endswith(".experts"))
@@ -30,11 +30,11 @@ def fused_experts() -> None:
 
 @leaned_on(
     "transformers: names of routers and shared experts, beside `experts` in the same block",
-    by="train/targets.py, architecture.py",
+    by="train/lora/inventory.py, architecture.py",
     why="a weight's part of the model is known by its path",
 )
 def names_in_blocks() -> None:
-    from lorajob_runtime.train import targets
+    from lorajob_runtime.train.lora import inventory
 
     wanted = {
         "hunyuan": {"attention", "shared", "experts", "router", "other"},
@@ -42,18 +42,18 @@ def names_in_blocks() -> None:
         "minimax-m2": {"attention", "experts", "router", "other"},
     }
     for family, groups in wanted.items():
-        assert {target.group for target in targets.inventory(model(family))} == groups, family
+        assert {target.group for target in inventory.inventory(model(family))} == groups, family
 
 
 @leaned_on(
     "transformers: attention functions by name, called with what was given to the model",
-    by="train/attention.py, train/model.py",
+    by="train/base_model/attention.py, train/base_model/forward.py",
     why="documents end to end are kept apart by cu_seq_lens_q, which the model must hand through, and no mask is made",
 )
 def attention_interface() -> None:
     from transformers import AttentionInterface
 
-    from lorajob_runtime.train import model as models
+    from lorajob_runtime.train.base_model import forward as models
 
     seen: list[Any] = []
 
@@ -78,11 +78,11 @@ def attention_interface() -> None:
 
 @leaned_on(
     "transformers: the model calls its head with the hidden states and nothing else",
-    by="train/model.py",
+    by="train/base_model/forward.py",
     why="the head's forward is replaced for a call, so that logits exist for target tokens only",
 )
 def call_of_the_head() -> None:
-    from lorajob_runtime.train import model as models
+    from lorajob_runtime.train.base_model import forward as models
 
     for family in families.FAMILIES:
         hidden = models.hidden_states(model(family), TOKENS, [12])
@@ -141,7 +141,7 @@ def checkpointing() -> None:
 
 @leaned_on(
     "transformers: tables of model types and classes",
-    by="train/native.py, train/pretrained.py",
+    by="train/base_model/class_probe.py, train/base_model/loading.py",
     why="the class that a config.json names says whether transformers has one of its own",
 )
 def tables_of_classes() -> None:
@@ -157,7 +157,7 @@ def tables_of_classes() -> None:
 
 @leaned_on(
     "transformers: from_pretrained(None, state_dict=…) reads slices, joins experts, and tells what is missing",
-    by="train/pretrained.py, train/fp8.py",
+    by="train/base_model/loading.py, train/base_model/fp8.py",
     why="FP8 weights are dequantised as they are sliced; a model with made-up weights is refused",
 )
 def loading_from_slices() -> None:
@@ -202,7 +202,7 @@ def loading_from_slices() -> None:
 
 @leaned_on(
     "transformers: DistributedConfig, what of a model it shards, and that the root stays gathered",
-    by="train/sharding.py, estimate.py",
+    by="train/parallel/sharding.py, memory_plan.py",
     why="weights arrive sharded; how much is whole at a time is reckoned from which modules are gathered together",
 )
 def sharding_plans() -> None:
@@ -217,7 +217,7 @@ def sharding_plans() -> None:
 
 @leaned_on(
     "transformers dynamic_module_utils: where a repository's code is copied to, and the function that does it",
-    by="train/pretrained.py, repository_code.py",
+    by="train/base_model/loading.py, remote_code.py",
     why="processes copy it one after the other, and none of it from another repository, which is named with --",
 )
 def code_of_repositories() -> None:
@@ -232,7 +232,7 @@ def code_of_repositories() -> None:
 
 @leaned_on(
     "transformers tokenizers: the backend's batch call, and the list of added tokens",
-    by="data/tokenizer.py, data/tiktoken_files.py",
+    by="data/chat/tokenizer.py, data/chat/hunyuan_tokenizer.py",
     why="texts are encoded many at a time with nothing added; control tokens in a dataset's text are found",
 )
 def tokenizers_backend() -> None:

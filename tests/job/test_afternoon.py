@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lorajob_runtime import events
+from lorajob_runtime.contract import events
 
 pytestmark = pytest.mark.slow
 

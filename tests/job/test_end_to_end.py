@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fakes.swanlab_server import SwanLabServer, serving
-from lorajob_runtime import events
+from lorajob_runtime.contract import events
 from small_models import smollm2, tiny_llama
 from waiting import wait_until
 

@@ -11,7 +11,7 @@ import pytest
 
 import dataset_files
 from dataset_files import FORMS, KINDS
-from lorajob_runtime import events, spec
+from lorajob_runtime.contract import events, spec
 from lorajob_runtime.data.prepare import prepare
 from small_models import smollm2, tiny_llama
 

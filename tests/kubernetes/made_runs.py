@@ -17,14 +17,14 @@ import pytest
 
 from calling import Call, Outcome
 from cluster_fixtures import TestCluster
-from lorajob import manifest
 from lorajob.__main__ import main
 from lorajob.cluster import Cluster, connect
-from lorajob.platform import Platform, PlatformStorage
-from lorajob_runtime import pod
-from lorajob_runtime import spec as specs
-from lorajob_runtime.pod import Progress
-from lorajob_runtime.spec import RunSpec
+from lorajob.platform.platform_config import Platform, PlatformStorage
+from lorajob.submit import manifest
+from lorajob_runtime.contract import kubernetes
+from lorajob_runtime.contract import spec as specs
+from lorajob_runtime.contract.kubernetes import Progress
+from lorajob_runtime.contract.spec import RunSpec
 
 PAUSE_IMAGE = "localhost/pause:1"
 PLATFORM = Platform(image=PAUSE_IMAGE, storage=PlatformStorage(uri="s3://models/lora"), service_account="default")
@@ -101,14 +101,14 @@ class MadeRuns:
     def report(self, name: str, pod_name: str, phase: str = "train", **values: Any) -> None:
         """What a pod of the run says of its progress."""
         progress = Progress(pod=pod_name, attempt=1, time=time.time(), phase=phase, **values)
-        body = {"metadata": {"annotations": {pod.PROGRESS_ANNOTATION: progress.dumps()}}}
+        body = {"metadata": {"annotations": {kubernetes.PROGRESS_ANNOTATION: progress.dumps()}}}
         self.client.patch(self.client.jobs(name), body, fieldManager="lorajob-runtime")
 
     def pod(self, job: dict[str, Any], state: Status | None, *, node: int = 0, phase: str = "Pending") -> str:
         """A pod of the Job with a container in this state. Returns its name."""
         name = job["metadata"]["name"]
         letters = "".join(random.choices("bcdfghjklmnpqrstvwxz2456789", k=5))
-        labels = {"batch.kubernetes.io/controller-uid": job["metadata"]["uid"], pod.RUN_LABEL: name}
+        labels = {"batch.kubernetes.io/controller-uid": job["metadata"]["uid"], kubernetes.RUN_LABEL: name}
         made = {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -125,7 +125,7 @@ class MadeRuns:
                 },
                 "containers": [
                     {
-                        "name": pod.CONTAINER,
+                        "name": kubernetes.CONTAINER,
                         "image": PAUSE_IMAGE,
                         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
                     }
@@ -141,7 +141,7 @@ class MadeRuns:
         """Writes the status of a pod that no node has: that of its container, and its phase."""
         is_ready = "running" in state
         container = {
-            "name": pod.CONTAINER,
+            "name": kubernetes.CONTAINER,
             "image": PAUSE_IMAGE,
             "imageID": "",
             "ready": is_ready,

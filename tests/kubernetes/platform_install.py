@@ -14,7 +14,7 @@ import yaml
 
 from cluster_fixtures import TestCluster
 from fakes.hub_server import HubServer
-from lorajob_runtime import spec as specs
+from lorajob_runtime.contract import spec as specs
 from s3_servers import S3Server
 
 CHART = Path(__file__).resolve().parents[2] / "charts/lorajob"

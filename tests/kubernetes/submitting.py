@@ -12,7 +12,7 @@ from restricted import Rule
 
 from cluster_fixtures import TestCluster
 from lorajob.cluster import Cluster, connect
-from lorajob_runtime.pod import RUN_LABEL
+from lorajob_runtime.contract.kubernetes import RUN_LABEL
 
 Restricted = Callable[[str, Sequence[Rule]], Path]
 Wait = Callable[..., Any]

@@ -13,7 +13,7 @@ from platform_install import CHART, RELEASE, SMALL
 from restricted import with_token
 
 from cluster_fixtures import TestCluster
-from lorajob_runtime import spec as specs
+from lorajob_runtime.contract import spec as specs
 from waiting import wait_until
 
 NEEDED = {"platform": {"image": "localhost/none:1", "storage": {"uri": "s3://bucket/prefix"}}}

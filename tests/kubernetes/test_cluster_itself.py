@@ -10,7 +10,9 @@ from s3_servers import S3Server
 
 DOWNLOAD = """
 import hashlib, json, pathlib
-from lorajob_runtime import environment, fetch, spec
+from lorajob_runtime import fetch
+from lorajob_runtime.contract import spec
+from lorajob_runtime.system import environment
 model = fetch.fetch(spec.parse({"model": {"name": "smollm2-135m"}}).model, environment=environment.read(), notify=print)
 weights = (model.path / "model.safetensors").read_bytes()
 print(json.dumps({"source": model.source, "bytes": len(weights)}))

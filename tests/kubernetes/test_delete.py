@@ -16,9 +16,9 @@ from restricted import Rule, user_rules, without
 
 from calling import Call
 from cluster_fixtures import TestCluster
-from lorajob import retrying
 from lorajob.cluster import NotFound
-from lorajob_runtime.pod import RUN_LABEL
+from lorajob.runs import retry
+from lorajob_runtime.contract.kubernetes import RUN_LABEL
 from s3_servers import S3Server
 
 __all__ = ["lorajob", "made"]
@@ -124,7 +124,7 @@ def test_what_an_interrupted_retry_left_goes_too(
 
     monkeypatch.setattr(made.client, step, fail)
     with pytest.raises(KeyboardInterrupt):
-        retrying.retry(made.client, "first", build=made.built)
+        retry.retry(made.client, "first", build=made.built)
 
     outcome = lorajob("delete", "first", "--yes")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from whole_runs import TINY, Place, place
 
-from lorajob_runtime import pod
+from lorajob_runtime.contract import kubernetes
 from waiting import wait_until
 
 __all__ = ["place"]
@@ -117,8 +117,8 @@ def test_a_field_that_the_images_version_does_not_know_ends_the_run_at_once(plac
     job = json.loads(done.stdout)
     job = job["items"][0] if job["kind"] == "List" else job
     annotations = job["spec"]["template"]["metadata"]["annotations"]
-    annotations[pod.SPEC_ANNOTATION] = json.dumps(
-        json.loads(annotations[pod.SPEC_ANNOTATION]) | {"train": {"warpSpeed": 9}}
+    annotations[kubernetes.SPEC_ANNOTATION] = json.dumps(
+        json.loads(annotations[kubernetes.SPEC_ANNOTATION]) | {"train": {"warpSpeed": 9}}
     )
     place.kubectl("create", "-f", "-", input=json.dumps(job))
 

@@ -20,8 +20,8 @@ from made_runs import MadeRuns, lorajob, made
 
 from cluster_fixtures import TestCluster
 from lorajob.cluster import NotFound, connect
-from lorajob.following import follow
-from lorajob_runtime.pod import MANAGED_BY_LABEL
+from lorajob.runs.follow import follow
+from lorajob_runtime.contract.kubernetes import MANAGED_BY_LABEL
 from proxies import Proxy
 
 __all__ = ["lorajob", "made"]
@@ -120,7 +120,7 @@ def test_a_cluster_that_is_out_of_reach_for_a_while_does_not_end_the_following(
 def test_a_job_that_is_no_run_any_more_is_not_waited_for_without_end(
     made: MadeRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorajob.following._REPLACED_WITHIN_SECONDS", 1.0)
+    monkeypatch.setattr("lorajob.runs.follow._REPLACED_WITHIN_SECONDS", 1.0)
     made.run("first")
     following = follow(made.client, "first", timeout_seconds=30)
     next(following)

@@ -24,18 +24,18 @@ from made_runs import NOWHERE, PLATFORM, MadeRuns, now
 
 from calling import Outcome
 from cluster_fixtures import TestCluster
-from lorajob import manifest
-from lorajob import platform as platforms
 from lorajob.cluster import Cluster, NotFound, connect
-from lorajob.command import Command
 from lorajob.errors import FAILED
 from lorajob.main import cli
-from lorajob.platform import PlatformScheduling, PlatformStorage
-from lorajob_runtime import layout
-from lorajob_runtime import spec as specs
-from lorajob_runtime.exits import OUT_OF_MEMORY, SUCCEEDED
-from lorajob_runtime.pod import RUN_LABEL
-from lorajob_runtime.spec import RunSpec
+from lorajob.options.command import Command
+from lorajob.platform import platform_config as platforms
+from lorajob.platform.platform_config import PlatformScheduling, PlatformStorage
+from lorajob.submit import manifest
+from lorajob_runtime.contract import layout
+from lorajob_runtime.contract import spec as specs
+from lorajob_runtime.contract.errors import OUT_OF_MEMORY, SUCCEEDED
+from lorajob_runtime.contract.kubernetes import RUN_LABEL
+from lorajob_runtime.contract.spec import RunSpec
 from s3_servers import S3Server
 from waiting import wait_until
 

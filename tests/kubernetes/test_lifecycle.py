@@ -14,7 +14,7 @@ from restricted import Rule, user_rules, without
 from calling import Call
 from cluster_fixtures import TestCluster
 from lorajob.cluster import NotFound
-from lorajob_runtime.pod import CANCELLED_ANNOTATION
+from lorajob_runtime.contract.kubernetes import CANCELLED_ANNOTATION
 
 __all__ = ["lorajob", "made"]
 

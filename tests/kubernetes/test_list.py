@@ -17,8 +17,8 @@ from restricted import Rule, user_rules, without
 
 from calling import Call
 from cluster_fixtures import TestCluster
-from lorajob import runs
 from lorajob.__main__ import main
+from lorajob.runs import lookup
 
 __all__ = ["lorajob", "made"]
 
@@ -148,7 +148,7 @@ def test_a_right_that_is_missing_is_named_in_one_line_and_nothing_is_half_done(
     made.run("broken")
     made.fail("broken", "BackoffLimitExceeded")
     rules = without(user_rules(cluster), verb, resource)
-    before = [status.uid for status in runs.every(made.client)]
+    before = [status.uid for status in lookup.every(made.client)]
 
     outcome = lorajob(*command, user=restricted_kubeconfig(made.client.namespace, rules))
 
@@ -159,7 +159,7 @@ def test_a_right_that_is_missing_is_named_in_one_line_and_nothing_is_half_done(
     assert said[1].startswith("hint: ")
     assert "lorajob-user" in said[1]
     assert len(said) == 2
-    assert [status.uid for status in runs.every(made.client)] == before
+    assert [status.uid for status in lookup.every(made.client)] == before
 
 
 @pytest.mark.parametrize(("verb", "resource"), [("list", "pods"), ("list", "events")])
@@ -268,7 +268,7 @@ def test_a_list_holds_one_page_of_jobs_at_a_time(made: MadeRuns, monkeypatch: py
         return real(path, limit=2, **query)
 
     monkeypatch.setattr(made.client, "pages", pages)
-    found = list(runs.every(made.client))
+    found = list(lookup.every(made.client))
 
     assert [status.name for status in found] == [f"run-{number}" for number in range(5)]
     assert [each["path"] for each in asked] == [made.client.jobs()]

@@ -16,13 +16,13 @@ from restricted import Rule, user_rules, without
 
 from calling import Call
 from cluster_fixtures import TestCluster
-from lorajob import manifest
 from lorajob.cluster import Cluster, connect
-from lorajob.platform import Platform, PlatformStorage
-from lorajob_runtime.appended import Appended
-from lorajob_runtime.environment import Environment
-from lorajob_runtime.spec import ResourcesSpec, RunSpec
-from lorajob_runtime.store import open_store
+from lorajob.platform.platform_config import Platform, PlatformStorage
+from lorajob.submit import manifest
+from lorajob_runtime.contract.spec import ResourcesSpec, RunSpec
+from lorajob_runtime.storage.appended_files import Appended
+from lorajob_runtime.storage.store import open_store
+from lorajob_runtime.system.environment import Environment
 from s3_servers import S3Server
 
 __all__ = ["lorajob"]

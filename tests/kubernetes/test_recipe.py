@@ -11,7 +11,7 @@ from safetensors.numpy import load
 from whole_runs import Place, place
 
 import family_runs
-from lorajob_runtime import catalog
+from lorajob_runtime.contract import catalog
 
 __all__ = ["place"]
 

@@ -10,11 +10,12 @@ import pytest
 from made_runs import PLATFORM, MadeRuns, lorajob, made, phase, uid
 
 from calling import Call
-from lorajob import manifest, retrying, runs
 from lorajob.cluster import NotFound
-from lorajob.manifest import DataFile
-from lorajob_runtime import spec as specs
-from lorajob_runtime.pod import CANCELLED_ANNOTATION
+from lorajob.runs import lookup, retry
+from lorajob.submit import manifest
+from lorajob.submit.manifest import DataFile
+from lorajob_runtime.contract import spec as specs
+from lorajob_runtime.contract.kubernetes import CANCELLED_ANNOTATION
 
 __all__ = ["lorajob", "made"]
 
@@ -140,9 +141,9 @@ def test_a_retry_that_was_cut_off_anywhere_is_taken_up_by_the_same_command(
         _cut_after(made, step, changed, monkeypatch)
 
     with pytest.raises(Cut):
-        retrying.retry(made.client, failed_run, build=made.built)
+        retry.retry(made.client, failed_run, build=made.built)
     monkeypatch.undo()
-    retrying.retry(made.client, failed_run, build=made.built)
+    retry.retry(made.client, failed_run, build=made.built)
 
     job = made.client.get(made.client.jobs(failed_run))
     owners = [
@@ -206,7 +207,7 @@ def left_record(failed_run: str, made: MadeRuns, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patched:
         patched.setattr(made.client, "delete", cut)
         with pytest.raises(Cut):
-            retrying.retry(made.client, failed_run, build=made.built)
+            retry.retry(made.client, failed_run, build=made.built)
     return failed_run
 
 
@@ -240,7 +241,7 @@ def test_a_record_of_a_job_that_is_gone_does_not_pass_for_a_retry_of_another(
     assert (outcome.code, outcome.err) == (0, "")
     job = made.client.get(made.client.jobs(left_record))
     assert (job["metadata"]["uid"] != before, job["spec"]["suspend"]) == (True, False)
-    assert job["metadata"]["annotations"][runs.REPLACES_ANNOTATION] == before
+    assert job["metadata"]["annotations"][lookup.REPLACES_ANNOTATION] == before
     assert job["spec"]["activeDeadlineSeconds"] == 48 * 3600
     assert not has_record(made)
 

@@ -16,9 +16,11 @@ import pytest
 from platform_install import install_platform
 
 from cluster_fixtures import TestCluster
-from lorajob import manifest, platform, specfile
-from lorajob_runtime import pod
-from lorajob_runtime import spec as specs
+from lorajob.platform import platform_config
+from lorajob.spec import spec_file
+from lorajob.submit import manifest
+from lorajob_runtime.contract import kubernetes
+from lorajob_runtime.contract import spec as specs
 from waiting import wait_until
 
 RUNNER = "lorajob-runner"
@@ -93,7 +95,7 @@ def _job(cluster: TestCluster, namespace: str, name: str) -> dict[str, Any]:
     text = cluster.run_kubectl(
         "get", "configmap", "lorajob-platform", f"--namespace={namespace}", "-o", r"jsonpath={.data.platform\.yaml}"
     )
-    config = platform.parse(specfile.loads(text, "platform.yaml").values, "platform.yaml")
+    config = platform_config.parse(spec_file.loads(text, "platform.yaml").values, "platform.yaml")
     return manifest.build(specs.parse({"name": name}), config, namespace=namespace, version="0.1.0").job
 
 
@@ -124,7 +126,7 @@ def test_a_run_writes_its_progress_by_a_json_patch_too(runner: Runner) -> None:
 
 
 def test_progress_may_have_as_many_bytes_as_a_run_writes(runner: Runner) -> None:
-    assert runner.patch("run-a", annotate(progress="x" * pod.PROGRESS_MAX_BYTES)) == (200, "")
+    assert runner.patch("run-a", annotate(progress="x" * kubernetes.PROGRESS_MAX_BYTES)) == (200, "")
 
 
 ONLY_PROGRESS = "only the annotation lorajob.dev/progress, of at most 1024 bytes, may change"

@@ -16,7 +16,7 @@ from whole_runs import Place, place
 
 import dataset_files
 from dataset_files import FORMS
-from lorajob_runtime import pod, spec
+from lorajob_runtime.contract import kubernetes, spec
 from lorajob_runtime.data.prepare import prepare
 from small_models import smollm2
 
@@ -25,7 +25,7 @@ __all__ = ["place"]
 pytestmark = pytest.mark.slow
 
 SHARED_DATA = Path(__file__).parents[3] / "shared/data/huanhuan-100.json"
-SHIPPED_DATA = Path(__file__).parents[2] / "job/lorajob_runtime/examples/lighthouse.json"
+SHIPPED_DATA = Path(__file__).parents[2] / "job/lorajob_runtime/data/examples/lighthouse.json"
 DATA = SHARED_DATA if SHARED_DATA.exists() else SHIPPED_DATA
 
 SETTINGS = ["data.rows=:80", "train.batchSize=1", "train.gradientAccumulation=2", "train.maxSteps=6"]
@@ -69,7 +69,7 @@ def test_watching_shows_the_phases_in_their_order_and_the_end(watched: list[dict
     seen = [phase for phase, _ in itertools.groupby(str(state["phase"]) for state in watched)]
 
     # a container that has not said what it does yet prepares it
-    order = iter(["Pending", "Preparing", *pod.PHASES.values(), "Succeeded"])
+    order = iter(["Pending", "Preparing", *kubernetes.PHASES.values(), "Succeeded"])
     assert all(phase in order for phase in seen), f"{seen} goes back"
     assert {"Pending", "Training", "Succeeded"} <= set(seen)
     assert seen[-1] == "Succeeded"
@@ -96,7 +96,7 @@ def test_logs_of_every_rank_are_there_while_the_pod_is_and_after(
     place: Place, watched: list[dict[str, object]]
 ) -> None:
     alive = place.lorajob("logs", "one-node")
-    place.kubectl("delete", "pods", "-l", f"{pod.RUN_LABEL}=one-node")
+    place.kubectl("delete", "pods", "-l", f"{kubernetes.RUN_LABEL}=one-node")
     gone = place.lorajob("logs", "one-node", "--rank", "1")
 
     assert alive.returncode == 0, alive.stderr

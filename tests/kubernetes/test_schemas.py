@@ -13,8 +13,8 @@ from made_runs import MadeRuns, condition, lorajob, made, now
 from referencing import Registry, Resource
 
 from calling import Call
-from lorajob.status import PHASES
-from lorajob_runtime.pod import CANCELLED_ANNOTATION, LastWords
+from lorajob.runs.status import PHASES
+from lorajob_runtime.contract.kubernetes import CANCELLED_ANNOTATION, LastWords
 
 __all__ = ["lorajob", "made"]
 
@@ -129,10 +129,10 @@ def test_watch_writes_one_run_a_line(made: MadeRuns, lorajob: Call) -> None:
 
 
 def test_yaml_says_the_same_as_json(made: MadeRuns, lorajob: Call) -> None:
-    from lorajob import specfile
+    from lorajob.spec import spec_file
 
     _failed(made, "first")
 
-    assert specfile.loads(lorajob("status", "first", "-o", "yaml").out, "out").values == json.loads(
+    assert spec_file.loads(lorajob("status", "first", "-o", "yaml").out, "out").values == json.loads(
         lorajob("status", "first", "-o", "json").out
     )

@@ -22,7 +22,7 @@ from submitting import ROWS, TWO_NODES, client, left, one_error, rows
 from calling import Call
 from cluster_fixtures import TestCluster
 from lorajob.cluster import Cluster
-from lorajob_runtime.pod import DATA_FOLDER, SPEC_ANNOTATION
+from lorajob_runtime.contract.kubernetes import DATA_FOLDER, SPEC_ANNOTATION
 
 __all__ = ["client", "lorajob", "rows"]
 

@@ -13,7 +13,7 @@ from submitting import client, left, one_error, rows
 
 from calling import Call
 from lorajob.cluster import Cluster
-from lorajob_runtime.pod import SPEC_ANNOTATION
+from lorajob_runtime.contract.kubernetes import SPEC_ANNOTATION
 from s3_servers import S3Server
 
 __all__ = ["client", "lorajob", "rows"]

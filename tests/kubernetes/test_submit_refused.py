@@ -13,10 +13,10 @@ from submitting import TWO_NODES, Restricted, Wait, client, left, one_error, row
 
 from calling import Call
 from cluster_fixtures import TestCluster
-from lorajob import submission
 from lorajob.cluster import Cluster, Forbidden, Refused, connect
-from lorajob.platform import Platform, PlatformStorage
-from lorajob_runtime.spec import RunSpec
+from lorajob.platform.platform_config import Platform, PlatformStorage
+from lorajob.submit import submission
+from lorajob_runtime.contract.spec import RunSpec
 
 __all__ = ["client", "lorajob", "rows"]
 

@@ -20,10 +20,12 @@ from restricted import with_token
 
 from cluster_fixtures import TestCluster
 from golden import run_manifests
-from lorajob import manifest, platform, specfile
-from lorajob.manifest import DataFile
-from lorajob_runtime import pod
-from lorajob_runtime import spec as specs
+from lorajob.platform import platform_config
+from lorajob.spec import spec_file
+from lorajob.submit import manifest
+from lorajob.submit.manifest import DataFile
+from lorajob_runtime.contract import kubernetes
+from lorajob_runtime.contract import spec as specs
 from waiting import wait_until
 
 USER = "alice"
@@ -76,10 +78,10 @@ class User:
         whole = specs.parse({"name": f"run-{secrets.token_hex(3)}", "resources": resources, **spec})
         return manifest.build(whole, config, namespace=self.namespace, version="0.1.0").job
 
-    def platform(self) -> platform.Platform:
+    def platform(self) -> platform_config.Platform:
         path = r"jsonpath={.data.platform\.yaml}"
         text = self.cluster.run_kubectl("get", "cm", "lorajob-platform", f"--namespace={self.namespace}", "-o", path)
-        return platform.parse(specfile.loads(text, "platform.yaml").values, "platform.yaml")
+        return platform_config.parse(spec_file.loads(text, "platform.yaml").values, "platform.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +124,7 @@ def _annotate_platform(user: User, *options: str) -> subprocess.CompletedProcess
         {"resources": {"retries": 0, "timeout": "1s"}},
         {"resources": {"queue": "research", "priority": "urgent"}},
         {"resources": {"cpu": "3", "memory": "7Gi"}},
-        {"data": {"source": f"{pod.DATA_FOLDER}/rows.json.gz"}},
+        {"data": {"source": f"{kubernetes.DATA_FOLDER}/rows.json.gz"}},
         {"storage": {"uri": "s3://another/place"}},
     ],
     ids=str,
@@ -138,7 +140,7 @@ def test_every_golden_run_is_taken_where_its_platform_is_installed(
     cluster: TestCluster, user: User, namespace: str, name: str
 ) -> None:
     _, more = run_manifests.RUNS[name]
-    usual = platform.Platform(image="", storage=platform.PlatformStorage(uri=""))
+    usual = platform_config.Platform(image="", storage=platform_config.PlatformStorage(uri=""))
     plain = {"device": usual.device, "gracePeriodSeconds": usual.grace_period_seconds}
     config = specs.merge(plain, run_manifests.PLATFORM, more)
     install_platform(cluster, namespace, image=config["image"], values={"platform": config})
@@ -313,7 +315,7 @@ def test_the_controller_of_cron_jobs_makes_all_but_runs_as_before(user: User) ->
 
 
 def test_a_platform_file_of_ones_own_lifts_no_limit(user: User) -> None:
-    lifted = platform.to_dict(user.platform()) | {"limits": {"gpus": 64, "trustRemoteCode": True}}
+    lifted = platform_config.to_dict(user.platform()) | {"limits": {"gpus": 64, "trustRemoteCode": True}}
     file = user.kubeconfig.parent / "mine.yaml"
     file.write_text(yaml.safe_dump(lifted))
 
@@ -321,7 +323,7 @@ def test_a_platform_file_of_ones_own_lifts_no_limit(user: User) -> None:
 
     assert done.returncode != 0
     assert "denied request" in done.stderr
-    assert not user.kubectl("get", "configmaps", "-l", pod.RUN_LABEL, "-o", "name").stdout
+    assert not user.kubectl("get", "configmaps", "-l", kubernetes.RUN_LABEL, "-o", "name").stdout
 
 
 # The platform's config
@@ -394,7 +396,10 @@ def test_users_do_with_their_runs_what_they_did(user: User) -> None:
         assert said in did(verb, "daily")
     assert "daily" in did("retry", "daily")
     did("delete", "daily", "--yes")
-    assert user.kubectl("get", "jobs,services,configmaps", "-l", f"{pod.RUN_LABEL}=daily", "-o", "name").stdout == ""
+    assert (
+        user.kubectl("get", "jobs,services,configmaps", "-l", f"{kubernetes.RUN_LABEL}=daily", "-o", "name").stdout
+        == ""
+    )
 
 
 def test_users_make_and_remove_datasets(user: User) -> None:

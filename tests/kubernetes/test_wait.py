@@ -11,7 +11,7 @@ from made_runs import MadeRuns, lorajob, made, now
 
 from calling import Call
 from lorajob.cluster import NotFound
-from lorajob.following import TimedOutError, follow
+from lorajob.runs.follow import TimedOutError, follow
 
 __all__ = ["lorajob", "made"]
 
@@ -115,7 +115,7 @@ def _there(made: MadeRuns, name: str) -> bool:
 
 
 def test_a_run_that_is_deleted_ends_the_following(made: MadeRuns, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lorajob.following._REPLACED_WITHIN_SECONDS", 1.0)
+    monkeypatch.setattr("lorajob.runs.follow._REPLACED_WITHIN_SECONDS", 1.0)
     made.run("first")
     following = follow(made.client, "first", timeout_seconds=60)
     next(following)

@@ -17,7 +17,7 @@ from platform_install import install_platform
 
 from cluster_fixtures import TestCluster
 from fakes.hub_server import HubServer
-from lorajob_runtime import events, pod
+from lorajob_runtime.contract import events, kubernetes
 from s3_servers import S3Server
 from small_models import smollm2, tiny_llama
 from waiting import wait_until
@@ -81,7 +81,7 @@ class Place:
 
     def pods(self, name: str) -> list[dict[str, Any]]:
         """The run's pods that are not on their way out."""
-        listed = self.kubectl("get", "pods", "-l", f"{pod.RUN_LABEL}={name}", "-o", "json")
+        listed = self.kubectl("get", "pods", "-l", f"{kubernetes.RUN_LABEL}={name}", "-o", "json")
         items: list[dict[str, Any]] = json.loads(listed)["items"]
         return [item for item in items if "deletionTimestamp" not in item["metadata"]]
 

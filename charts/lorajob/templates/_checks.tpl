@@ -1,6 +1,6 @@
 {{/*
 What the values may be where a schema could only show a regular expression, in the words in which `lorajob` refuses them
-too (cli/lorajob/platform_rules.py): a value that passes here is one that a submit can use. Fails with a line for each
+too (cli/lorajob/platform/platform_rules.py): a value that passes here is one that a submit can use. Fails with a line for each
 that is wrong.
 */}}
 {{- define "lorajob.checks" -}}

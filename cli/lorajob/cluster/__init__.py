@@ -9,6 +9,7 @@ Importing `kubernetes` takes longer than any request, so it is loaded only for l
 
 from __future__ import annotations
 
+from lorajob.cluster.backoff import Pauses
 from lorajob.cluster.client import Cluster, connect
 from lorajob.cluster.errors import (
     AlreadyExists,
@@ -22,7 +23,6 @@ from lorajob.cluster.errors import (
     Unauthenticated,
     Unreachable,
 )
-from lorajob.cluster.pauses import Pauses
 
 __all__ = [
     "AlreadyExists",

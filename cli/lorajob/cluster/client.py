@@ -15,8 +15,8 @@ from urllib.parse import quote, urlencode
 
 from lorajob.cluster import errors
 from lorajob.cluster.access import Access
+from lorajob.cluster.backoff import Pauses
 from lorajob.cluster.kubeconfig import find
-from lorajob.cluster.pauses import Pauses
 from lorajob.cluster.transport import Answer, Transport
 
 Json = dict[str, Any]

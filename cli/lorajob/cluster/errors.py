@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorajob.errors import BUSY, NOT_FOUND, UNREACHABLE, USAGE
-from lorajob_runtime.exits import CONFIG, CREDENTIALS, FailureClass, LorajobError
+from lorajob_runtime.contract.errors import CONFIG, CREDENTIALS, FailureClass, LorajobError
 
 MESSAGE_MAX_LENGTH = 1000
 """Of what a server or a proxy says, so much is shown."""

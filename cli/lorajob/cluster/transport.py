@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 from lorajob.cluster import proxy as proxies
 from lorajob.cluster import tls
 from lorajob.cluster.access import Access
+from lorajob.cluster.backoff import Pauses
 from lorajob.cluster.errors import Unreachable
-from lorajob.cluster.faults import LOST, explain
-from lorajob.cluster.pauses import Pauses
+from lorajob.cluster.network_errors import LOST, explain
 from lorajob_runtime import __version__
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lorajob.cluster.backoff import Pauses
 from lorajob.cluster.errors import ClusterError, Gone, Unreachable, from_answer, target
-from lorajob.cluster.pauses import Pauses
 
 Json = dict[str, Any]
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from lorajob import flags, lifecycle, run_names
-from lorajob.cluster_options import cluster_options, connect_from
-from lorajob.command import Command
-from lorajob_runtime.exits import SUCCEEDED
+from lorajob.options import flags, run_names
+from lorajob.options.cluster_options import cluster_options, connect_from
+from lorajob.options.command import Command
+from lorajob.runs import lifecycle
+from lorajob_runtime.contract.errors import SUCCEEDED
 
 
 @click.command("cancel", cls=Command, examples=["lorajob cancel zhenhuan"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from lorajob.command import Command
+from lorajob.options.command import Command
 
 
 @click.command("completion", cls=Command, examples=["source <(lorajob completion bash)"])

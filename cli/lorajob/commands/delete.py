@@ -9,13 +9,14 @@ from typing import Any
 
 import click
 
-from lorajob import flags, live, removal, run_names
-from lorajob.cluster_options import cluster_options, connect_from, platform_option
-from lorajob.command import Command
 from lorajob.errors import USAGE, UsageError
-from lorajob.removal import Removal
-from lorajob_runtime.exits import SUCCEEDED
-from lorajob_runtime.report.human import size
+from lorajob.options import flags, run_names
+from lorajob.options.cluster_options import cluster_options, connect_from, platform_option
+from lorajob.options.command import Command
+from lorajob.runs import delete, live
+from lorajob.runs.delete import Removal
+from lorajob_runtime.contract.errors import SUCCEEDED
+from lorajob_runtime.contract.human import size
 
 _AT_ONCE = 8
 """Deletions side by side: each waits for its pods to end."""
@@ -52,7 +53,7 @@ def command(
         found: dict[str, Removal] = {}
 
         def look(name: str) -> None:
-            found[name] = removal.plan(cluster, name, artifacts=artifacts, platform_file=platform_file)
+            found[name] = delete.plan(cluster, name, artifacts=artifacts, platform_file=platform_file)
 
         errors = run_names.tried(names, look, at_once=_AT_ONCE)
         there = [found[name] for name in dict.fromkeys(names) if name in found]
@@ -61,7 +62,7 @@ def command(
             return USAGE.code
 
         def remove(name: str) -> None:
-            removal.remove(cluster, found[name], wait=not no_wait)
+            delete.remove(cluster, found[name], wait=not no_wait)
             click.echo(f"{_text(found[name])} deleted")
 
         try:

@@ -7,11 +7,11 @@ from typing import Literal
 
 import click
 
-from lorajob.command import Command
 from lorajob.errors import UsageError
-from lorajob.flags import option
-from lorajob.installed import require_runtime
-from lorajob_runtime.exits import ConfigError
+from lorajob.options.command import Command
+from lorajob.options.flags import option
+from lorajob.options.installed import require_runtime
+from lorajob_runtime.contract.errors import ConfigError
 
 
 @click.command(

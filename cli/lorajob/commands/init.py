@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from lorajob import template
-from lorajob.command import Command
 from lorajob.errors import UsageError
-from lorajob.resolve import DEFAULT_FILE
-from lorajob_runtime import catalog
-from lorajob_runtime.spec import ModelSpec
+from lorajob.options.command import Command
+from lorajob.spec import template
+from lorajob.spec.resolve import DEFAULT_FILE
+from lorajob_runtime.contract import catalog
+from lorajob_runtime.contract.spec import ModelSpec
 
 
 @click.command("init", cls=Command, examples=["lorajob init --model qwen3-8b --data huanhuan.json"])

@@ -7,13 +7,15 @@ from typing import Any
 
 import click
 
-from lorajob import display, flags, output, runs
-from lorajob.cluster_options import cluster_options, connect_from
-from lorajob.command import Command
-from lorajob.output_option import output_option
-from lorajob.rundocument import list_to_dict
-from lorajob.status import PHASES
-from lorajob_runtime.exits import SUCCEEDED
+from lorajob import tables
+from lorajob.options import flags
+from lorajob.options.cluster_options import cluster_options, connect_from
+from lorajob.options.command import Command
+from lorajob.options.output_option import output_option
+from lorajob.runs import lookup, page
+from lorajob.runs.document import list_to_dict
+from lorajob.runs.status import PHASES
+from lorajob_runtime.contract.errors import SUCCEEDED
 
 
 @click.command(
@@ -53,7 +55,7 @@ def command(all_namespaces: bool, selector: str, phases: Sequence[str], output_f
     with connect_from(params) as cluster:
         found = [
             status
-            for status in runs.every(cluster, selector=selector, all_namespaces=all_namespaces)
+            for status in lookup.every(cluster, selector=selector, all_namespaces=all_namespaces)
             if not phases or status.phase in phases
         ]
         if not found and not all_namespaces:
@@ -63,9 +65,9 @@ def command(all_namespaces: bool, selector: str, phases: Sequence[str], output_f
     if output_form == "name":
         click.echo("".join(f"{status.namespace}/" * all_namespaces + f"{status.name}\n" for status in found), nl=False)
     elif output_form in ("json", "yaml"):
-        click.echo(output.document(list_to_dict(found), output_form), nl=False)
+        click.echo(tables.document(list_to_dict(found), output_form), nl=False)
     elif found:
-        output.show(display.runs(found, now, wide=output_form == "wide", namespaces=all_namespaces))
+        tables.show(page.runs(found, now, wide=output_form == "wide", namespaces=all_namespaces))
     else:
         such = "such runs" if phases or selector else "runs"
         click.echo(f"no {such} in {'any namespace' if all_namespaces else f'namespace {cluster.namespace}'}", err=True)

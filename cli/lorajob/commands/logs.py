@@ -8,14 +8,17 @@ from typing import Any
 
 import click
 
-from lorajob import flags, live, logsources, quantities
-from lorajob.cluster_options import cluster_options, connect_from, platform_option
-from lorajob.command import Command
 from lorajob.errors import UsageError
-from lorajob.logsources import Query
-from lorajob.run_names import run_name
-from lorajob_runtime.data.wording import harmless
-from lorajob_runtime.exits import SUCCEEDED
+from lorajob.logs import log_sources
+from lorajob.logs.log_sources import Query
+from lorajob.options import flags
+from lorajob.options.cluster_options import cluster_options, connect_from, platform_option
+from lorajob.options.command import Command
+from lorajob.options.run_names import run_name
+from lorajob.platform import quantities
+from lorajob.runs import live
+from lorajob_runtime.contract.errors import SUCCEEDED
+from lorajob_runtime.contract.text import harmless
 
 
 @click.command(
@@ -83,7 +86,7 @@ def command(
         platform_file=platform_file,
     )
     is_shown = sys.stdout.isatty()
-    read = logsources.follow if follow else logsources.read
+    read = log_sources.follow if follow else log_sources.read
     with connect_from(params) as cluster:
         try:
             for line in read(cluster, name, query, live.say):

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from lorajob.command import Command
-from lorajob_runtime import catalog
-from lorajob_runtime.catalog import ModelEntry
-from lorajob_runtime.report.human import download_size, parameter_count
-from lorajob_runtime.spec import API_VERSION
+from lorajob.options.command import Command
+from lorajob_runtime.contract import catalog
+from lorajob_runtime.contract.catalog import ModelEntry
+from lorajob_runtime.contract.human import download_size, parameter_count
+from lorajob_runtime.contract.spec import API_VERSION
 
 PIPE_WIDTH = 200
 """Columns of a table that no terminal limits."""
@@ -72,6 +72,6 @@ def _print_table(entries: Sequence[ModelEntry]) -> None:
 def _dump(document: dict[str, Any], output: str) -> str:
     if output == "json":
         return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    from lorajob import specfile
+    from lorajob.spec import spec_file
 
-    return specfile.dumps(document)
+    return spec_file.dumps(document)

@@ -8,14 +8,19 @@ from typing import Any
 
 import click
 
-from lorajob import flags, gpus, output, plan_text, planning, platform, resolve, shipping
-from lorajob.cluster_options import cluster_options, connect_from, platform_option
-from lorajob.command import Command
+from lorajob import tables
 from lorajob.errors import UsageError
-from lorajob.fieldtexts import PLAN_TEXTS
-from lorajob.output_option import output_option
-from lorajob.platform import Platform
-from lorajob_runtime.exits import LorajobError
+from lorajob.options import flags
+from lorajob.options.cluster_options import cluster_options, connect_from, platform_option
+from lorajob.options.command import Command
+from lorajob.options.output_option import output_option
+from lorajob.plan import gpus, plan_text, run_plan
+from lorajob.platform import platform_config
+from lorajob.platform.platform_config import Platform
+from lorajob.spec import resolve
+from lorajob.spec.field_texts import PLAN_TEXTS
+from lorajob.submit import dataset
+from lorajob_runtime.contract.errors import LorajobError
 
 
 @click.command(
@@ -58,15 +63,15 @@ def command(
     found = _platform(platform_file, params)
     resolved = resolve.resolve(files, flags.given(context), settings, defaults=found.defaults if found else None)
     data = resolved.spec.data
-    is_missing = shipping.is_missing(data)
-    local = shipping.look(data) if shipping.is_local(data) and not is_missing else None
-    plan = planning.plan(resolved.spec, gpus.find(resolved.spec, found, gpu_memory), local)
+    is_missing = dataset.is_missing(data)
+    local = dataset.look(data) if dataset.is_local(data) and not is_missing else None
+    plan = run_plan.plan(resolved.spec, gpus.find(resolved.spec, found, gpu_memory), local)
     if is_missing:
         _warn(f"{data.source} is not there: how many steps there are, and how long an epoch takes, is not known")
     if output_form != "table":
-        click.echo(output.document(planning.to_dict(plan), output_form), nl=False)
+        click.echo(tables.document(run_plan.to_dict(plan), output_form), nl=False)
         return
-    output.show(plan_text.lines(plan))
+    tables.show(plan_text.lines(plan))
     for warning in plan_text.warnings(plan) if plan.choice is not None else ():
         _warn(warning)
 
@@ -77,11 +82,11 @@ def _warn(text: str) -> None:
 
 def _platform(file: Path | None, params: dict[str, Any]) -> Platform | None:
     """The platform, where there is one to be had. Raises UsageError and ConfigError for a file that is named."""
-    if platform.named_file(file) is not None:
-        return platform.load(None, file).platform
+    if platform_config.named_file(file) is not None:
+        return platform_config.load(None, file).platform
     try:
         with connect_from(params) as cluster:
-            return platform.load(cluster).platform
+            return platform_config.load(cluster).platform
     except UsageError:
         if params["kubeconfig"] or params["kube_context"]:
             raise

@@ -8,12 +8,15 @@ from typing import Any
 
 import click
 
-from lorajob import flags, live, manifest, platform, retrying
-from lorajob.cluster_options import cluster_options, connect_from, platform_option
-from lorajob.command import Command
-from lorajob.run_names import run_name
+from lorajob.options import flags
+from lorajob.options.cluster_options import cluster_options, connect_from, platform_option
+from lorajob.options.command import Command
+from lorajob.options.run_names import run_name
+from lorajob.platform import platform_config
+from lorajob.runs import live, retry
+from lorajob.submit import manifest
 from lorajob_runtime import __version__
-from lorajob_runtime.exits import SUCCEEDED
+from lorajob_runtime.contract.errors import SUCCEEDED
 
 
 @click.command(
@@ -43,8 +46,8 @@ def command(
     command goes on where it was.
     """
     with connect_from(params) as cluster:
-        loaded = platform.load(cluster, platform_file)
-        said = retrying.retry(
+        loaded = platform_config.load(cluster, platform_file)
+        said = retry.retry(
             cluster,
             name,
             build=lambda spec: manifest.build(spec, loaded.platform, namespace=cluster.namespace, version=__version__),

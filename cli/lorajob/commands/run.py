@@ -12,14 +12,17 @@ from typing import Any
 
 import click
 
-from lorajob import flags, planning, resolve, shipping, specfile
-from lorajob.command import Command
-from lorajob.installed import require_runtime
-from lorajob.summary import Summary, location
-from lorajob_runtime import spec as specs
-from lorajob_runtime.exits import STOPPED, SUCCEEDED
-from lorajob_runtime.processes import visible_gpus
-from lorajob_runtime.spec import RunSpec, StorageSpec
+from lorajob.options import flags
+from lorajob.options.command import Command
+from lorajob.options.installed import require_runtime
+from lorajob.plan import run_plan
+from lorajob.runs.summary import Summary, location
+from lorajob.spec import resolve, spec_file
+from lorajob.submit import dataset
+from lorajob_runtime.contract import spec as specs
+from lorajob_runtime.contract.errors import STOPPED, SUCCEEDED
+from lorajob_runtime.contract.spec import RunSpec, StorageSpec
+from lorajob_runtime.system.processes import visible_gpus
 
 DEFAULT_STORAGE = "./runs"
 
@@ -69,16 +72,16 @@ def command(
     flag says comes from ./lorajob.yaml, then from the model's recipe, then from the defaults shown here.
     """
     resolved = resolve.resolve(files, flags.given(context), settings)
-    planning.check(resolved.spec)
+    run_plan.check(resolved.spec)
     spec = complete(resolved.spec)
     if dry_run:
-        click.echo(specfile.dumps(specs.to_dict(spec, defaults=True)), nl=False)
+        click.echo(spec_file.dumps(specs.to_dict(spec, defaults=True)), nl=False)
         return SUCCEEDED.code
     require_runtime("training")
-    if shipping.is_local(spec.data) and not shipping.is_missing(spec.data):
+    if dataset.is_local(spec.data) and not dataset.is_missing(spec.data):
         # of rows in no form that can be trained on it is said before a model is fetched for them; one that is missing
         # may be that of a finished run
-        shipping.look(spec.data)
+        dataset.look(spec.data)
     for path in resolved.files:
         click.echo(f"spec: {path}", err=True)
     click.echo(f"run: {spec.run_name}, results in {spec.storage.uri}", err=True)
@@ -98,15 +101,16 @@ def complete(spec: RunSpec) -> RunSpec:
 
 def train(spec: RunSpec, *, processes: int | None, output: str) -> int:
     """Runs the supervisor in this process and prints what it came to. Returns the exit code of the run."""
-    from lorajob_runtime import environment, private, supervisor
     from lorajob_runtime.report.console import Console
     from lorajob_runtime.report.jsonl import JsonLines
+    from lorajob_runtime.run import supervisor
+    from lorajob_runtime.system import environment, key_isolation
 
     progress = (
         JsonLines(sys.stdout) if output == "json" else Console(sys.stderr, logging_steps=spec.train.logging_steps)
     )
     summary = Summary()
-    private.keep_private()
+    key_isolation.keep_private()
     code = supervisor.run(spec, environment.read(), sinks=[progress, summary], processes=processes)
     if output == "text":
         for line in closing_lines(spec, summary, code):

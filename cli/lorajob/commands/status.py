@@ -6,15 +6,17 @@ from typing import Any
 
 import click
 
-from lorajob import display, flags, output, runs
-from lorajob.cluster_options import cluster_options, connect_from
-from lorajob.command import Command
-from lorajob.following import exit_code_of
-from lorajob.live import say
-from lorajob.output_option import output_option
-from lorajob.run_names import run_name
-from lorajob.rundocument import to_dict
-from lorajob_runtime.exits import SUCCEEDED
+from lorajob import tables
+from lorajob.options import flags
+from lorajob.options.cluster_options import cluster_options, connect_from
+from lorajob.options.command import Command
+from lorajob.options.output_option import output_option
+from lorajob.options.run_names import run_name
+from lorajob.runs import lookup, page
+from lorajob.runs.document import to_dict
+from lorajob.runs.follow import exit_code_of
+from lorajob.runs.live import say
+from lorajob_runtime.contract.errors import SUCCEEDED
 
 
 @click.command(
@@ -35,13 +37,13 @@ from lorajob_runtime.exits import SUCCEEDED
 def command(name: str, with_exit_code: bool, output_form: str, **params: Any) -> int:
     """Show one run: its phase and why, how far it is, its pods, and what to do when it failed."""
     with connect_from(params) as cluster:
-        found = runs.read(cluster, name)
+        found = lookup.read(cluster, name)
     for note in found.notes:
         say(note)
     if output_form == "name":
         click.echo(found.status.name)
     elif output_form in ("json", "yaml"):
-        click.echo(output.document(to_dict(found.status), output_form), nl=False)
+        click.echo(tables.document(to_dict(found.status), output_form), nl=False)
     else:
-        output.show(display.page(found.status, found.seen, wide=output_form == "wide"))
+        tables.show(page.page(found.status, found.seen, wide=output_form == "wide"))
     return exit_code_of(found.status) if with_exit_code else SUCCEEDED.code

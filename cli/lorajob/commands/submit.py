@@ -12,15 +12,19 @@ from typing import Any
 
 import click
 
-from lorajob import flags, plan_text, platform, preview, resolve, submission
 from lorajob.cluster import Cluster
-from lorajob.cluster_options import cluster_options, connect_from, platform_option
-from lorajob.command import Command
 from lorajob.errors import USAGE, UsageError
-from lorajob.preview import Preview
-from lorajob.quantities import seconds
-from lorajob.submission import Prepared
-from lorajob_runtime.exits import INTERRUPTED, SUCCEEDED
+from lorajob.options import flags
+from lorajob.options.cluster_options import cluster_options, connect_from, platform_option
+from lorajob.options.command import Command
+from lorajob.plan import plan_text
+from lorajob.platform import platform_config
+from lorajob.platform.quantities import seconds
+from lorajob.spec import resolve
+from lorajob.submit import preview, submission
+from lorajob.submit.preview import Preview
+from lorajob.submit.submission import Prepared
+from lorajob_runtime.contract.errors import INTERRUPTED, SUCCEEDED
 
 FORMS = ("text", "json", "yaml", "name")
 
@@ -88,9 +92,9 @@ def command(
     to storage. What no flag says comes from ./lorajob.yaml, then from the platform, then from the model's recipe.
     """
     limit = seconds(wait_timeout, "--wait-timeout") if wait_timeout else None
-    only_prints = dry_run == "client" and platform.named_file(platform_file) is not None
+    only_prints = dry_run == "client" and platform_config.named_file(platform_file) is not None
     with _connection(params, is_needed=not only_prints) as cluster:
-        loaded = platform.load(cluster, platform_file)
+        loaded = platform_config.load(cluster, platform_file)
         resolved = resolve.resolve(files, flags.given(context), settings, defaults=loaded.platform.defaults)
         namespace = cluster.namespace if cluster is not None else params["namespace"] or "default"
         prepared = submission.prepare(resolved.spec, loaded.platform, namespace=namespace, rng=random.SystemRandom())
@@ -183,9 +187,10 @@ def _print_run(cluster: Cluster, job: Mapping[str, Any], form: str) -> None:
     if form == "name":
         click.echo(job["metadata"]["name"])
         return
-    from lorajob import output, rundocument, status  # a submit that only creates does without them
+    from lorajob import tables
+    from lorajob.runs import document, status  # a submit that only creates does without them
 
-    click.echo(output.document(rundocument.to_dict(status.from_job(job, cluster.now())), form), nl=False)
+    click.echo(tables.document(document.to_dict(status.from_job(job, cluster.now())), form), nl=False)
 
 
 def _wait(cluster: Cluster, name: str, limit: int | None, *, is_shown: bool, form: str) -> int:
@@ -193,20 +198,21 @@ def _wait(cluster: Cluster, name: str, limit: int | None, *, is_shown: bool, for
 
     For one that only waits, Ctrl-C is no success: `submit --wait && next` must not take it for one.
     """
-    from lorajob import display, following, live, output, rundocument
+    from lorajob import tables
+    from lorajob.runs import document, follow, live, page
 
     try:
         live.say(f"run {name} submitted; Ctrl-C leaves it alone")
         if is_shown:
             return live.watch(cluster, name, form="json" if form == "json" else "table", timeout_seconds=limit)
-        ended = following.wait_for_end(cluster, name, timeout_seconds=limit, say=live.say)
+        ended = follow.wait_for_end(cluster, name, timeout_seconds=limit, say=live.say)
     except KeyboardInterrupt:
         live.say(f"detached: run {name} goes on; `lorajob watch {name}` shows it")
         return SUCCEEDED.code if is_shown else INTERRUPTED.code
     if form == "name":
         click.echo(name)
     elif form == "text":
-        output.show([f"{cluster.now():%H:%M:%S} {display.line(ended)}", *live.closing_lines(ended)])
+        tables.show([f"{cluster.now():%H:%M:%S} {page.line(ended)}", *live.closing_lines(ended)])
     else:
-        click.echo(output.document(rundocument.to_dict(ended), form), nl=False)
-    return following.exit_code_of(ended)
+        click.echo(tables.document(document.to_dict(ended), form), nl=False)
+    return follow.exit_code_of(ended)

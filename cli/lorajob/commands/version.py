@@ -11,14 +11,15 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from lorajob import output, platform
+from lorajob import tables
 from lorajob.cluster import Cluster
-from lorajob.cluster_options import cluster_options, connect_from
-from lorajob.command import Command
-from lorajob.output_option import output_option
+from lorajob.options.cluster_options import cluster_options, connect_from
+from lorajob.options.command import Command
+from lorajob.options.output_option import output_option
+from lorajob.platform import platform_config
 from lorajob_runtime import __version__
-from lorajob_runtime.exits import LorajobError
-from lorajob_runtime.spec import API_VERSION
+from lorajob_runtime.contract.errors import LorajobError
+from lorajob_runtime.contract.spec import API_VERSION
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "pyarrow", "boto3", "swanlab", "modelscope-hub")
 
@@ -46,7 +47,7 @@ def command(context: click.Context, /, output_form: str, client: bool, **params:
         document |= _cluster_part(params)
         document["skew"] = skew(document["cluster"], document["platform"])
     if output_form != "text":
-        click.echo(output.document(document, output_form), nl=False)
+        click.echo(tables.document(document, output_form), nl=False)
         return
     for name, text in _lines(document):
         click.echo(f"{name:<15}{text}")
@@ -98,7 +99,7 @@ def _cluster_part(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _platform_part(cluster: Cluster) -> dict[str, Any]:
     try:
-        loaded = platform.load(cluster)
+        loaded = platform_config.load(cluster)
     except LorajobError as error:
         return {"error": error.message}
     image = loaded.platform.image

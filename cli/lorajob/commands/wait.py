@@ -8,16 +8,17 @@ from typing import Any
 
 import click
 
-from lorajob import flags, quantities
 from lorajob.cluster import Cluster, NotFound
-from lorajob.cluster_options import cluster_options, connect_from
-from lorajob.command import Command
-from lorajob.complaints import print_error
+from lorajob.error_text import print_error
 from lorajob.errors import UsageError
-from lorajob.following import TimedOutError, exit_code_of, wait_for_end
-from lorajob.live import closing_lines, say
-from lorajob.run_names import check, run_names
-from lorajob_runtime.exits import SUCCEEDED
+from lorajob.options import flags
+from lorajob.options.cluster_options import cluster_options, connect_from
+from lorajob.options.command import Command
+from lorajob.options.run_names import check, run_names
+from lorajob.platform import quantities
+from lorajob.runs.follow import TimedOutError, exit_code_of, wait_for_end
+from lorajob.runs.live import closing_lines, say
+from lorajob_runtime.contract.errors import SUCCEEDED
 
 
 @click.command(

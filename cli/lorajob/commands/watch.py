@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from lorajob import live
-from lorajob.cluster_options import cluster_options, connect_from
-from lorajob.command import Command
-from lorajob.output_option import output_option
-from lorajob.run_names import run_name
+from lorajob.options.cluster_options import cluster_options, connect_from
+from lorajob.options.command import Command
+from lorajob.options.output_option import output_option
+from lorajob.options.run_names import run_name
+from lorajob.runs import live
 
 
 @click.command(

@@ -18,10 +18,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
-from lorajob_runtime import processes
-from lorajob_runtime import spec as specs
-from lorajob_runtime.endings import classed
-from lorajob_runtime.exits import UNEXPECTED
+from lorajob_runtime.contract import spec as specs
+from lorajob_runtime.contract.errors import UNEXPECTED
+from lorajob_runtime.contract.termination import classed
+from lorajob_runtime.system import processes
 
 
 def main() -> None:

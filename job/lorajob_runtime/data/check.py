@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from lorajob_runtime import bounds
-from lorajob_runtime.data import unused
-from lorajob_runtime.data.faults import Fault
-from lorajob_runtime.data.loading import load
-from lorajob_runtime.data.render import ThinkingMode
+from lorajob_runtime.contract.errors import DATA, DataError
+from lorajob_runtime.contract.spec import DataSpec, RunSpec
+from lorajob_runtime.contract.text import brief, counted, harmless
+from lorajob_runtime.data.chat.chat_template import ThinkingMode
+from lorajob_runtime.data.chat.tokenizer import Tokenizer, decode, load_tokenizer
+from lorajob_runtime.data.rows import unused
+from lorajob_runtime.data.rows.issues import Fault
+from lorajob_runtime.data.rows.loading import load
 from lorajob_runtime.data.survey import Survey, notes, refuse, survey, unused_names, warnings
-from lorajob_runtime.data.tokenizer import Tokenizer, decode, load_tokenizer
 from lorajob_runtime.data.tokens import Ids, Mask
-from lorajob_runtime.data.wording import brief, counted, harmless
-from lorajob_runtime.exits import DATA, DataError
-from lorajob_runtime.spec import DataSpec, RunSpec
+from lorajob_runtime.models import token_limits
 
 _FAULTS_SHOWN = 20
 _BARS = 12
@@ -104,7 +104,7 @@ def check(spec: RunSpec, *, model_path: Path, shown_rows: int = 3) -> CheckRepor
     data, loaded = spec.data, load(spec.data)
     tokenizer = load_tokenizer(model_path, trust_remote_code=spec.model.trust_remote_code)
     looked_at = _LookedAt(shown_rows)
-    limits = bounds.of_folder(model_path)
+    limits = token_limits.of_folder(model_path)
     seen = survey(spec, tokenizer, loaded, samples=0, train=looked_at, held_out=_LookedAt(0), bounds=limits)
     train, held_out, selection = seen.train, seen.held_out, loaded.selection
     lengths, problem = train.lengths or [0], _problem(seen, data)

@@ -11,18 +11,18 @@ from typing import Protocol
 
 import numpy as np
 
-from lorajob_runtime.bounds import Bounds
-from lorajob_runtime.data.beyond import foreign_id, reason_against, remark_on
-from lorajob_runtime.data.conversation import Conversation, RowError, Text
+from lorajob_runtime.contract.spec import DataSpec
+from lorajob_runtime.data.chat.tokenizer import control_tokens
 from lorajob_runtime.data.encode import Encoded, Encoder, Sample, cut
-from lorajob_runtime.data.faults import NO_ANSWER_LEFT, TOO_LONG, Fault, FaultLog, converted
-from lorajob_runtime.data.forms import Form
-from lorajob_runtime.data.read import Source
-from lorajob_runtime.data.select import Selection
-from lorajob_runtime.data.tokenizer import control_tokens
+from lorajob_runtime.data.rows.conversation import Conversation, RowError, Text
+from lorajob_runtime.data.rows.formats import Form
+from lorajob_runtime.data.rows.issues import NO_ANSWER_LEFT, TOO_LONG, Fault, FaultLog, converted
+from lorajob_runtime.data.rows.read import Source
+from lorajob_runtime.data.rows.select import Selection
+from lorajob_runtime.data.rows.unused import UnusedNames
 from lorajob_runtime.data.tokens import Ids, Mask
-from lorajob_runtime.data.unused import UnusedNames
-from lorajob_runtime.spec import DataSpec
+from lorajob_runtime.data.unreadable import foreign_id, reason_against, remark_on
+from lorajob_runtime.models.token_limits import Bounds
 
 
 class Sink(Protocol):

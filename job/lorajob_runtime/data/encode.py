@@ -13,13 +13,13 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from lorajob_runtime.bounds import UNKNOWN, Bounds
-from lorajob_runtime.data.conversation import Conversation, RowError, Text, too_deep
-from lorajob_runtime.data.render import ChatTemplate, Rendered, ThinkingMode, stop_ids
+from lorajob_runtime.contract.errors import ModelError
+from lorajob_runtime.data.chat.chat_template import ChatTemplate, Rendered, ThinkingMode, stop_ids
+from lorajob_runtime.data.chat.tokenizer import Tokenizer, decode, encode, start_ids
+from lorajob_runtime.data.rows.conversation import Conversation, RowError, Text, too_deep
 from lorajob_runtime.data.segments import Segments
-from lorajob_runtime.data.tokenizer import Tokenizer, decode, encode, start_ids
 from lorajob_runtime.data.tokens import Ids, Mask
-from lorajob_runtime.exits import ModelError
+from lorajob_runtime.models.token_limits import UNKNOWN, Bounds
 
 CHUNK_ROWS = 512
 """Rows that are tokenised together: enough to keep every core busy."""

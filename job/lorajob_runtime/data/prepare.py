@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime import bounds
-from lorajob_runtime.bounds import Bounds
-from lorajob_runtime.data.beyond import foreign_id
+from lorajob_runtime.contract.errors import StorageError
+from lorajob_runtime.contract.spec import DataSpec, RunSpec
+from lorajob_runtime.data.chat.chat_template import stop_ids
+from lorajob_runtime.data.chat.tokenizer import Tokenizer, load_tokenizer
 from lorajob_runtime.data.encode import Sample
-from lorajob_runtime.data.loading import Loaded, load
-from lorajob_runtime.data.render import stop_ids
+from lorajob_runtime.data.rows.loading import Loaded, load
 from lorajob_runtime.data.survey import Survey, notes, refuse, survey, unused_names, warnings
-from lorajob_runtime.data.tokenizer import Tokenizer, load_tokenizer
 from lorajob_runtime.data.tokens import Ids, Mask, TokenRows, TokenWriter, fingerprint
-from lorajob_runtime.exits import StorageError
-from lorajob_runtime.spec import DataSpec, RunSpec
+from lorajob_runtime.data.unreadable import foreign_id
+from lorajob_runtime.models import token_limits
+from lorajob_runtime.models.token_limits import Bounds
 
 TRAIN = "train.safetensors"
 EVAL = "eval.safetensors"
@@ -86,7 +86,7 @@ def prepare(spec: RunSpec, *, model_path: Path, folder: Path) -> DataReport:
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        dataset = tokenise(spec, tokenizer, fresh, loaded=loaded, limits=bounds.of_folder(model_path))
+        dataset = tokenise(spec, tokenizer, fresh, loaded=loaded, limits=token_limits.of_folder(model_path))
         _finish(fresh, folder, dataset)
     except OSError as error:
         raise StorageError(f"cannot write the tokenised dataset to {folder}: {error.strerror or error}") from error
@@ -101,7 +101,7 @@ def tokenise(
     folder: Path,
     *,
     loaded: Loaded | None = None,
-    limits: Bounds = bounds.UNKNOWN,
+    limits: Bounds = token_limits.UNKNOWN,
 ) -> Tokenised:
     """The rows of `spec.data` as a model with this tokenizer reads them, written to `folder` as they come.
 

@@ -6,10 +6,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime import environment, processes, program
-from lorajob_runtime import spec as specs
-from lorajob_runtime.exits import UNEXPECTED, LorajobError, OutOfMemoryError
-from lorajob_runtime.spec import RunSpec
+from lorajob_runtime.contract import spec as specs
+from lorajob_runtime.contract.errors import UNEXPECTED, LorajobError, OutOfMemoryError
+from lorajob_runtime.contract.spec import RunSpec
+from lorajob_runtime.system import child_process, environment, processes
 
 _MODULE = "lorajob_runtime.data"
 
@@ -33,7 +33,7 @@ def prepare(spec: RunSpec, *, model_path: Path, folder: Path, log: Path) -> dict
 
     variables, hidden = environment.for_training(), environment.hidden_files()
     try:
-        with program.answers(_MODULE, request, died=died, variables=variables, hidden=hidden, log=log) as given:
+        with child_process.answers(_MODULE, request, died=died, variables=variables, hidden=hidden, log=log) as given:
             (answer,) = given
     except LorajobError as error:
         if error.failure is UNEXPECTED:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lorajob_runtime.data.tokenizer import Tokenizer, added_tokens, encode
+from lorajob_runtime.data.chat.tokenizer import Tokenizer, added_tokens, encode
+from lorajob_runtime.data.chat.whole import Answer
 from lorajob_runtime.data.tokens import Ids, Mask
-from lorajob_runtime.data.whole import Answer
 
 _BEFORE = ("a", "a ", "a\n", "。")
 _BEHIND = ("a", " a", "\na", "\n\n a", "a\n", "。", "1", "\n")

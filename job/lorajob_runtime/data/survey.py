@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorajob_runtime.bounds import UNKNOWN, Bounds
+from lorajob_runtime.contract.errors import DataError
+from lorajob_runtime.contract.spec import DataSpec, RunSpec
+from lorajob_runtime.contract.text import counted
+from lorajob_runtime.data.chat.tokenizer import Tokenizer
 from lorajob_runtime.data.collect import Collected, Sink, collect
 from lorajob_runtime.data.encode import Encoder
-from lorajob_runtime.data.faults import NO_ANSWER_LEFT, TOO_LONG, nothing_left, refuse_dropped, refuse_errors
-from lorajob_runtime.data.loading import Loaded
-from lorajob_runtime.data.select import Selection
-from lorajob_runtime.data.tokenizer import Tokenizer
-from lorajob_runtime.data.unused import UnusedNames
-from lorajob_runtime.data.wording import counted
-from lorajob_runtime.exits import DataError
-from lorajob_runtime.spec import DataSpec, RunSpec
+from lorajob_runtime.data.rows.issues import NO_ANSWER_LEFT, TOO_LONG, nothing_left, refuse_dropped, refuse_errors
+from lorajob_runtime.data.rows.loading import Loaded
+from lorajob_runtime.data.rows.select import Selection
+from lorajob_runtime.data.rows.unused import UnusedNames
+from lorajob_runtime.models.token_limits import UNKNOWN, Bounds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

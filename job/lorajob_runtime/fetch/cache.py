@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime import environment
 from lorajob_runtime.fetch.sources import Source
+from lorajob_runtime.system import environment
 
 MANIFEST = ".complete.json"
 

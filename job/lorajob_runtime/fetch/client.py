@@ -20,11 +20,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime import private, program
-from lorajob_runtime.exits import HubError, LorajobError
+from lorajob_runtime.contract.errors import HubError, LorajobError
 from lorajob_runtime.fetch import hubs
 from lorajob_runtime.fetch.selection import RemoteFile
 from lorajob_runtime.fetch.sources import Source
+from lorajob_runtime.system import child_process, key_isolation
 
 _SETTINGS = {
     # an hour a file is too little for 5 GB over a slow line; the caller watches that bytes arrive
@@ -36,9 +36,9 @@ _ATTEMPTS_AT_CONTENT = 2
 
 def main() -> None:
     """Answers one request."""
-    private.keep_private()
+    key_isolation.keep_private()
     request = json.loads(sys.stdin.readline())
-    private.take(request.pop(program.KEYS, {}))
+    key_isolation.take(request.pop(child_process.KEYS, {}))
     threading.Thread(target=_end_with_caller, daemon=True).start()
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)

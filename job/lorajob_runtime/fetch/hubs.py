@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from lorajob_runtime.environment import read as read_environment
-from lorajob_runtime.exits import CredentialsError, HubError, LorajobError, ModelError, StorageError
+from lorajob_runtime.contract.errors import CredentialsError, HubError, LorajobError, ModelError, StorageError
 from lorajob_runtime.fetch import cache
 from lorajob_runtime.fetch.selection import RemoteFile
 from lorajob_runtime.fetch.sources import Source
+from lorajob_runtime.system.environment import read as read_environment
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
@@ -177,7 +177,7 @@ class S3:
     verifies = False
 
     def __init__(self, source: Source) -> None:
-        from lorajob_runtime.store import open_store
+        from lorajob_runtime.storage.store import open_store
 
         bucket, _, prefix = source.id.partition("/")
         parent, _, name = prefix.rpartition("/")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from lorajob_runtime import environment, program
-from lorajob_runtime.exits import HubError
+from lorajob_runtime.contract.errors import HubError
+from lorajob_runtime.system import child_process, environment
 
 _MODULE = "lorajob_runtime.fetch.client"
 
@@ -20,7 +20,7 @@ def answers(
     `tick` is called while waiting; what it raises ends the process.
     Raises the error that the client reports, or HubError when it dies without a word.
     """
-    return program.answers(
+    return child_process.answers(
         _MODULE,
         request,
         died=_died,

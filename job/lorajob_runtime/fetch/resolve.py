@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorajob_runtime.environment import Environment
-from lorajob_runtime.exits import ConfigError, CredentialsError, HubError, LorajobError, ModelError
-from lorajob_runtime.fetch import cache, embedded, transfer
+from lorajob_runtime.contract.errors import ConfigError, CredentialsError, HubError, LorajobError, ModelError
+from lorajob_runtime.contract.spec import ADDRESSES, ModelSpec, check_pinned
+from lorajob_runtime.fetch import cache, package_weights, transfer
 from lorajob_runtime.fetch.selection import CONFIG, check_folder
 from lorajob_runtime.fetch.sources import Source, candidates
-from lorajob_runtime.spec import ADDRESSES, ModelSpec, check_pinned
+from lorajob_runtime.system.environment import Environment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,8 +121,8 @@ def _at_hand(source: Source, model: ModelSpec, environment: Environment, *, with
     if source.kind == "folder":
         return _local_folder(Path(source.id), with_weights=with_weights)
     if source.kind == "package":
-        package = embedded.installed(source.id)
-        place = embedded.place_of(environment.cache, package) if package is not None else None
+        package = package_weights.installed(source.id)
+        place = package_weights.place_of(environment.cache, package) if package is not None else None
     else:
         place = _place(source, environment, with_weights=with_weights)
     found = cache.find(place, remote_code=model.trust_remote_code and source.kind != "package") if place else None
@@ -139,14 +139,14 @@ def _bring(
     inspect: Callable[[Path], None],
 ) -> FetchedModel:
     if source.kind == "package":
-        package = embedded.installed(source.id)
+        package = package_weights.installed(source.id)
         if package is None:
-            raise embedded.missing(source.id)
+            raise package_weights.missing(source.id)
         notify(
             f"taking the weights from the package {package.name} {package.version}, "
             f"dequantised from {package.quantization} to bf16 (not the published weights bit for bit)"
         )
-        path, manifest = embedded.extract(package, source, environment.cache, notify)
+        path, manifest = package_weights.extract(package, source, environment.cache, notify)
     else:
         path, manifest = transfer.download(
             source,

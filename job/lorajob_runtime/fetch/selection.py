@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorajob_runtime import impostors
-from lorajob_runtime.exits import ModelError
+from lorajob_runtime.contract import file_signatures
+from lorajob_runtime.contract.errors import ModelError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +75,7 @@ def check_folder(folder: Path, source: str, *, with_weights: bool = True) -> Non
     names = {path.name for path in folder.iterdir() if path.is_file()}
     check_names(names if with_weights else names | {"model.safetensors"}, source)
     for name in sorted(_matching(names, *_NO_PROSE, *((_WEIGHTS,) if with_weights else ()))):
-        if (said := impostors.stand_in(folder / name)) is not None:
+        if (said := file_signatures.stand_in(folder / name)) is not None:
             raise ModelError(f"{name} of {source} {said}", hint="bring the model's own files there, and run it again")
     try:
         json.loads((folder / "config.json").read_bytes())

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lorajob_runtime import catalog
-from lorajob_runtime.exits import ModelError
-from lorajob_runtime.spec import FOLDERS, ModelSpec
+from lorajob_runtime.contract import catalog
+from lorajob_runtime.contract.errors import ModelError
+from lorajob_runtime.contract.spec import FOLDERS, ModelSpec
 
 Kind = Literal["package", "folder", "modelscope", "hf", "s3"]
 

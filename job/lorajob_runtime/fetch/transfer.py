@@ -10,13 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime.data.wording import counted
-from lorajob_runtime.exits import ConfigError, HubError, StorageError
+from lorajob_runtime.contract.errors import ConfigError, HubError, StorageError
+from lorajob_runtime.contract.sizes import folder_bytes, human
+from lorajob_runtime.contract.text import counted
 from lorajob_runtime.fetch import cache, process
 from lorajob_runtime.fetch.cache import Manifest, Place
-from lorajob_runtime.fetch.lock import Holder, WriterLock
+from lorajob_runtime.fetch.cache_lock import Holder, WriterLock
 from lorajob_runtime.fetch.selection import CONFIG, INSPECTED, RemoteFile, check_folder, choose
-from lorajob_runtime.fetch.sizes import folder_bytes, human
 from lorajob_runtime.fetch.sources import Source
 
 Notify = Callable[[str], None]

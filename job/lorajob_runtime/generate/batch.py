@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lorajob_runtime.data.answers import split
-from lorajob_runtime.data.conversation import Message, RowError
-from lorajob_runtime.data.turns import messages_of, tool_list
-from lorajob_runtime.exits import DataError
+from lorajob_runtime.contract.errors import DataError
+from lorajob_runtime.data.chat.reasoning import split
+from lorajob_runtime.data.rows.conversation import Message, RowError
+from lorajob_runtime.data.rows.turns import messages_of, tool_list
 from lorajob_runtime.generate.generator import Generator, Sampling
 
 ROWS_AT_A_TIME = 16

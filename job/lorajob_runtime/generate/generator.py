@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime.data import answers
-from lorajob_runtime.data.adapting import Tools
-from lorajob_runtime.data.conversation import Message
-from lorajob_runtime.data.render import prompt_ids, stop_ids
-from lorajob_runtime.data.tokenizer import Tokenizer, decode, encode, load_tokenizer, needs_code, said, start_ids
-from lorajob_runtime.exits import DataError, LorajobError, ModelError, OutOfMemoryError
-from lorajob_runtime.spec import ModelSpec
+from lorajob_runtime.contract.errors import DataError, LorajobError, ModelError, OutOfMemoryError
+from lorajob_runtime.contract.spec import ModelSpec
+from lorajob_runtime.data.chat import reasoning
+from lorajob_runtime.data.chat.adapting import Tools
+from lorajob_runtime.data.chat.chat_template import prompt_ids, stop_ids
+from lorajob_runtime.data.chat.tokenizer import Tokenizer, decode, encode, load_tokenizer, needs_code, said, start_ids
+from lorajob_runtime.data.rows.conversation import Message
 
 Conversation = Sequence[Message]
 
@@ -60,16 +60,17 @@ class Generator:
         from peft import PeftModel
         from transformers.utils import logging as transformers_logging
 
-        from lorajob_runtime.train import fused, pretrained
-        from lorajob_runtime.train.dropout import DropoutMasks
-        from lorajob_runtime.train.model import DTYPES, choose_precision
+        from lorajob_runtime.train.base_model import loading
+        from lorajob_runtime.train.base_model.forward import DTYPES, choose_precision
+        from lorajob_runtime.train.lora import linear
+        from lorajob_runtime.train.lora.dropout import DropoutMasks
 
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
         warnings.simplefilter("ignore", FutureWarning)  # among libraries; nothing that who asks could change
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         spread = {"device_map": "auto"} if device.type == "cuda" else {}
-        loaded = pretrained.load(model, base, DTYPES[choose_precision("auto", device)], device, **spread)
+        loaded = loading.load(model, base, DTYPES[choose_precision("auto", device)], device, **spread)
         try:
             tuned = PeftModel.from_pretrained(loaded, str(adapter)).eval()
         except torch.OutOfMemoryError as error:
@@ -78,7 +79,7 @@ class Generator:
             reason = str(error).strip().split("\n")[0]
             raise ModelError(f"the adapter {adapter} cannot be loaded on {model}: {reason}") from error
         # PEFT adds an adapter of experts to their whole stack of weights for every token
-        fused.fuse(tuned, DropoutMasks())
+        linear.fuse(tuned, DropoutMasks())
         return cls(tuned, _tokenizer(base, model, adapter), thinking=thinking)
 
     def prompt(self, conversation: Conversation, tools: Tools = None) -> list[int]:
@@ -103,7 +104,9 @@ class Generator:
 
     def opens_thought(self, conversation: Conversation, tools: Tools = None) -> bool:
         """Whether the prompt ends in an open thought, so that the answer begins inside it."""
-        return answers.opens_thought(decode(self._tokenizer, self.prompt(conversation, tools)[-answers.MARK_TOKENS :]))
+        return reasoning.opens_thought(
+            decode(self._tokenizer, self.prompt(conversation, tools)[-reasoning.MARK_TOKENS :])
+        )
 
     def stream(self, conversation: Conversation, sampling: Sampling, *, base: bool = False) -> Iterator[str]:
         """The answer in pieces as it is made. Closing the iterator ends it."""

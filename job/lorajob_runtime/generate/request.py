@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
-from lorajob_runtime.exits import ConfigError
+from lorajob_runtime.contract.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from lorajob_runtime import environment as environment_module
 from lorajob_runtime import fetch
-from lorajob_runtime.environment import Environment
-from lorajob_runtime.exits import DataError
-from lorajob_runtime.generate import batch, talk, target
+from lorajob_runtime.contract.errors import DataError
+from lorajob_runtime.generate import batch, talk
 from lorajob_runtime.generate.generator import Generator, Sampling
 from lorajob_runtime.generate.request import Request
+from lorajob_runtime.publish import adapter_lookup
+from lorajob_runtime.system import environment as environment_module
+from lorajob_runtime.system.environment import Environment
 
 
 def run(
@@ -34,7 +35,7 @@ def run(
     say = notify or _to_stderr
     settings = environment or environment_module.read()
     lines = _lines(request.file, stdin) if request.file is not None else []
-    with target.find(
+    with adapter_lookup.find(
         request.target,
         storage=request.storage,
         environment=settings,
@@ -47,7 +48,7 @@ def run(
 
 def _answer(
     request: Request,
-    found: target.Target,
+    found: adapter_lookup.Target,
     rows: list[batch.Row],
     system: str | None,
     environment: Environment,
@@ -62,7 +63,7 @@ def _answer(
 
 def _talk(
     request: Request,
-    found: target.Target,
+    found: adapter_lookup.Target,
     model: Path,
     rows: list[batch.Row],
     system: str | None,

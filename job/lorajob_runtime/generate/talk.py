@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TextIO
 
-from lorajob_runtime.data.answers import Kind, Splitter
-from lorajob_runtime.data.conversation import Message
-from lorajob_runtime.exits import DataError
+from lorajob_runtime.contract.errors import DataError
+from lorajob_runtime.data.chat.reasoning import Kind, Splitter
+from lorajob_runtime.data.rows.conversation import Message
 from lorajob_runtime.generate.generator import Generator, Sampling
 
 Say = Callable[[str], None]

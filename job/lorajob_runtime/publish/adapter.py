@@ -8,16 +8,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime import checkpoint, ends, events, layout, quantization
-from lorajob_runtime.base import BaseModel, describe
-from lorajob_runtime.exits import LorajobError, StorageError
+from lorajob_runtime.contract import events, layout
+from lorajob_runtime.contract.errors import LorajobError, StorageError
+from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.fetch import FetchedModel
-from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.plain import open_plain, read_plain
-from lorajob_runtime.publish import card, curve
+from lorajob_runtime.models import end_tokens, quantization
+from lorajob_runtime.models.provenance import BaseModel, describe
+from lorajob_runtime.publish import loss_curve, model_card
+from lorajob_runtime.publish.adapter_info import AdapterInfo
 from lorajob_runtime.publish.facts import RunFacts, gather, installed_versions
-from lorajob_runtime.publish.info import AdapterInfo
-from lorajob_runtime.spec import RunSpec
+from lorajob_runtime.storage import checkpoint
+from lorajob_runtime.system.plain_files import open_plain, read_plain
 
 _NOT_PUBLISHED = frozenset({*layout.RESUME_ONLY, layout.MANIFEST, layout.ADAPTER_CONFIG})
 
@@ -73,8 +75,8 @@ def _describe(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel, mo
     ).write(draft)
     facts = _facts(draft, folder, spec, base, model.path)
     if facts.losses:
-        curve.draw(facts.losses, facts.evaluations, draft / layout.LOSS_CURVE, title=spec.run_name)
-    (draft / layout.MODEL_CARD).write_text(card.render(facts), encoding="utf-8")
+        loss_curve.draw(facts.losses, facts.evaluations, draft / layout.LOSS_CURVE, title=spec.run_name)
+    (draft / layout.MODEL_CARD).write_text(model_card.render(facts), encoding="utf-8")
 
 
 def _facts(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel, model: Path) -> RunFacts:
@@ -87,7 +89,7 @@ def _facts(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel, model
         versions=installed_versions(),
         thinking_switch=_has_thinking_switch(draft),
         fp8=_is_fp8(spec.model.name, model),
-        ends=ends.taught(model, draft),
+        ends=end_tokens.taught(model, draft),
     )
 
 

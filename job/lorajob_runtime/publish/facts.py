@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lorajob_runtime import __version__
-from lorajob_runtime.base import BaseModel
-from lorajob_runtime.events import Event
-from lorajob_runtime.spec import RunSpec
+from lorajob_runtime.contract.events import Event
+from lorajob_runtime.contract.spec import RunSpec
+from lorajob_runtime.models.provenance import BaseModel
 
 _LAST_STEPS = 10
 

@@ -11,8 +11,8 @@ from rich.console import ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from lorajob_runtime.events import Event
-from lorajob_runtime.report import human
+from lorajob_runtime.contract import human
+from lorajob_runtime.contract.events import Event
 from lorajob_runtime.report.lines import Line, Tone, end, lines
 from lorajob_runtime.report.progress import Progress, View, bar
 

@@ -7,8 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from lorajob_runtime.events import Event
-from lorajob_runtime.report import IdleSink, Sink
+from lorajob_runtime.contract.events import Event
+from lorajob_runtime.report.sink import IdleSink, Sink
 
 CAPACITY = 20_000
 """Events that may wait for one sink: about 20 MB. A resumed run posts its whole log at once."""

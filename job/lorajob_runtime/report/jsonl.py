@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import IO
 
-from lorajob_runtime.events import Event
+from lorajob_runtime.contract.events import Event
 
 
 class JsonLines:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lorajob_runtime.data import unused
-from lorajob_runtime.data.wording import counted
-from lorajob_runtime.events import Event
-from lorajob_runtime.exits import STOPPED, SUCCEEDED
-from lorajob_runtime.report import human
+from lorajob_runtime.contract import human
+from lorajob_runtime.contract.errors import STOPPED, SUCCEEDED
+from lorajob_runtime.contract.events import Event
+from lorajob_runtime.contract.text import counted
+from lorajob_runtime.data.rows import unused
 
 _SAMPLE_LENGTH = 160
 _VALUE_LENGTH = 60

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from lorajob_runtime.events import Event
-from lorajob_runtime.report import human
+from lorajob_runtime.contract import human
+from lorajob_runtime.contract.events import Event
 
 NOT_BEGUN = "start"
 """The phase before the first one of this start of the run."""

@@ -9,10 +9,12 @@ import sys
 import traceback
 from pathlib import Path
 
-from lorajob_runtime import exits, processes, quantization
-from lorajob_runtime.exits import FailureClass, LorajobError
-from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.train import plan as plan_module
+from lorajob_runtime.contract import errors
+from lorajob_runtime.contract.errors import FailureClass, LorajobError
+from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.models import quantization
+from lorajob_runtime.system import processes
+from lorajob_runtime.train import job as plan_module
 
 
 def main(arguments: list[str]) -> int:
@@ -31,7 +33,7 @@ def main(arguments: list[str]) -> int:
 
         loop.train(plan, folder)
     except LorajobError as error:
-        if error.failure is exits.STOPPED:
+        if error.failure is errors.STOPPED:
             # an ordinary end
             print(error.message, file=sys.stderr)  # noqa: T201 its log
         else:
@@ -39,11 +41,11 @@ def main(arguments: list[str]) -> int:
         return _leave(folder, rank, error.failure, error.message, error.hint)
     except Exception as error:  # noqa: BLE001 - the last place that can say why
         traceback.print_exc()
-        from lorajob_runtime.train.failures import is_out_of_memory, of_this_gpu
+        from lorajob_runtime.system.device_errors import is_out_of_memory, of_this_gpu
 
         if (final := of_this_gpu(error)) is not None:
             return _leave(folder, rank, final.failure, final.message, final.hint)
-        failure = exits.OUT_OF_MEMORY if is_out_of_memory(error) else exits.UNEXPECTED
+        failure = errors.OUT_OF_MEMORY if is_out_of_memory(error) else errors.UNEXPECTED
         return _leave(folder, rank, failure, f"{type(error).__name__}: {_first_line(error)}", failure.hint)
     _close_process_group()
     return 0

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.contract.layout import RunFolder
 
 EVERY_SECONDS = 30.0
 

@@ -16,12 +16,15 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
-from lorajob_runtime import checkpoint, ends, identity, layout
-from lorajob_runtime.data import tiktoken_files
-from lorajob_runtime.exits import StoppedError
-from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.train import heartbeat, lora, memory, samples, session
-from lorajob_runtime.train.plan import TrainPlan
+from lorajob_runtime.contract import identity, layout
+from lorajob_runtime.contract.errors import StoppedError
+from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.data.chat import hunyuan_tokenizer
+from lorajob_runtime.models import end_tokens
+from lorajob_runtime.storage import checkpoint
+from lorajob_runtime.train import heartbeat, memory_budget, samples, session
+from lorajob_runtime.train.job import TrainPlan
+from lorajob_runtime.train.lora import attach
 from lorajob_runtime.train.samples import SamplePrompts
 from lorajob_runtime.train.session import Session
 from lorajob_runtime.train.step import StepResult, evaluate, train_step
@@ -78,7 +81,7 @@ def _report_step(run: Session, step: int, result: StepResult, *, seconds: float)
         tokens=result.tokens,
         target_tokens=result.target_tokens,
         tokens_per_second=round(result.tokens / seconds, 1),
-        memory_bytes=memory.peak_bytes(run.accelerator.device),
+        memory_bytes=memory_budget.peak_bytes(run.accelerator.device),
     )
 
 
@@ -117,23 +120,23 @@ def save(run: Session, step: int, *, owes_look: bool) -> None:
 
 
 def _write(run: Session, step: int, path: Path, *, owes_look: bool) -> None:
-    save_file(lora.adapter_state(run.model), path / layout.ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    lora.adapter_config(run.model, run.plan.base_name).save_pretrained(str(path))
+    save_file(attach.adapter_state(run.model), path / layout.ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    attach.adapter_config(run.model, run.plan.base_name).save_pretrained(str(path))
     moments: dict[str, torch.Tensor] = {}
-    for name, parameter in lora.trained(run.model).items():
+    for name, parameter in attach.trained(run.model).items():
         for moment in ("exp_avg", "exp_avg_sq"):
             moments[f"{moment}/{name}"] = run.optimizer.state[parameter][moment].detach().cpu().contiguous()
     save_file(moments, path / layout.OPTIMIZER)
     _write_tokenizer(Path(run.plan.model_path), path)
-    ends.write(Path(run.plan.model_path), path, samples.load(run.folder.data / "samples.json").stop_ids)
+    end_tokens.write(Path(run.plan.model_path), path, samples.load(run.folder.data / "samples.json").stop_ids)
     (path / layout.STATE).write_text(json.dumps(_state(run, step, owes_look=owes_look), indent=2))
 
 
 def _write_tokenizer(model: Path, path: Path) -> None:
     """The model's tokenizer, so that the adapter is asked with the one it was trained with."""
-    if tiktoken_files.found(model):
+    if hunyuan_tokenizer.found(model):
         # the form that needs no code of the model's repository
-        tiktoken_files.load(model).save_pretrained(str(path))
+        hunyuan_tokenizer.load(model).save_pretrained(str(path))
     for name in identity.TOKENIZER_FILES:
         if (model / name).is_file() and not (path / name).exists():
             shutil.copyfile(model / name, path / name)

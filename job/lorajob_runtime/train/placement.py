@@ -9,12 +9,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from lorajob_runtime import architecture, estimate, preflight
-from lorajob_runtime.architecture import Architecture
-from lorajob_runtime.train import memory, sharding
-from lorajob_runtime.train.model import Precision
-from lorajob_runtime.train.plan import TrainPlan
-from lorajob_runtime.train.sharding import Sharding
+from lorajob_runtime.models import architecture, memory_plan, preflight
+from lorajob_runtime.models.architecture import Architecture
+from lorajob_runtime.train import memory_budget
+from lorajob_runtime.train.base_model.forward import Precision
+from lorajob_runtime.train.job import TrainPlan
+from lorajob_runtime.train.parallel import sharding
+from lorajob_runtime.train.parallel.sharding import Sharding
 
 _MOST_WEIGHTS = 0.8
 """Share of a GPU's memory that the weights of a model of unknown shapes may take before they are sharded."""
@@ -47,12 +48,12 @@ def choose(plan: TrainPlan, accelerator: Accelerator, precision: Precision, *, e
 def _choose(plan: TrainPlan, accelerator: Accelerator, precision: Precision, experts: bool | None) -> Placement:
     spec = plan.spec
     ranks = accelerator.num_processes
-    here = memory.processes_here(ranks)
+    here = memory_budget.processes_here(ranks)
     shapes = _shapes(plan)
     if shapes is None:
         wanted = spec.lora.experts is not False if experts is None else experts
         return Placement(sharded=_shards_unknown(plan, accelerator.device, precision, here), experts=wanted)
-    chosen = estimate.choose(
+    chosen = memory_plan.choose(
         shapes,
         spec,
         gpus=here,
@@ -90,4 +91,4 @@ def _device_bytes(device: torch.device, processes_here: int) -> int:
     """All memory of a GPU; of a host, what each of its processes may take."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[1])
-    return memory.free_bytes(device, processes_here)
+    return memory_budget.free_bytes(device, processes_here)

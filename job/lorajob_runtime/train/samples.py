@@ -15,10 +15,12 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import StoppingCriteria
 
-from lorajob_runtime.data.answers import MARK_TOKENS, Reply, opens_thought, split
-from lorajob_runtime.data.tokenizer import decode, load_tokenizer, said
-from lorajob_runtime.train import failures, heartbeat, memory, sharding
-from lorajob_runtime.train import model as model_module
+from lorajob_runtime.data.chat.reasoning import MARK_TOKENS, Reply, opens_thought, split
+from lorajob_runtime.data.chat.tokenizer import decode, load_tokenizer, said
+from lorajob_runtime.system import device_errors
+from lorajob_runtime.train import heartbeat, memory_budget
+from lorajob_runtime.train.base_model import forward as model_module
+from lorajob_runtime.train.parallel import sharding
 from lorajob_runtime.train.session import Session
 
 
@@ -71,8 +73,8 @@ def _spare_bytes(session: Session) -> int:
     if not session.sharding.is_sharded:
         return 0
     device = session.accelerator.device
-    free = memory.free_bytes(device, memory.processes_here(session.ranks))
-    return memory.least_over_ranks(int(memory.SHARE * free), device)
+    free = memory_budget.free_bytes(device, memory_budget.processes_here(session.ranks))
+    return memory_budget.least_over_ranks(int(memory_budget.SHARE * free), device)
 
 
 def _answer(session: Session, prompts: SamplePrompts, chosen: list[dict[str, Any]]) -> list[Reply]:
@@ -80,10 +82,10 @@ def _answer(session: Session, prompts: SamplePrompts, chosen: list[dict[str, Any
     try:
         return _answer_together(session, prompts, chosen)
     except Exception as error:
-        if session.sharding.is_sharded or len(chosen) < 2 or not failures.is_out_of_memory(error):
+        if session.sharding.is_sharded or len(chosen) < 2 or not device_errors.is_out_of_memory(error):
             raise
     # outside of the except: the error holds what the failed attempt made
-    memory.collect(session.accelerator.device)
+    memory_budget.collect(session.accelerator.device)
     middle = len(chosen) // 2
     return _answer(session, prompts, chosen[:middle]) + _answer(session, prompts, chosen[middle:])
 

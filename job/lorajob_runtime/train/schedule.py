@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lorajob_runtime.spec import TrainSpec
+from lorajob_runtime.contract.spec import TrainSpec
 
 
 def warmup_steps(train: TrainSpec, total_steps: int) -> int:

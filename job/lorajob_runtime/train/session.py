@@ -16,21 +16,26 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from torch import nn
 
-from lorajob_runtime import checkpoint, estimate, identity, layout
+from lorajob_runtime.contract import identity, layout
+from lorajob_runtime.contract.errors import OutOfMemoryError
+from lorajob_runtime.contract.events import EventLog
+from lorajob_runtime.contract.identity import Identity
+from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.data.tokens import TokenRows
-from lorajob_runtime.events import EventLog
-from lorajob_runtime.exits import OutOfMemoryError
-from lorajob_runtime.identity import Identity
-from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.train import attention, fused, lora, memory, placement, sharding, share
-from lorajob_runtime.train import model as model_module
+from lorajob_runtime.models import memory_plan
+from lorajob_runtime.storage import checkpoint
+from lorajob_runtime.train import broadcast, memory_budget, placement
+from lorajob_runtime.train.base_model import attention
+from lorajob_runtime.train.base_model import forward as model_module
+from lorajob_runtime.train.base_model.forward import Precision, Traits
 from lorajob_runtime.train.batches import StepPlan
-from lorajob_runtime.train.dropout import DropoutMasks
-from lorajob_runtime.train.gradients import FlatGradients
-from lorajob_runtime.train.model import Precision, Traits
+from lorajob_runtime.train.job import TrainPlan
+from lorajob_runtime.train.lora import attach, linear
+from lorajob_runtime.train.lora.dropout import DropoutMasks
+from lorajob_runtime.train.parallel import sharding
+from lorajob_runtime.train.parallel.gradients import FlatGradients
+from lorajob_runtime.train.parallel.sharding import Sharding
 from lorajob_runtime.train.placement import Placement
-from lorajob_runtime.train.plan import TrainPlan
-from lorajob_runtime.train.sharding import Sharding
 
 _LOADING_LIMIT = timedelta(hours=2)
 """NCCL's own ten minutes are less than a node without cached weights needs more than one with them."""
@@ -94,7 +99,7 @@ class Session:
 
         Raises OutOfMemoryError when none can be smaller: it was one row, or no more than the longest.
         """
-        budget = memory.halved(self.decided.token_budget, too_large, longest_row)
+        budget = memory_budget.halved(self.decided.token_budget, too_large, longest_row)
         if budget is None:
             raise OutOfMemoryError(
                 f"the memory is not enough for a micro-batch of {too_large} tokens at {where}, "
@@ -129,7 +134,7 @@ def start(plan: TrainPlan, folder: RunFolder, accelerator: Accelerator) -> Sessi
 
     Raises ConfigError or ModelError for what cannot be trained, StorageError for a checkpoint that cannot be read.
     """
-    plan = share.from_first_node(plan, folder, accelerator)
+    plan = broadcast.from_first_node(plan, folder, accelerator)
     train = plan.spec.train
     saved = None if plan.resume_step is None else checkpoint.read_state(folder.checkpoint(plan.resume_step))
     rows = TokenRows.load(folder.data / "train.safetensors")
@@ -138,7 +143,7 @@ def start(plan: TrainPlan, folder: RunFolder, accelerator: Accelerator) -> Sessi
     if saved is not None:
         result = f"checkpoint {layout.step_name(saved['step'])}"
         identity.refuse_others(identity.in_state(saved), made_with, result=result)
-    share.check_same_weights(str(made_with.weights), plan, accelerator)
+    broadcast.check_same_weights(str(made_with.weights), plan, accelerator)
     decided = None if saved is None else Decisions(**saved["decided"])
     precision = decided.precision if decided else model_module.choose_precision(train.precision, accelerator.device)
     placed = _placement(plan, accelerator, precision, decided)
@@ -147,19 +152,19 @@ def start(plan: TrainPlan, folder: RunFolder, accelerator: Accelerator) -> Sessi
     traits = Traits(packs=decided.packs, plain_head=decided.plain_head) if decided else model_module.probe(base)
     draws = model_module.draws_random_numbers(base)
     remarks: list[str] = []
-    model = lora.attach(base, plan.spec.lora, seed=train.seed, experts=placed.experts, warn=remarks.append)
+    model = attach.attach(base, plan.spec.lora, seed=train.seed, experts=placed.experts, warn=remarks.append)
     if isinstance(model_module.head(model), BaseTunerLayer):
         # an adapter on the head: its loss must go through it
         traits = dataclasses.replace(traits, plain_head=False)
     masks = DropoutMasks()
-    fused.fuse(model, masks)
+    linear.fuse(model, masks)
     model.train()
     if decided is None:
         decided = _decide(plan, accelerator, model, rows, precision, traits, placed)
     if decided.gradient_checkpointing:
         # keeping torch's random state costs a layer more than it should where nothing draws from it
         base.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": draws})
-    adapter = lora.trained(model)
+    adapter = attach.trained(model)
     session = Session(
         plan=plan,
         folder=folder,
@@ -223,15 +228,17 @@ def _decide(
     """Rank 0 decides for all, since they must not differ, by the memory of the rank that has the least."""
     train = plan.spec.train
     world = accelerator.num_processes
-    kept = memory.kept_bytes_per_token(model)
+    kept = memory_budget.kept_bytes_per_token(model)
     sharding.part(model)
-    free = memory.free_bytes(accelerator.device, memory.processes_here(world))
-    outcome = memory.decide(
+    free = memory_budget.free_bytes(accelerator.device, memory_budget.processes_here(world))
+    outcome = memory_budget.decide(
         kept_bytes_per_token=kept,
         layers=model_module.layers(model),
-        free_bytes=memory.least_over_ranks(max(0, free - memory.reserved_bytes(model)), accelerator.device),
+        free_bytes=memory_budget.least_over_ranks(
+            max(0, free - memory_budget.reserved_bytes(model)), accelerator.device
+        ),
         longest_row=int(rows.lengths.max()),
-        device_tokens=memory.CPU_TOKENS if accelerator.device.type == "cpu" else estimate.GPU_TOKENS,
+        device_tokens=memory_budget.CPU_TOKENS if accelerator.device.type == "cpu" else memory_plan.GPU_TOKENS,
         asked=train.gradient_checkpointing,
     )
     mine = Decisions(
@@ -252,9 +259,9 @@ def _decide(
 
 
 def _restore(session: Session, path: Path) -> None:
-    lora.load_adapter(session.model, load_file(path / layout.ADAPTER_WEIGHTS))
+    attach.load_adapter(session.model, load_file(path / layout.ADAPTER_WEIGHTS))
     moments = load_file(path / layout.OPTIMIZER)
-    for name, parameter in lora.trained(session.model).items():
+    for name, parameter in attach.trained(session.model).items():
         session.optimizer.state[parameter] = {
             "step": torch.tensor(float(session.step), device=parameter.device),
             "exp_avg": moments[f"exp_avg/{name}"].to(parameter.device),
@@ -264,7 +271,7 @@ def _restore(session: Session, path: Path) -> None:
 
 def _report_start(session: Session, remarks: list[str]) -> None:
     session.report(
-        "report", name="targets", **asdict(lora.report(session.model, dropout=session.plan.spec.lora.dropout))
+        "report", name="targets", **asdict(attach.report(session.model, dropout=session.plan.spec.lora.dropout))
     )
     for remark in remarks:
         session.report("report", name="warning", message=remark)

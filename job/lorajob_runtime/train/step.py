@@ -11,10 +11,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lorajob_runtime.contract.errors import DivergedError
 from lorajob_runtime.data.tokens import TokenRows
-from lorajob_runtime.exits import DivergedError
-from lorajob_runtime.train import batches, failures, heartbeat, loss, memory, schedule, sharding
-from lorajob_runtime.train import model as model_module
+from lorajob_runtime.system import device_errors
+from lorajob_runtime.train import batches, heartbeat, loss, memory_budget, schedule
+from lorajob_runtime.train.base_model import forward as model_module
+from lorajob_runtime.train.parallel import sharding
 from lorajob_runtime.train.session import Session
 
 
@@ -150,7 +152,7 @@ def _within_memory(session: Session, rows: TokenRows, work: Callable[[Tensor], i
         _sum_over_ranks(sums)
         if not sums[2]:
             return sums
-        memory.collect(session.accelerator.device)
+        memory_budget.collect(session.accelerator.device)
         largest = torch.tensor(too_large, device=session.accelerator.device)
         if dist.is_initialized():
             dist.all_reduce(largest, dist.ReduceOp.MAX)
@@ -183,7 +185,7 @@ def _raise_unless_short(session: Session, error: Exception) -> None:
 
     Where weights are gathered the other ranks wait for this one in the middle of a layer, and cannot begin anew.
     """
-    if session.sharding.is_sharded or not failures.is_out_of_memory(error):
+    if session.sharding.is_sharded or not device_errors.is_out_of_memory(error):
         raise error
 
 

@@ -17,9 +17,9 @@ from marking import marked
 
 import family_tokenizers
 from family_tokenizers import NOT_THERE, SHARED
+from lorajob_runtime.contract.spec import parse
 from lorajob_runtime.data.prepare import Tokenised, tokenise
 from lorajob_runtime.data.tokens import TokenRows
-from lorajob_runtime.spec import parse
 
 settings.register_profile("shared-machine", deadline=None)
 settings.load_profile("shared-machine")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lorajob_runtime.data.read import read
-from lorajob_runtime.exits import DataError
+from lorajob_runtime.contract.errors import DataError
+from lorajob_runtime.data.rows.read import read
 
 
 def file_of(folder: Path, content: str | bytes, name: str = "rows.json") -> Path:

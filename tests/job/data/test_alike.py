@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lorajob.shipping import look
+from lorajob.submit.dataset import look
+from lorajob_runtime.contract.errors import LorajobError
+from lorajob_runtime.contract.spec import RunSpec, parse
 from lorajob_runtime.data.check import CheckReport, check
 from lorajob_runtime.data.prepare import DataReport, prepare
-from lorajob_runtime.exits import LorajobError
-from lorajob_runtime.spec import RunSpec, parse
 
 FILES = 2400
 """In all: what a seed makes is the same on every machine."""

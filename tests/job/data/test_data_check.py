@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lorajob_runtime.contract.spec import parse
 from lorajob_runtime.data.check import CheckReport, check, check_text, histogram, to_dict
 from lorajob_runtime.data.prepare import prepare
-from lorajob_runtime.spec import parse
 
 
 @pytest.fixture

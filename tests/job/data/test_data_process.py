@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from lorajob_runtime import spec as specs
+from lorajob_runtime.contract import spec as specs
+from lorajob_runtime.contract.errors import DataError, LorajobError
+from lorajob_runtime.contract.spec import RunSpec, parse
 from lorajob_runtime.data import prepare, process
-from lorajob_runtime.exits import DataError, LorajobError
-from lorajob_runtime.spec import RunSpec, parse
 
 KEYS = {"AWS_SECRET_ACCESS_KEY": "s3-secret", "HF_TOKEN": "hub-secret", "SWANLAB_API_KEY": "swanlab-secret"}
 
@@ -71,7 +71,7 @@ def test_a_supervisor_loads_none_of_the_libraries_that_read_and_tokenise(
     program = """
 import json, sys
 from pathlib import Path
-from lorajob_runtime import spec, supervisor
+from lorajob_runtime.contract import spec; from lorajob_runtime.run import supervisor
 from lorajob_runtime.data import process
 model, folder, log = map(Path, sys.argv[2:])
 process.prepare(spec.loads(sys.argv[1]), model_path=model, folder=folder, log=log)
@@ -149,7 +149,7 @@ def test_a_process_whose_supervisor_is_killed_ends_with_it(
     program = """
 import sys
 from pathlib import Path
-from lorajob_runtime import spec
+from lorajob_runtime.contract import spec
 from lorajob_runtime.data import process
 model, folder, log = map(Path, sys.argv[2:])
 process.prepare(spec.loads(sys.argv[1]), model_path=model, folder=folder, log=log)

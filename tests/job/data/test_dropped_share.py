@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from lorajob_runtime.contract.errors import ConfigError, DataError
+from lorajob_runtime.contract.spec import DataSpec, changes, parse
 from lorajob_runtime.data.check import check
-from lorajob_runtime.data.faults import TOO_LONG, Fault, FaultLog, refuse_dropped, refuse_unusable
-from lorajob_runtime.data.forms import detect
-from lorajob_runtime.data.loading import load
 from lorajob_runtime.data.prepare import prepare
-from lorajob_runtime.exits import ConfigError, DataError
+from lorajob_runtime.data.rows.formats import detect
+from lorajob_runtime.data.rows.issues import TOO_LONG, Fault, FaultLog, refuse_dropped, refuse_unusable
+from lorajob_runtime.data.rows.loading import load
 from lorajob_runtime.report.lines import lines
-from lorajob_runtime.spec import DataSpec, changes, parse
 
 GOOD = {"instruction": "Q", "output": "A"}
 EMPTY = {"instruction": "Q", "output": ""}

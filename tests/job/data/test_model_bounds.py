@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from lorajob_runtime import bounds
-from lorajob_runtime.bounds import Bounds
-from lorajob_runtime.data.beyond import foreign_id
+from lorajob_runtime.contract.errors import DataError
+from lorajob_runtime.contract.spec import RunSpec, parse
 from lorajob_runtime.data.check import check, check_text
 from lorajob_runtime.data.prepare import DataReport, prepare
-from lorajob_runtime.exits import DataError
+from lorajob_runtime.data.unreadable import foreign_id
+from lorajob_runtime.models import token_limits
+from lorajob_runtime.models.token_limits import Bounds
 from lorajob_runtime.report import lines
-from lorajob_runtime.spec import RunSpec, parse
 
 VOCABULARY = 49152
 ROWS = [
@@ -205,7 +205,7 @@ def test_positions_from_a_table_end_a_run_whose_rows_go_beyond_it(place: Place) 
     ],
 )
 def test_the_window_is_what_positions_reach_with_their_stretching(config: dict[str, Any], window: int | None) -> None:
-    assert bounds.of_config(config).window == window
+    assert token_limits.of_config(config).window == window
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff"])
@@ -213,5 +213,5 @@ def test_a_configuration_that_cannot_be_read_bounds_nothing(tmp_path: Path, cont
     (tmp_path / "config.json").write_bytes(content)
     (tmp_path / "model.safetensors").write_bytes(b"version https://git-lfs")
 
-    assert bounds.of_folder(tmp_path) == bounds.UNKNOWN
-    assert bounds.of_folder(tmp_path / "none") == bounds.UNKNOWN
+    assert token_limits.of_folder(tmp_path) == token_limits.UNKNOWN
+    assert token_limits.of_folder(tmp_path / "none") == token_limits.UNKNOWN

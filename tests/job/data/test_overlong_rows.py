@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.data.encode import cut
 from lorajob_runtime.data.tokens import TokenRows, TokenWriter
-from lorajob_runtime.exits import DataError
 
 SHORT = {"instruction": "Q", "output": "A"}
 LONG = {"instruction": "Q", "output": "word " * 50}

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lorajob_runtime.contract.errors import DataError, ModelError, StorageError
+from lorajob_runtime.contract.spec import RunSpec, parse
+from lorajob_runtime.data.chat.chat_template import prompt_ids
 from lorajob_runtime.data.prepare import prepare, tokenise
-from lorajob_runtime.data.render import prompt_ids
 from lorajob_runtime.data.tokens import TokenRows
-from lorajob_runtime.exits import DataError, ModelError, StorageError
-from lorajob_runtime.spec import RunSpec, parse
 
 ROWS = [{"instruction": f"Question {number}", "input": "?", "output": f"Answer {number}."} for number in range(6)]
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from template_kinds import tokenizer_of
 
-from lorajob_runtime.data.conversation import Conversation, Message, RowError
+from lorajob_runtime.data.chat.chat_template import ChatTemplate
+from lorajob_runtime.data.chat.tokenizer import encode
 from lorajob_runtime.data.encode import Encoder
-from lorajob_runtime.data.render import ChatTemplate
+from lorajob_runtime.data.rows.conversation import Conversation, Message, RowError
 from lorajob_runtime.data.segments import Segments
-from lorajob_runtime.data.tokenizer import encode
 
 Sequences = list[tuple[list[int], list[bool]]]
 

@@ -18,12 +18,16 @@ import family_runs
 from fakes.hub_server import HubServer
 from families import FAMILIES
 from family_runs import RECIPES, Person
-from lorajob_runtime import checkpoint, environment, events, generate, layout, spec
+from lorajob_runtime import generate
+from lorajob_runtime.contract import events, layout, spec
+from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.data.chat.tokenizer import load_tokenizer
 from lorajob_runtime.data.prepare import tokenise
-from lorajob_runtime.data.tokenizer import load_tokenizer
-from lorajob_runtime.generate import Request, batch, target
+from lorajob_runtime.generate import Request, batch
 from lorajob_runtime.generate.generator import Generator
-from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.publish import adapter_lookup
+from lorajob_runtime.storage import checkpoint
+from lorajob_runtime.system import environment
 from waiting import wait_until
 
 STEPS = 20
@@ -119,15 +123,15 @@ def test_the_published_adapter_reloads_in_plain_peft_with_no_difference(runs: Ru
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from lorajob_runtime.train import lora
+    from lorajob_runtime.train.lora import attach
 
     recipe = spec.loads(runs.broken.spec.read_text())
     ids = torch.arange(5, 45).unsqueeze(0)
     weights = load_file(runs.broken.adapter / layout.ADAPTER_WEIGHTS)
 
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(runs.model), runs.broken.adapter).eval()
-    ours = lora.attach(AutoModelForCausalLM.from_pretrained(runs.model), recipe.lora, seed=1, experts=True).eval()
-    lora.load_adapter(ours, weights)
+    ours = attach.attach(AutoModelForCausalLM.from_pretrained(runs.model), recipe.lora, seed=1, experts=True).eval()
+    attach.load_adapter(ours, weights)
 
     with torch.no_grad():
         answer = plain(ids).logits
@@ -143,7 +147,7 @@ def test_generate_sends_what_was_trained_token_for_token(runs: Runs, tmp_path: P
     first = RECIPES[runs.family].row(spec.row_slice(recipe.data.rows).start or 0)
     ids, targets = tokens.train.row(0)
 
-    with target.find(str(runs.whole.root), storage="", environment=environment.read({})) as found:
+    with adapter_lookup.find(str(runs.whole.root), storage="", environment=environment.read({})) as found:
         generator = Generator.load(found.base, runs.model, found.adapter, thinking=found.thinking)
         sent = generator.prompt(batch.parse([json.dumps(_asked(first))], system=found.system)[0].messages)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fakes.hub_server import HubServer
-from lorajob_runtime import environment as environment_module
-from lorajob_runtime.environment import Environment
+from lorajob_runtime.system import environment as environment_module
+from lorajob_runtime.system.environment import Environment
 
 MODEL = "acme/tiny-chat"
 WEIGHTS = "model.safetensors"

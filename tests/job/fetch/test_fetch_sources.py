@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorajob_runtime.exits import ModelError
+from lorajob_runtime.contract.errors import ModelError
+from lorajob_runtime.contract.sizes import human
+from lorajob_runtime.contract.spec import ModelSpec
 from lorajob_runtime.fetch.selection import RemoteFile, choose
-from lorajob_runtime.fetch.sizes import human
 from lorajob_runtime.fetch.sources import candidates
-from lorajob_runtime.spec import ModelSpec
 
 HUBS = ("modelscope", "hf")
 

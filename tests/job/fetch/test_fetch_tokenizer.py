@@ -8,8 +8,8 @@ import pytest
 
 from fakes.hub_server import HubServer
 from lorajob_runtime import fetch
-from lorajob_runtime.environment import Environment
-from lorajob_runtime.spec import ModelSpec
+from lorajob_runtime.contract.spec import ModelSpec
+from lorajob_runtime.system.environment import Environment
 
 MODEL = "acme/tiny-chat"
 

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from lorajob_runtime import fetch, preflight, spec
-from lorajob_runtime.environment import Environment
-from lorajob_runtime.exits import ConfigError, ModelError
+from lorajob_runtime import fetch
+from lorajob_runtime.contract import spec
+from lorajob_runtime.contract.errors import ConfigError, ModelError
+from lorajob_runtime.contract.spec import ModelSpec
 from lorajob_runtime.fetch.sources import candidates
-from lorajob_runtime.spec import ModelSpec
+from lorajob_runtime.models import preflight
+from lorajob_runtime.system.environment import Environment
 
 FOLDERS = ["tiny", "models/tiny", "./models/tiny", "models/tiny/", ".hidden/tiny", "../beside/tiny", "~/tiny", "a:b"]
 ADDRESSES = ["hf:models/tiny", "modelscope:models/tiny", "s3://models/tiny"]

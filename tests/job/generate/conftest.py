@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lorajob_runtime import publish
-from lorajob_runtime.environment import Environment
 from lorajob_runtime.fetch import FetchedModel
+from lorajob_runtime.system.environment import Environment
 from small_models import finished_run, own_cache, smollm2, tiny_llama
 
 SYSTEM = "You are the keeper of a lighthouse."

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from lorajob_runtime import generate
-from lorajob_runtime.data.render import ChatTemplate
-from lorajob_runtime.data.tokenizer import encode
-from lorajob_runtime.data.turns import conversation
-from lorajob_runtime.environment import Environment
-from lorajob_runtime.exits import DataError, LorajobError, ModelError
+from lorajob_runtime.contract.errors import DataError, LorajobError, ModelError
+from lorajob_runtime.contract.spec import ModelSpec
+from lorajob_runtime.data.chat.chat_template import ChatTemplate
+from lorajob_runtime.data.chat.tokenizer import encode
+from lorajob_runtime.data.rows.turns import conversation
 from lorajob_runtime.generate import batch, talk
 from lorajob_runtime.generate.generator import Generator, Sampling
-from lorajob_runtime.spec import ModelSpec
+from lorajob_runtime.system.environment import Environment
 from small_models import smollm2
 
 pytestmark = pytest.mark.slow

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from lorajob_runtime import spec
-from lorajob_runtime.base import describe
-from lorajob_runtime.publish import card, facts
+from lorajob_runtime.contract import spec
+from lorajob_runtime.models.provenance import describe
+from lorajob_runtime.publish import facts, model_card
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "model-card.md"
 
@@ -84,4 +84,4 @@ def example() -> facts.RunFacts:
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text(card.render(example()), encoding="utf-8")
+    GOLDEN.write_text(model_card.render(example()), encoding="utf-8")

@@ -17,13 +17,15 @@ from card_example import DATA_REPORT, events
 
 import families
 import fp8_checkpoints
-from lorajob_runtime import checkpoint, layout, publish
-from lorajob_runtime.exits import LorajobError, StorageError
+from lorajob_runtime import publish
+from lorajob_runtime.contract import layout
+from lorajob_runtime.contract.errors import LorajobError, StorageError
+from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.fetch import FetchedModel
-from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.plain import NotPlainError
-from lorajob_runtime.publish import info
-from lorajob_runtime.spec import RunSpec
+from lorajob_runtime.publish import adapter_info
+from lorajob_runtime.storage import checkpoint
+from lorajob_runtime.system.plain_files import NotPlainError
 from small_models import TOKENIZER_FILES, finished_run, smollm2, tiny_llama
 
 SPEC = {"name": "keeper", "data": {"system": "You keep the light."}, "train": {"maxSteps": 8}}
@@ -132,7 +134,7 @@ def test_it_remembers_how_to_be_asked(finished: tuple[RunFolder, RunSpec], tiny:
     folder, spec = finished
     model = FetchedModel(path=tiny.path, source="hf:acme/chat", revision="abc123")
 
-    found = info.read(publish.publish(folder, spec=spec, model=model))
+    found = adapter_info.read(publish.publish(folder, spec=spec, model=model))
 
     assert found is not None
     assert (found.run, found.system, found.thinking) == ("keeper", "You keep the light.", False)
@@ -162,7 +164,7 @@ def test_a_disk_that_takes_nothing_is_storages_fault_and_the_older_result_stays(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("lorajob_runtime.publish.curve.draw", full)
+    monkeypatch.setattr("lorajob_runtime.publish.loss_curve.draw", full)
     with pytest.raises(StorageError, match="No space left"):
         publish.publish(folder, spec=spec, model=tiny)
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from card_example import example
 
-from lorajob_runtime import ends
-from lorajob_runtime.publish import card
+from lorajob_runtime.models import end_tokens
+from lorajob_runtime.publish import model_card
 
 DOCUMENT, TURN = 0, 2
 """The end of a document, which a base model stops at, and of a turn, which training teaches."""
@@ -23,7 +23,7 @@ def folders(tmp_path: Path, generation: Any, config: dict[str, Any]) -> tuple[Pa
         folder.mkdir()
     (model / "config.json").write_text(json.dumps(config))
     if generation is not None:
-        (model / ends.FILE).write_text(generation if isinstance(generation, str) else json.dumps(generation))
+        (model / end_tokens.FILE).write_text(generation if isinstance(generation, str) else json.dumps(generation))
     return model, adapter
 
 
@@ -48,25 +48,25 @@ def test_the_ends_of_training_are_added_to_the_bases_own(
     """`expected` None: the base stops there by itself."""
     model, adapter = folders(tmp_path, generation, config)
 
-    ends.write(model, adapter, stops)
+    end_tokens.write(model, adapter, stops)
 
-    assert set(stops) <= set(ends.of_model(adapter))
-    assert ends.taught(model, adapter) == tuple(expected or ())
+    assert set(stops) <= set(end_tokens.of_model(adapter))
+    assert end_tokens.taught(model, adapter) == tuple(expected or ())
     if isinstance(generation, dict):
-        values = json.loads((adapter / ends.FILE).read_text())
+        values = json.loads((adapter / end_tokens.FILE).read_text())
         assert {**values, "eos_token_id": 0} == {**generation, "eos_token_id": 0}, "all else is the base's"
 
 
 def test_a_base_that_stops_there_by_itself_keeps_its_file_to_the_letter(tmp_path: Path) -> None:
     model, adapter = folders(tmp_path, '{"eos_token_id":[2,\n0],  "top_p": 0.8}', {})
 
-    ends.write(model, adapter, [TURN])
+    end_tokens.write(model, adapter, [TURN])
 
-    assert (adapter / ends.FILE).read_bytes() == (model / ends.FILE).read_bytes()
+    assert (adapter / end_tokens.FILE).read_bytes() == (model / end_tokens.FILE).read_bytes()
 
 
 def test_the_model_card_gives_ends_only_where_the_base_lacks_one() -> None:
-    plain, taught = card.render(example()), card.render(replace(example(), ends=(DOCUMENT, TURN)))
+    plain, taught = model_card.render(example()), model_card.render(replace(example(), ends=(DOCUMENT, TURN)))
 
     assert "eos_token_id" not in plain
     assert "do_sample=False, eos_token_id=[0, 2])" in taught

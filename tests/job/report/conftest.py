@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from fakes.swanlab_server import SwanLabServer, serving
-from lorajob_runtime import environment, spec
-from lorajob_runtime.events import Event
-from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.report.swanlab import Limits, SwanLab
+from lorajob_runtime.contract import spec
+from lorajob_runtime.contract.events import Event
+from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.report.swanlab.sink import Limits, SwanLab
+from lorajob_runtime.system import environment
 
 LOGGING_STEPS = 2
 

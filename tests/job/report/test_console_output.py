@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from lorajob_runtime.report import human
+from lorajob_runtime.contract import human
 from lorajob_runtime.report.console import Console
 from lorajob_runtime.report.progress import Progress, View, bar
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from lorajob_runtime import events
-from lorajob_runtime.report.points import Points
-from lorajob_runtime.report.swanlab import SwanLab
+from lorajob_runtime.contract import events
+from lorajob_runtime.report.swanlab.chart_points import Points
+from lorajob_runtime.report.swanlab.sink import SwanLab
 
 
 def feed(sink: SwanLab, log: list[events.Event]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lorajob_runtime.report.swanlab import Limits, SwanLab
+from lorajob_runtime.report.swanlab.sink import Limits, SwanLab
 
 SOON = Limits(start=1.5, finish=12, offline=10)
 
@@ -49,7 +49,7 @@ def sdk_processes(parent: int) -> list[int]:
             command = (stat.parent / "cmdline").read_bytes()
         except OSError:
             continue
-        if int(fields[1]) == parent and fields[0] != "Z" and b"swanlab_process" in command:
+        if int(fields[1]) == parent and fields[0] != "Z" and b"swanlab.child" in command:
             found.append(int(stat.parent.name))
     return found
 
@@ -211,7 +211,7 @@ def test_disabled_starts_nothing(swanlab_server, reported, small_run):
 def test_a_file_named_as_the_package_in_the_working_directory_does_no_harm(
     swanlab_server, reported, small_run, monkeypatch, tmp_path
 ):
-    (tmp_path / "swanlab.py").write_text("raise RuntimeError('not the package')\n")
+    (tmp_path / "sink.py").write_text("raise RuntimeError('not the package')\n")
     monkeypatch.chdir(tmp_path)
     sink = reported.sink()
     feed(sink, [*small_run.steps(1, 2), small_run.end()])
@@ -225,9 +225,9 @@ def test_the_sdk_does_not_outlive_a_killed_supervisor(swanlab_server, reported):
     program = """
 import sys, time
 from pathlib import Path
-from lorajob_runtime import environment, spec
-from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.report.swanlab import SwanLab
+from lorajob_runtime.system import environment; from lorajob_runtime.contract import spec
+from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.report.swanlab.sink import SwanLab
 folder = RunFolder(Path(sys.argv[1]))
 sink = SwanLab(spec.parse({"name": "n"}), folder=folder, environment=environment.read(), warn=print)
 sink.handle({"event": "phase", "name": "train"})
@@ -251,7 +251,7 @@ def _is_alive(process_id: int) -> bool:
 
 
 def test_a_login_that_failed_is_explained(swanlab_server):
-    from lorajob_runtime.report.swanlab_process import _reason
+    from lorajob_runtime.report.swanlab.child import _reason
 
     assert "answers with status 503" in _with(swanlab_server, "fail", _reason)
     swanlab_server.stop()

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.contract.layout import RunFolder
 
 _PROGRAM = Path(__file__).parent / "programs" / "forked.py"
 

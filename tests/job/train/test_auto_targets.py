@@ -8,10 +8,10 @@ import pytest
 import torch
 import transformers
 
-from lorajob_runtime.exits import ConfigError
-from lorajob_runtime.spec import LoraSpec
-from lorajob_runtime.targeting import AUTO_TARGETS
-from lorajob_runtime.train import lora
+from lorajob_runtime.contract.errors import ConfigError
+from lorajob_runtime.contract.spec import LoraSpec
+from lorajob_runtime.models.lora_targets import AUTO_TARGETS
+from lorajob_runtime.train.lora import attach
 
 LAYERS = 2
 SIZES: dict[str, Any] = {
@@ -25,10 +25,10 @@ SIZES: dict[str, Any] = {
 }
 
 
-def attached(config: Any) -> lora.TargetReport:
+def attached(config: Any) -> attach.TargetReport:
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
-        return lora.report(lora.attach(model, LoraSpec(), seed=0, experts=False), dropout=0.0)
+        return attach.report(attach.attach(model, LoraSpec(), seed=0, experts=False), dropout=0.0)
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from forked_ranks import ForkedRanks
 from training_runs import random_rows, run_training, write_run
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from lorajob_runtime import architecture, events, preflight, spec
-from lorajob_runtime.architecture import Architecture
-from lorajob_runtime.exits import ConfigError
-from lorajob_runtime.spec import LoraSpec
-from lorajob_runtime.train import lora
+from lorajob_runtime.contract import events, spec
+from lorajob_runtime.contract.errors import ConfigError
+from lorajob_runtime.contract.spec import LoraSpec
+from lorajob_runtime.models import architecture, preflight
+from lorajob_runtime.models.architecture import Architecture
+from lorajob_runtime.train.lora import attach
 
 ONE_STEP = {"train": {"maxSteps": 1}}
 
@@ -68,14 +69,14 @@ def test_an_adapter_on_a_head_that_is_the_embedding_is_refused_before_and_after_
     with pytest.raises(ConfigError, match=r"'lm_head': .* one weight for its head and its embedding"):
         architecture.adapted(shapes(path), wanted, experts=False)
     with pytest.raises(ConfigError, match=r"'lm_head': .* one weight for its head and its embedding"):
-        lora.attach(model, wanted, seed=1, experts=False)
+        attach.attach(model, wanted, seed=1, experts=False)
 
 
 def test_a_head_of_its_own_takes_one_and_merges_to_the_same_model(tmp_path: Path) -> None:
     path = tied(tmp_path, is_tied=False)
     wanted = LoraSpec(targets=("q_proj", "lm_head"), dropout=0.0)
-    model: Any = lora.attach(AutoModelForCausalLM.from_pretrained(path), wanted, seed=1, experts=False)
-    for parameter in lora.trained(model).values():
+    model: Any = attach.attach(AutoModelForCausalLM.from_pretrained(path), wanted, seed=1, experts=False)
+    for parameter in attach.trained(model).values():
         torch.nn.init.normal_(parameter, std=0.05)
     ids = torch.arange(5, 25).unsqueeze(0)
     adapted = model.eval()(input_ids=ids).logits
@@ -119,16 +120,16 @@ def test_what_peft_warns_of_is_told_by_the_run(
     import warnings
 
     said: list[str] = []
-    whole = lora.get_peft_model
+    whole = attach.get_peft_model
 
     def warning(*given: Any) -> Any:
         warnings.warn("this changes what\n is trained", UserWarning, stacklevel=1)
         warnings.warn("soon gone", FutureWarning, stacklevel=1)
         return whole(*given)
 
-    monkeypatch.setattr(lora, "get_peft_model", warning)
+    monkeypatch.setattr(attach, "get_peft_model", warning)
 
-    lora.attach(AutoModelForCausalLM.from_pretrained(tiny_model), LoraSpec(), seed=1, experts=False, warn=said.append)
+    attach.attach(AutoModelForCausalLM.from_pretrained(tiny_model), LoraSpec(), seed=1, experts=False, warn=said.append)
 
     assert said == ["PEFT: this changes what is trained"]
 

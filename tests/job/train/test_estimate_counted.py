@@ -16,9 +16,9 @@ from torch.utils._pytree import tree_leaves
 from training_runs import write_run
 
 import families
-from lorajob_runtime import architecture, estimate
 from lorajob_runtime.data.tokens import TokenRows
-from lorajob_runtime.train import plan as plans
+from lorajob_runtime.models import architecture, memory_plan
+from lorajob_runtime.train import job as plans
 from lorajob_runtime.train import session as sessions
 from lorajob_runtime.train import step as steps
 
@@ -62,7 +62,7 @@ class Counted:
     weights: int
     adapter: int
     passing: int
-    estimate: estimate.Estimate = field(repr=False)
+    estimate: memory_plan.Estimate = field(repr=False)
 
 
 def count(root: Path, family: str, lora: dict[str, Any], *, quantize: str | None = None, **train: Any) -> Counted:
@@ -89,7 +89,7 @@ def count(root: Path, family: str, lora: dict[str, Any], *, quantize: str | None
         + sum(item.nbytes for item in parameters if item.requires_grad)
         + sum(item.nbytes for item in moments),
         passing=live.peak,
-        estimate=estimate.estimate(
+        estimate=memory_plan.estimate(
             shapes,
             session.plan.spec,
             gpus=1,

@@ -17,11 +17,11 @@ from training_runs import random_rows, steps_of, write_run
 
 from families import tiny
 from fp8_checkpoints import dequantise, quantise, write
-from lorajob_runtime import quantization
-from lorajob_runtime.exits import LorajobError, ModelError
-from lorajob_runtime.quantization import Fp8Blocks
-from lorajob_runtime.spec import ModelSpec
-from lorajob_runtime.train import fp8, pretrained
+from lorajob_runtime.contract.errors import LorajobError, ModelError
+from lorajob_runtime.contract.spec import ModelSpec
+from lorajob_runtime.models import quantization
+from lorajob_runtime.models.quantization import Fp8Blocks
+from lorajob_runtime.train.base_model import fp8, loading
 
 CPU = torch.device("cpu")
 BLOCKS = Fp8Blocks(rows=128, columns=128)
@@ -36,7 +36,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def load(path: Path, dtype: torch.dtype = torch.float32, **model: Any) -> Any:
-    return pretrained.load(path, ModelSpec(name="m", **model), dtype, CPU)
+    return loading.load(path, ModelSpec(name="m", **model), dtype, CPU)
 
 
 def test_every_weight_is_what_its_blocks_stand_for(checkpoints: tuple[Path, Path]) -> None:

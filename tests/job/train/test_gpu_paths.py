@@ -13,10 +13,13 @@ import torch
 from torch.nn.attention import varlen
 from transformers import AutoModelForCausalLM, masking_utils
 
-from lorajob_runtime import estimate
-from lorajob_runtime.exits import ConfigError
-from lorajob_runtime.train import attention, failures, session, sharding
-from lorajob_runtime.train import model as model_module
+from lorajob_runtime.contract.errors import ConfigError
+from lorajob_runtime.models import memory_plan
+from lorajob_runtime.system import device_errors
+from lorajob_runtime.train import session
+from lorajob_runtime.train.base_model import attention
+from lorajob_runtime.train.base_model import forward as model_module
+from lorajob_runtime.train.parallel import sharding
 
 
 def tiny(path: Path) -> Any:
@@ -157,7 +160,7 @@ def test_the_estimate_and_the_measurement_reckon_with_the_same_gathered_layers(
     edges = sum(item.nbytes for item in [bare.model.embed_tokens.weight, bare.model.norm.weight])
 
     assert sharding.gathered_bytes(bare) == edges + 3 * layer
-    assert estimate.GATHERED_LAYERS == 3
+    assert memory_plan.GATHERED_LAYERS == 3
 
 
 def test_fp32_is_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +182,7 @@ def test_fp32_is_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_gpu_without_kernels_ends_the_run_for_good() -> None:
     error = torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device")
 
-    assert not failures.may_pass(error)
-    assert isinstance(failures.of_this_gpu(error), ConfigError)
-    assert failures.of_this_gpu(torch.AcceleratorError("CUDA error: unspecified launch failure")) is None
-    assert failures.of_this_gpu(OSError("no kernel image is available")) is None
+    assert not device_errors.may_pass(error)
+    assert isinstance(device_errors.of_this_gpu(error), ConfigError)
+    assert device_errors.of_this_gpu(torch.AcceleratorError("CUDA error: unspecified launch failure")) is None
+    assert device_errors.of_this_gpu(OSError("no kernel image is available")) is None

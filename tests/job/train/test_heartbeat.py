@@ -10,8 +10,8 @@ from pathlib import Path
 
 from training_runs import ONE_THREAD, QUIET, random_rows, write_run
 
-from lorajob_runtime import events
-from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.contract import events
+from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.train import heartbeat
 from waiting import wait_until
 

@@ -11,10 +11,12 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from lorajob_runtime.spec import LoraSpec
-from lorajob_runtime.train import attention, fused, lora, loss
-from lorajob_runtime.train import model as model_module
-from lorajob_runtime.train.dropout import DropoutMasks
+from lorajob_runtime.contract.spec import LoraSpec
+from lorajob_runtime.train import loss
+from lorajob_runtime.train.base_model import attention
+from lorajob_runtime.train.base_model import forward as model_module
+from lorajob_runtime.train.lora import attach, linear
+from lorajob_runtime.train.lora.dropout import DropoutMasks
 
 
 class Pair(nn.Module):
@@ -49,7 +51,7 @@ def gradients(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, list[tor
 def test_the_fused_lora_linear_gives_pefts_output_and_gradients() -> None:
     x = torch.randn(2, 7, 24, generator=torch.Generator().manual_seed(0))
     plain, ours = peft_pair(0.0), peft_pair(0.0)
-    assert fused.fuse(ours, DropoutMasks()) == 2
+    assert linear.fuse(ours, DropoutMasks()) == 2
 
     for expected, got in zip(gradients(plain, x), gradients(ours, x), strict=True):
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-5)
@@ -59,7 +61,7 @@ def test_with_dropout_the_adapter_sees_the_masked_input_and_the_base_all_of_it()
     x = torch.randn(5, 24, generator=torch.Generator().manual_seed(0))
     masks = DropoutMasks()
     model = peft_pair(0.25)
-    fused.fuse(model, masks)
+    linear.fuse(model, masks)
     masks.start(1, 2, 3)
     output, _, x_gradient = gradients(model, x)
 
@@ -83,7 +85,7 @@ def test_with_dropout_the_adapter_sees_the_masked_input_and_the_base_all_of_it()
 def test_outside_training_a_fused_linear_is_pefts_own() -> None:
     x = torch.randn(5, 24)
     plain, ours = peft_pair(0.5).eval(), peft_pair(0.5)
-    fused.fuse(ours, DropoutMasks())
+    linear.fuse(ours, DropoutMasks())
 
     assert torch.equal(ours.eval()(x), plain(x))
 
@@ -171,14 +173,14 @@ def test_a_saved_adapter_gives_plain_peft_the_logits_of_training(tiny_model: Pat
     from safetensors.torch import save_file
 
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    model = lora.attach(base, LoraSpec(dropout=0.0), seed=1, experts=False)
-    for parameter in lora.trained(model).values():
+    model = attach.attach(base, LoraSpec(dropout=0.0), seed=1, experts=False)
+    for parameter in attach.trained(model).values():
         nn.init.normal_(parameter, std=0.05)
-    fused.fuse(model, DropoutMasks())
+    linear.fuse(model, DropoutMasks())
     ids = torch.arange(5, 25).unsqueeze(0)
     in_training, outside = model.train()(input_ids=ids).logits, model.eval()(input_ids=ids).logits
-    save_file(lora.adapter_state(model), tmp_path / "adapter_model.safetensors")
-    lora.adapter_config(model, str(tiny_model)).save_pretrained(str(tmp_path))
+    save_file(attach.adapter_state(model), tmp_path / "adapter_model.safetensors")
+    attach.adapter_config(model, str(tiny_model)).save_pretrained(str(tmp_path))
 
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), tmp_path)
 

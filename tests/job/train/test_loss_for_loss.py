@@ -12,7 +12,7 @@ from training_runs import random_rows, steps_of, write_run
 
 import families
 from family_models import FamilyModels
-from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.contract.layout import RunFolder
 
 
 def losses_of_trainer(ranks: ForkedRanks, folder: RunFolder, processes: int = 1) -> dict[str, list[float]]:

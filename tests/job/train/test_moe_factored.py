@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Glm4MoeConfig
 from transformers.models.glm4_moe.modeling_glm4_moe import Glm4MoeExperts
 
-from lorajob_runtime.train import experts
+from lorajob_runtime.train.lora import experts
 
 HIDDEN, INNER, COUNT, CHOSEN, TOKENS = 24, 16, 6, 3, 17
 BOTH = ("experts.gate_up_proj", "experts.down_proj")

@@ -13,10 +13,10 @@ from torch import nn
 
 import families
 from family_models import FamilyModels, save, shake
-from lorajob_runtime.exits import ConfigError
-from lorajob_runtime.spec import LoraSpec
-from lorajob_runtime.train import fused, lora
-from lorajob_runtime.train.dropout import DropoutMasks
+from lorajob_runtime.contract.errors import ConfigError
+from lorajob_runtime.contract.spec import LoraSpec
+from lorajob_runtime.train.lora import attach, linear
+from lorajob_runtime.train.lora.dropout import DropoutMasks
 
 LAYERS = families.LAYERS
 ATTENTION = {"q_proj": LAYERS, "k_proj": LAYERS, "v_proj": LAYERS, "o_proj": LAYERS}
@@ -30,7 +30,7 @@ def stacks(count: int) -> dict[str, int]:
 
 def tuned(models: FamilyModels, family: str, spec: LoraSpec | None = None, *, experts: bool = True) -> nn.Module:
     """A family's model with an adapter that does something."""
-    return shake(lora.attach(models.load(family), spec or LoraSpec(dropout=0.0), seed=3, experts=experts))
+    return shake(attach.attach(models.load(family), spec or LoraSpec(dropout=0.0), seed=3, experts=experts))
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def tuned(models: FamilyModels, family: str, spec: LoraSpec | None = None, *, ex
 def test_the_recipe_reaches_attention_dense_shared_and_routed_experts(
     family_models: FamilyModels, family: str, targets: dict[str, int], groups: set[str]
 ) -> None:
-    report = lora.report(tuned(family_models, family), dropout=0.0)
+    report = attach.report(tuned(family_models, family), dropout=0.0)
 
     assert report.targets == targets
     assert set(report.groups) == groups
@@ -55,7 +55,7 @@ def test_the_recipe_reaches_attention_dense_shared_and_routed_experts(
 
 @pytest.mark.parametrize("family", families.MOE_FAMILIES)
 def test_without_experts_everything_else_still_gets_it(family_models: FamilyModels, family: str) -> None:
-    report = lora.report(tuned(family_models, family, experts=False), dropout=0.0)
+    report = attach.report(tuned(family_models, family, experts=False), dropout=0.0)
 
     expected = ATTENTION if family == "minimax-m2" else ATTENTION | MLP
     assert report.targets == expected
@@ -79,15 +79,15 @@ def test_plain_peft_reloads_an_adapter_without_any_difference(
 def test_what_trains_gives_pefts_own_logits_and_gradients(family_models: FamilyModels, family: str) -> None:
     spec = LoraSpec(dropout=0.0, router=family in families.MOE_FAMILIES)
     theirs, ours = (tuned(family_models, family, spec).train() for _ in range(2))
-    fused.fuse(ours, DropoutMasks())
+    linear.fuse(ours, DropoutMasks())
 
     logits = [model(TOKENS).logits for model in (theirs, ours)]
     for each in logits:
         each.log_softmax(-1)[..., 7].sum().backward()
 
     torch.testing.assert_close(logits[1], logits[0], atol=1e-5 * float(logits[0].abs().max()), rtol=0)
-    expected = {name: item.grad for name, item in lora.trained(theirs).items()}
-    for name, parameter in lora.trained(ours).items():
+    expected = {name: item.grad for name, item in attach.trained(theirs).items()}
+    for name, parameter in attach.trained(ours).items():
         tolerance = 1e-5 * float(expected[name].abs().max())
         assert tolerance > 0, name
         torch.testing.assert_close(parameter.grad, expected[name], atol=tolerance, rtol=0)
@@ -96,12 +96,12 @@ def test_what_trains_gives_pefts_own_logits_and_gradients(family_models: FamilyM
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_a_saved_adapter_goes_back_into_training(family_models: FamilyModels, family: str) -> None:
     model = tuned(family_models, family)
-    other = lora.attach(family_models.load(family), LoraSpec(dropout=0.0), seed=9, experts=True)
+    other = attach.attach(family_models.load(family), LoraSpec(dropout=0.0), seed=9, experts=True)
 
-    lora.load_adapter(other, lora.adapter_state(model))
+    attach.load_adapter(other, attach.adapter_state(model))
 
-    for name, parameter in lora.trained(model).items():
-        assert torch.equal(lora.trained(other)[name], parameter), name
+    for name, parameter in attach.trained(model).items():
+        assert torch.equal(attach.trained(other)[name], parameter), name
 
 
 @pytest.mark.parametrize("family", families.MOE_FAMILIES)
@@ -109,7 +109,7 @@ def test_the_router_gets_it_only_when_asked(family_models: FamilyModels, family:
     model = tuned(family_models, family, LoraSpec(dropout=0.0, router=True)).eval()
     save(model, tmp_path)
 
-    assert lora.report(model, dropout=0.0).groups["router"].targets == len(
+    assert attach.report(model, dropout=0.0).groups["router"].targets == len(
         [name for name, _ in family_models.load(family).named_modules() if name.endswith(".experts")]
     )
     reloaded = PeftModel.from_pretrained(family_models.load(family), str(tmp_path)).eval()
@@ -138,7 +138,7 @@ def test_names_of_targets_mean_what_they_say(
     model = tuned(family_models, "glm-4.5", spec, experts=experts is not False).eval()
     save(model, tmp_path)
 
-    assert lora.report(model, dropout=0.0).targets == expected
+    assert attach.report(model, dropout=0.0).targets == expected
     reloaded = PeftModel.from_pretrained(family_models.load("glm-4.5"), str(tmp_path)).eval()
     with torch.no_grad():
         assert torch.equal(reloaded(TOKENS).logits, model(TOKENS).logits)
@@ -159,17 +159,17 @@ def test_what_a_model_does_not_have_is_refused(
     family_models: FamilyModels, family: str, spec: LoraSpec, words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words.replace("(", r"\(")):
-        lora.attach(family_models.load(family), spec, seed=1, experts=spec.experts is not False)
+        attach.attach(family_models.load(family), spec, seed=1, experts=spec.experts is not False)
 
 
 def test_a_target_that_peft_passes_over_ends_the_run(
     family_models: FamilyModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # as plain PEFT does it: the names of dense and shared projections mean the routed experts
-    monkeypatch.setattr(lora.targets, "peft_names", lambda *_: (["q_proj", "gate_proj", "up_proj", "down_proj"], []))
+    monkeypatch.setattr(attach.targets, "peft_names", lambda *_: (["q_proj", "gate_proj", "up_proj", "down_proj"], []))
 
     with pytest.raises(ConfigError, match=r"PEFT attached no adapter to model\.layers\.0\.mlp\.down_proj\.weight"):
-        lora.attach(family_models.load("glm-4.5"), LoraSpec(dropout=0.0), seed=1, experts=True)
+        attach.attach(family_models.load("glm-4.5"), LoraSpec(dropout=0.0), seed=1, experts=True)
 
 
 @pytest.mark.parametrize("family", families.MOE_FAMILIES)
@@ -178,7 +178,7 @@ def test_dropout_holds_for_all_but_the_experts_and_the_saved_config_says_none(
 ) -> None:
     model = tuned(family_models, family, LoraSpec(dropout=0.25))
     masks = DropoutMasks()
-    fused.fuse(model, masks)
+    linear.fuse(model, masks)
     model.train()
 
     drawn = []
@@ -188,9 +188,9 @@ def test_dropout_holds_for_all_but_the_experts_and_the_saved_config_says_none(
 
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.allclose(drawn[0], drawn[2])
-    assert lora.report(model, dropout=0.25).without_dropout == ("experts",)
-    assert lora.adapter_config(model, "base").lora_dropout == 0.0
-    dropped = [each.lora_dropout["default"] for each in model.modules() if type(each) is fused.FusedLoraWeight]
+    assert attach.report(model, dropout=0.25).without_dropout == ("experts",)
+    assert attach.adapter_config(model, "base").lora_dropout == 0.0
+    dropped = [each.lora_dropout["default"] for each in model.modules() if type(each) is linear.FusedLoraWeight]
     assert all(isinstance(each, nn.Dropout) and each.p == 0.25 for each in dropped)
     assert len(dropped) == (0 if family == "minimax-m2" else 3 * LAYERS)
 
@@ -198,21 +198,21 @@ def test_dropout_holds_for_all_but_the_experts_and_the_saved_config_says_none(
 def test_without_parameters_of_experts_peft_keeps_the_dropout(family_models: FamilyModels) -> None:
     model = tuned(family_models, "minimax-m2", LoraSpec(dropout=0.25), experts=False)
 
-    assert lora.adapter_config(model, "base").lora_dropout == 0.25
-    assert lora.report(model, dropout=0.25).without_dropout == ()
+    assert attach.adapter_config(model, "base").lora_dropout == 0.25
+    assert attach.report(model, dropout=0.25).without_dropout == ()
 
 
 def test_dropout_that_nothing_can_have_is_told_too(family_models: FamilyModels) -> None:
     model = tuned(family_models, "minimax-m2", LoraSpec(dropout=0.25, targets=("w2",)))
 
-    assert lora.report(model, dropout=0.25).without_dropout == ("experts",)
-    assert lora.report(model, dropout=0.0).without_dropout == ()
+    assert attach.report(model, dropout=0.25).without_dropout == ("experts",)
+    assert attach.report(model, dropout=0.0).without_dropout == ()
 
 
 @pytest.mark.parametrize("family", families.MOE_FAMILIES)
 def test_with_the_adapter_switched_off_the_base_model_answers(family_models: FamilyModels, family: str) -> None:
     model: Any = tuned(family_models, family)
-    fused.fuse(model, DropoutMasks())
+    linear.fuse(model, DropoutMasks())
     outermost = [each for name, each in model.named_modules() if not name.endswith("base_layer")]
     assert not any(type(each) is ParamWrapper for each in outermost)
     model.eval()

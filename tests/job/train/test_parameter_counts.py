@@ -7,9 +7,10 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
-from lorajob_runtime import architecture, catalog
-from lorajob_runtime.spec import LoraSpec
-from lorajob_runtime.train import lora
+from lorajob_runtime.contract import catalog
+from lorajob_runtime.contract.spec import LoraSpec
+from lorajob_runtime.models import architecture
+from lorajob_runtime.train.lora import attach
 
 RANK = 8
 
@@ -61,12 +62,14 @@ FORMULAS = {
 }
 
 
-def attached(name: str, *, experts: bool) -> lora.TargetReport:
+def attached(name: str, *, experts: bool) -> attach.TargetReport:
     values = dict(catalog.get(name).config)
     config = transformers.AutoConfig.for_model(values.pop("model_type"), **values)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-        return lora.report(lora.attach(model, LoraSpec(rank=RANK, dropout=0.0), seed=0, experts=experts), dropout=0.0)
+        return attach.report(
+            attach.attach(model, LoraSpec(rank=RANK, dropout=0.0), seed=0, experts=experts), dropout=0.0
+        )
 
 
 @pytest.mark.parametrize("name", list(FORMULAS))

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from families import tiny
-from lorajob_runtime.exits import ModelError
-from lorajob_runtime.spec import ModelSpec
-from lorajob_runtime.train import pretrained
+from lorajob_runtime.contract.errors import ModelError
+from lorajob_runtime.contract.spec import ModelSpec
+from lorajob_runtime.train.base_model import loading
 
 OWN = """
 import logging
@@ -54,7 +54,7 @@ def digest(folder: Path) -> str:
 
 def load(folder: Path, *, trusted: bool) -> torch.nn.Module:
     model = ModelSpec(name="acme/own", revision="0123abc", trust_remote_code=trusted)
-    return pretrained.load(folder, model, torch.float32, torch.device("cpu"))
+    return loading.load(folder, model, torch.float32, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("trusted", [False, True])

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from training_runs import random_rows, run_training, start_training, steps_of, write_run
 from transformers import AutoModelForCausalLM
 
-from lorajob_runtime import checkpoint, events, layout
-from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.contract import events, layout
+from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.storage import checkpoint
 from waiting import wait_until
 
 SETTINGS = {"lora": {"dropout": 0.1}, "train": {"batchSize": 2, "gradientAccumulation": 2, "epochs": 2, "saveSteps": 5}}

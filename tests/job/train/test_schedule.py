@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from lorajob_runtime.spec import TrainSpec
+from lorajob_runtime.contract.spec import TrainSpec
 from lorajob_runtime.train import schedule
 
 

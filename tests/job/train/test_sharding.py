@@ -13,9 +13,9 @@ from training_runs import random_rows, run_nodes, steps_of, write_run
 
 from families import FAMILIES, LAYERS, tiny
 from family_models import FamilyModels
-from lorajob_runtime import events, layout
-from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.train import sharding
+from lorajob_runtime.contract import events, layout
+from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.train.parallel import sharding
 
 GLOBAL_BATCH = 8
 ROWS, HELD_OUT = random_rows(30), random_rows(5, seed=2)

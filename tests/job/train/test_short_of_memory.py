@@ -12,9 +12,10 @@ import torch
 from forked_ranks import ForkedRanks
 from training_runs import random_rows, steps_of, write_run
 
-from lorajob_runtime import checkpoint, events
-from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.train import memory, samples
+from lorajob_runtime.contract import events
+from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.storage import checkpoint
+from lorajob_runtime.train import memory_budget, samples
 
 SETTINGS = {"train": {"batchSize": 8, "gradientAccumulation": 1, "maxSteps": 4, "saveSteps": 1}}
 ROWS = random_rows(60, longest=40)
@@ -55,7 +56,7 @@ def test_training_goes_on_at_the_same_step_with_the_same_losses(
         [step["grad_norm"] for step in steps_of(plenty)], rel=1e-5
     )
     assert [step["step"] for step in steps_of(folder)] == [1, 2, 3, 4]
-    assert budgets(plenty)[0] == memory.CPU_TOKENS
+    assert budgets(plenty)[0] == memory_budget.CPU_TOKENS
     assert LONGEST <= budgets(folder)[-1] <= 60
     assert budgets(folder) == sorted(budgets(folder), reverse=True)
     assert "out of memory at" in warnings(folder)[0]
@@ -120,7 +121,7 @@ def test_sample_answers_are_made_fewer_at_a_time_and_stay_in_order(monkeypatch: 
 def test_the_budget_is_half_of_what_failed_down_to_the_longest_row(
     budget: int, too_large: int, longest: int, expected: int | None
 ) -> None:
-    assert memory.halved(budget, too_large, longest) == expected
+    assert memory_budget.halved(budget, too_large, longest) == expected
 
 
 def test_the_rank_with_the_least_memory_decides_for_all(ranks: ForkedRanks, tmp_path: Path, tiny_model: Path) -> None:
@@ -129,4 +130,4 @@ def test_the_rank_with_the_least_memory_decides_for_all(ranks: ForkedRanks, tmp_
 
     short(ranks, folder, 2, free=little)
 
-    assert budgets(folder)[0] < memory.CPU_TOKENS
+    assert budgets(folder)[0] < memory_budget.CPU_TOKENS

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from lorajob_runtime import events, spec
+from lorajob_runtime.contract import events, spec
+from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.data.tokens import TokenRows
-from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.train.plan import TrainPlan
+from lorajob_runtime.train.job import TrainPlan
 
 VOCABULARY = 320
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}

@@ -9,9 +9,10 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor.debug import CommDebugMode
 
-from lorajob_runtime.spec import LoraSpec, ModelSpec
-from lorajob_runtime.train import lora, sharding
-from lorajob_runtime.train import model as model_module
+from lorajob_runtime.contract.spec import LoraSpec, ModelSpec
+from lorajob_runtime.train.base_model import forward as model_module
+from lorajob_runtime.train.lora import attach
+from lorajob_runtime.train.parallel import sharding
 
 
 def main(arguments: list[str]) -> None:
@@ -20,7 +21,7 @@ def main(arguments: list[str]) -> None:
     rank = dist.get_rank()
     spread = sharding.over(dist.get_world_size(), sharded=True, replicas=1)
     base = model_module.load(path, ModelSpec(name="m"), "fp32", torch.device("cpu"), spread)
-    model = lora.attach(base, LoraSpec(dropout=0.0), seed=1, experts=True)
+    model = attach.attach(base, LoraSpec(dropout=0.0), seed=1, experts=True)
     layer = sum(item.numel() * item.element_size() for item in base.model.layers[0].parameters())
     answers = []
     # the head stays whole from the first answer on, so that one does not count

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from lorajob_runtime import events
-from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.contract import events
+from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.train import __main__ as entry
 from lorajob_runtime.train import heartbeat
 

@@ -16,7 +16,7 @@ import sys
 import traceback
 from typing import Any
 
-from lorajob_runtime import processes
+from lorajob_runtime.system import processes
 
 # PEFT would import it, which takes seconds
 sys.modules["bitsandbytes"] = None  # type: ignore[assignment]

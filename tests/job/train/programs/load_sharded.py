@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 from safetensors import safe_open
 
-from lorajob_runtime.spec import ModelSpec
-from lorajob_runtime.train import model as model_module
-from lorajob_runtime.train import sharding
+from lorajob_runtime.contract.spec import ModelSpec
+from lorajob_runtime.train.base_model import forward as model_module
+from lorajob_runtime.train.parallel import sharding
 
 
 class PeakOfOwnMemory:

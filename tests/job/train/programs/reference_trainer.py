@@ -23,10 +23,10 @@ from transformers import (
     TrainingArguments,
 )
 
+from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.data.tokens import TokenRows
-from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.targeting import AUTO_TARGETS
-from lorajob_runtime.train import plan as plan_module
+from lorajob_runtime.models.lora_targets import AUTO_TARGETS
+from lorajob_runtime.train import job as plan_module
 
 ATTENTION = list(AUTO_TARGETS[:4])
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]

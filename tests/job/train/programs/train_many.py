@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from lorajob_runtime.layout import RunFolder
+from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.train import job as plan_module
 from lorajob_runtime.train import loop
-from lorajob_runtime.train import plan as plan_module
 
 
 def main(roots: list[str]) -> None:

@@ -14,14 +14,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lorajob_runtime.layout import RunFolder
-from lorajob_runtime.train import loop, memory, session
-from lorajob_runtime.train import plan as plan_module
+from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.train import job as plan_module
+from lorajob_runtime.train import loop, memory_budget, session
 
 
 def main(arguments: list[str]) -> None:
     folder, short = RunFolder(Path(arguments[0])), json.loads(arguments[1])
-    begin, free_bytes = session.start, memory.free_bytes
+    begin, free_bytes = session.start, memory_budget.free_bytes
 
     def start(*given: Any) -> session.Session:
         run = begin(*given)
@@ -33,11 +33,11 @@ def main(arguments: list[str]) -> None:
         rank = str(dist.get_rank() if dist.is_initialized() else 0)
         return int(short.get("free", {}).get(rank, free_bytes(device, processes)))
 
-    session.start, memory.free_bytes = start, free
+    session.start, memory_budget.free_bytes = start, free
     try:
         loop.train(plan_module.loads(folder.plan.read_text()), folder)
     finally:
-        session.start, memory.free_bytes = begin, free_bytes
+        session.start, memory_budget.free_bytes = begin, free_bytes
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -1,0 +1,103 @@
+"""`lorajob artifacts convert`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lorajob.errors import UsageError
+from lorajob.options.command import Command
+from lorajob.options.flags import option
+from lorajob.options.installed import require_runtime
+
+if TYPE_CHECKING:
+    from lorajob_runtime.publish.convert import Conversion
+    from lorajob_runtime.publish.expert_layouts import Layout
+
+VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)
+"""What `vllm serve --max-lora-rank` may be, from its default on."""
+
+
+@click.command(
+    "convert",
+    cls=Command,
+    examples=[
+        "lorajob artifacts convert zhenhuan --layout vllm --output zhenhuan-vllm",
+        "lorajob artifacts convert s3://models/lora/zhenhuan --layout vllm --output zhenhuan-vllm",
+        "lorajob artifacts convert runs/zhenhuan/adapter --layout per-expert --output zhenhuan-per-expert",
+    ],
+)
+@click.argument("target", metavar="RUN|DIR")
+@option(
+    "--layout",
+    "layout_name",
+    section="What to write",
+    type=click.Choice(["vllm", "per-expert"]),
+    default="vllm",
+    help="vllm: each expert by itself, with all that vLLM expects of one. per-expert: only what was trained. [vllm]",
+)
+@option(
+    "--output",
+    section="What to write",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder to write, which must not exist.",
+)
+@option(
+    "-s", "--storage", section="Where it lies", default="runs", metavar="URI", help="Where RUN is looked for. [./runs]"
+)
+def command(target: str, layout_name: Layout, output: Path, storage: str) -> None:
+    """Write an adapter in the layout of another program, beside the one that PEFT loads.
+
+    RUN is the name of a run, or its address s3://BUCKET/PREFIX/NAME; DIR the folder of a run, an adapter or a
+    checkpoint. Only routed experts look different in another layout: other adapters are copied.
+    """
+    if output.exists():
+        raise UsageError(f"--output is {str(output)!r}: it exists already, it must be a new folder")
+    require_runtime("converting an adapter")
+    from lorajob_runtime.publish import convert
+    from lorajob_runtime.system import environment
+
+    done = convert.convert(
+        target,
+        output,
+        layout_name=layout_name,
+        storage=storage,
+        environment=environment.read(),
+        notify=lambda line: click.echo(line, err=True),
+    )
+    click.echo(_written(done, output))
+    if layout_name == "vllm":
+        if done.model_type == "hunyuan_v1_moe" and done.converted.layers:
+            click.echo(click.style("warning: ", fg="yellow") + _STACKED_ONLY, err=True)
+        if done.converted.rank > VLLM_RANKS[-1]:
+            said = f"vLLM serves adapters of rank {VLLM_RANKS[-1]} at most, and this one has {done.converted.rank}"
+            click.echo(click.style("warning: ", fg="yellow") + said, err=True)
+        else:
+            click.echo(f"  {_serve(done, output)}")
+
+
+_STACKED_ONLY = (
+    "vLLM 0.33 runs Hunyuan on transformers' code and loads its experts only as PEFT stacks them: there serve the "
+    'adapter as it was, with --enable-mixed-moe-lora-format and "is_3d_lora_weight": true'
+)
+
+
+def _written(done: Conversion, output: Path) -> str:
+    converted = done.converted
+    if not converted.layers:
+        return f"{output}: no routed experts have an adapter, so it is the same as before"
+    layers = "1 layer" if converted.layers == 1 else f"{converted.layers} layers"
+    return f"{output}: the experts of {layers} taken apart, {converted.experts} in each"
+
+
+def _serve(done: Conversion, output: Path) -> str:
+    """The command that serves what was written."""
+    words = ["vllm", "serve", done.base or "BASE", "--enable-lora"]
+    if done.converted.rank > VLLM_RANKS[0]:
+        words += ["--max-lora-rank", str(min(rank for rank in VLLM_RANKS if rank >= done.converted.rank))]
+    return shlex.join([*words, "--lora-modules", f"{output.name}={output}"])

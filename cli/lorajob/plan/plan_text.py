@@ -1,0 +1,201 @@
+"""A run's plan for a person: one line a fact for `submit`, tables for `lorajob plan`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lorajob import tables
+from lorajob.plan import gpus, run_plan
+from lorajob.plan.run_plan import RunPlan
+from lorajob_runtime.contract import human
+from lorajob_runtime.contract.human import download_size, parameter_count
+from lorajob_runtime.contract.text import counted
+from lorajob_runtime.models.memory_plan import GPU_SIZES, Enough
+from lorajob_runtime.models.preflight import gibibytes
+
+TITLES = {
+    "weights": "weights",
+    "gathered_layers": "layers gathered",
+    "gathered_ends": "embedding and head gathered",
+    "adapter": "adapter, gradients, optimizer",
+    "activations": "activations",
+    "passing": "logits and gradients in passing",
+    "workspace": "CUDA and its libraries",
+    "reserve": "reserve",
+}
+"""Part of an estimate -> what it is called."""
+
+
+def lines(plan: RunPlan) -> list[str]:
+    """All of it: what is known of the run, what takes the memory, and how many GPUs would be enough."""
+    facts = [("model", model_text(plan)), ("gpus", gpus_text(plan))]
+    if plan.choice is None:
+        return [*tables.fields(facts), "", *warnings(plan)]
+    facts += [
+        ("adapter", adapter_text(plan)),
+        ("spread", spread_text(plan)),
+        ("memory", memory_text(plan)),
+        ("host memory", f"{human.size(plan.choice.estimate.host)} a process"),
+        ("download", "" if plan.entry is None else f"{download_size(plan.entry.weights_bytes)}, once into the cache"),
+        ("results", results_text(plan)),
+        ("steps", steps_text(plan)),
+        ("time", pace_text(plan)),
+    ]
+    return [*tables.fields(facts), "", *_parts(plan), "", *_enough(plan)]
+
+
+def model_text(plan: RunPlan) -> str:
+    """`qwen3-8b: Qwen3 8B, 8.2B parameters, Apache-2.0`; of a folder its type and size."""
+    name, shapes = plan.spec.model.name, plan.architecture
+    if shapes is None:
+        return f"{name}, whose sizes are not known here"
+    title = f"{plan.entry.name}: {plan.entry.title}" if plan.entry is not None else f"{name}: {shapes.model_type}"
+    active = f", {parameter_count(shapes.active_parameters)} of them active" if shapes.has_experts else ""
+    licence = f", {plan.entry.licence}" if plan.entry is not None else ""
+    return f"{title}, {parameter_count(shapes.parameters)} parameters{active}{licence}"
+
+
+def gpus_text(plan: RunPlan) -> str:
+    """How many GPUs with how much memory, and who says so."""
+    resources, memory = plan.spec.resources, plan.gpu
+    count = (
+        str(plan.gpus) if resources.nodes == 1 else f"{plan.gpus} ({resources.gpus} on each of {resources.nodes} nodes)"
+    )
+    return (
+        f"{count}, memory not known"
+        if memory.size is None
+        else f"{count} of {gibibytes(memory.size)} ({memory.source})"
+    )
+
+
+def adapter_text(plan: RunPlan) -> str:
+    """The adapter's size, and in a mixture of experts whether they have part in it."""
+    if plan.choice is None or plan.architecture is None:
+        return ""
+    trained = f"rank {plan.spec.lora.rank}, {human.count(plan.choice.estimate.trained_parameters)} parameters"
+    if not plan.architecture.has_experts:
+        return trained
+    if plan.choice.experts:
+        return f"{trained}, routed experts too"
+    left_out = ": there is no room for them" if run_plan.leaves_experts_open(plan) else ""
+    return f"{trained}, none on routed experts{left_out}"
+
+
+def spread_text(plan: RunPlan) -> str:
+    """How the model lies on the GPUs, and what is done with activations."""
+    if plan.choice is None:
+        return ""
+    estimate, nodes = plan.choice.estimate, plan.spec.resources.nodes
+    kept = "activations made again in the backward pass" if estimate.gradient_checkpointing else "activations kept"
+    if plan.choice.sharding == "ddp":
+        where = "the whole model on each GPU" if plan.gpus > 1 else "the whole model"
+    elif plan.choice.replicas > 1:
+        where = f"sharded over the {plan.spec.resources.gpus} GPUs of each node"
+    else:
+        where = f"sharded over all {plan.gpus} GPUs" + (f" of {nodes} nodes" if nodes > 1 else "")
+    weights = f"{plan.spec.model.quantize} weights" if plan.spec.model.quantize else estimate.precision
+    return f"{where}, {weights}, {kept}"
+
+
+def memory_text(plan: RunPlan) -> str:
+    """`70.6 GiB of 79.1 GiB a GPU with a row of 1,024 tokens, room for a micro-batch of 6,859 tokens`."""
+    if plan.choice is None:
+        return "not known for this model"
+    estimate = plan.choice.estimate
+    need = (
+        f"{gibibytes(estimate.total)}"
+        if plan.gpu.size is None
+        else (f"{gibibytes(estimate.total)} of {gibibytes(plan.gpu.size)}")
+    )
+    row = f"{need} a GPU with a row of {estimate.tokens:,} tokens"
+    if plan.choice.fits is False:
+        return f"{row}: does not fit"
+    more = plan.most_tokens is not None and plan.most_tokens > estimate.tokens
+    return f"{row}, room for a micro-batch of {plan.most_tokens:,} tokens" if more else row
+
+
+def results_text(plan: RunPlan) -> str:
+    """What a checkpoint and the adapter take in storage."""
+    if plan.checkpoint_bytes is None or plan.adapter_bytes is None:
+        return ""
+    kept = plan.spec.train.keep_checkpoints
+    all_of_it = "" if plan.storage_bytes is None else f"; about {download_size(plan.storage_bytes)} in all"
+    return (
+        f"adapter {download_size(plan.adapter_bytes)}; a checkpoint {download_size(plan.checkpoint_bytes)}, "
+        f"of all but the last {kept} the adapter alone{all_of_it}"
+    )
+
+
+def steps_text(plan: RunPlan) -> str:
+    """How long training goes on, as far as it is known before the rows are tokenised."""
+    train, ranks = plan.spec.train, plan.gpus
+    batch = train.batch_size * train.gradient_accumulation * ranks
+    epochs = f"{train.epochs:g} epoch{'' if train.epochs == 1 else 's'}"
+    most = "" if train.max_steps is None else f", at most {counted(train.max_steps, 'step')}"
+    known = "" if plan.steps is None else f"about {counted(plan.steps, 'step')}: "
+    shares = f"{train.batch_size} x {train.gradient_accumulation} x {counted(ranks, 'GPU')}"
+    return f"{known}{epochs}{most}, {counted(batch, 'row')} a step ({shares})"
+
+
+def pace_text(plan: RunPlan) -> str:
+    """Roughly how fast, and what that rests on; empty where the GPUs are not known or cannot hold the model."""
+    pace = plan.pace
+    if pace is None:
+        return ""
+    speed = f"about {human.count(pace.tokens_per_second)} tokens a second"
+    if pace.epoch_seconds is not None:
+        speed += (
+            f", {human.duration(pace.epoch_seconds)} an epoch of about {human.count(pace.epoch_tokens or 0)} tokens"
+        )
+    if pace.gathered_per_second is not None:
+        return f"{speed}, if weights are gathered at {pace.gathered_per_second / 1e9:.0f} GB/s"
+    return f"{speed}, if {pace.reached:.0%} of {pace.teraflops} TFLOP/s are reached"
+
+
+def warnings(plan: RunPlan) -> list[str]:
+    """What of the plan nobody knows, what is tried against it, and what the model was not made for."""
+    excess = [] if plan.excess is None else [plan.excess]
+    if plan.choice is None:
+        name = plan.spec.model.name
+        return [f"the sizes of {name} are not known here: whether it fits shows when its config.json is there", *excess]
+    if plan.choice.fits is None and plan.gpu is not gpus.NO_GPU:
+        return ["the GPUs' memory is not known: whether the run fits shows when it starts", *excess]
+    oversize = run_plan.oversize_text(plan)
+    return excess if oversize is None else [oversize, *excess]
+
+
+def _parts(plan: RunPlan) -> list[str]:
+    if plan.choice is None:
+        return []
+    estimate = plan.choice.estimate
+    rows = [[TITLES[name], gibibytes(size)] for name, size in estimate.parts() if size]
+    return tables.table(["ON EACH GPU", "MEMORY"], [*rows, ["total", gibibytes(estimate.total)]], right=["MEMORY"])
+
+
+def _enough(plan: RunPlan) -> list[str]:
+    """The fewest GPUs of every size, with and without adapters on experts where that is open."""
+    if run_plan.leaves_experts_open(plan):
+        columns = {"WITH EXPERTS": run_plan.sizes(plan, True), "WITHOUT": run_plan.sizes(plan, False)}
+    else:
+        columns = {"FEWEST": run_plan.sizes(plan)}
+    rows = [[f"{gb} GB", *(_count(found[gb]) for found in columns.values())] for gb in GPU_SIZES]
+    return tables.table(["GPUS OF", *columns], rows)
+
+
+def _count(enough: Enough | None) -> str:
+    if enough is None:
+        return ""
+    each = gibibytes(enough.choice.estimate.total)
+    on = f" on {enough.nodes} nodes" if enough.nodes > 1 else ""
+    return f"{enough.gpus * enough.nodes}{on} ({each} each)"
+
+
+def rows(plan: RunPlan) -> Iterator[tuple[str, str]]:
+    """The lines of the plan that `submit` shows among its own."""
+    if plan.choice is None:
+        return
+    yield "adapter", adapter_text(plan)
+    yield "spread", spread_text(plan)
+    yield "memory", memory_text(plan)
+    if plan.pace is not None:
+        yield "time", pace_text(plan)

@@ -1,0 +1,162 @@
+"""From what the user gave to one RunSpec: recipe < platform's defaults < spec files < flags < --set, field by field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorajob.errors import UsageError
+from lorajob.spec import spec_file
+from lorajob.spec.naming import flag_of
+from lorajob.spec.spec_file import SpecFile
+from lorajob_runtime.contract import catalog, schema, spec
+from lorajob_runtime.contract.errors import ConfigError
+from lorajob_runtime.contract.spec import RunSpec
+
+DEFAULT_FILE = Path("lorajob.yaml")
+
+_SECTIONS = frozenset(
+    path.rsplit(".", depth)[0] for path, _, _ in spec.field_paths() for depth in range(1, path.count(".") + 1)
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolved:
+    """The spec of a run, what of it the user gave, and the files that were read."""
+
+    spec: RunSpec
+    given: dict[str, Any]
+    files: tuple[Path, ...]
+
+    def gives(self, path: str) -> bool:
+        """Whether a field comes from the user, not from the recipe, the platform or the defaults."""
+        return _has(self.given, path)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layer:
+    """Fields from one place, and how to name that place in an error."""
+
+    values: dict[str, Any]
+    file: SpecFile | None = None
+    setting: str | None = None
+    place: str | None = None
+    """What a layer that the user did not give is called."""
+
+    def complain(self, path: str, message: str) -> ConfigError:
+        """The error for a field of this layer: it names the file and line, the --set, the flag, or the platform."""
+        if self.place is not None:
+            return ConfigError(f"{self.place}: {message}", hint="who runs the platform must correct it")
+        if self.file is not None:
+            return UsageError(
+                f"{self.file.place(path)}: {message}", hint="correct the file, or give the field as a flag"
+            )
+        if self.setting is not None:
+            return UsageError(f"--set {self.setting}: {message}")
+        return UsageError(message.replace(path, flag_of(path), 1) if path else message)
+
+
+def resolve(
+    files: Sequence[Path] = (),
+    flags: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    defaults_place: str = "the platform's defaults",
+) -> Resolved:
+    """The spec of a run.
+
+    `files` in order, the later ones winning; without any, ./lorajob.yaml if there is one. `flags` is path -> value,
+    `settings` are the texts of --set, `defaults` are the platform's. Raises UsageError, which names the place that the
+    wrong value came from; ConfigError when that is the platform.
+    """
+    files = tuple(files) or _default_files()
+    layers = [_file_layer(path) for path in files]
+    layers += [Layer(values=spec.nest(path, value)) for path, value in (flags or {}).items()]
+    layers += [_setting_layer(text) for text in settings]
+    platform = Layer(values=_without_empty_sections(defaults or {}), place=defaults_place)
+    for layer in (platform, *layers):
+        _check(layer)
+    given = spec.merge(*(layer.values for layer in layers))
+    wanted = spec.merge(platform.values, given)
+    name = wanted.get("model", {}).get("name") or RunSpec().model.name
+    entry = catalog.find(name)
+    try:
+        resolved = spec.parse(spec.merge(entry.recipe if entry else {}, wanted))
+    except ConfigError as error:
+        raise _complaint((platform, *layers), error) from error
+    return Resolved(spec=resolved, given=given, files=tuple(files))
+
+
+def path_in(message: str) -> str:
+    """The path of the field that a ConfigError of the spec begins with; "" if it names none."""
+    match = re.match(r"(?:unknown field )?([A-Za-z]+(?:\.[A-Za-z0-9_-]+)*)", message)
+    return match[1] if match else ""
+
+
+def _default_files() -> tuple[Path, ...]:
+    return (DEFAULT_FILE,) if DEFAULT_FILE.exists() else ()
+
+
+def _file_layer(path: Path) -> Layer:
+    file = spec_file.load(path)
+    return Layer(values=_without_empty_sections(file.values), file=file)
+
+
+def _setting_layer(text: str) -> Layer:
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--set {text}: it must be FIELD=VALUE, like train.maxSteps=8")
+    try:
+        nested = spec.nest(path.strip(), spec_file.scalar(value))
+    except ConfigError as error:
+        raise UsageError(f"--set {text}: {error.message}") from error
+    return Layer(values=nested, setting=text)
+
+
+def _check(layer: Layer) -> None:
+    """Unknown fields and wrong types of one layer; what is out of range is seen when all are together."""
+    version = layer.values.get("apiVersion", spec.API_VERSION)
+    if version != spec.API_VERSION:
+        message = f"apiVersion is {version!r}: this version of lorajob reads {spec.API_VERSION}"
+        raise layer.complain("apiVersion", message)
+    try:
+        schema.decode(RunSpec, layer.values)
+    except ConfigError as error:
+        raise layer.complain(path_in(error.message), error.message) from error
+
+
+def _complaint(layers: Sequence[Layer], error: ConfigError) -> ConfigError:
+    """The error in the words of the last layer that has the field; the recipe is never at fault."""
+    path = path_in(error.message)
+    for layer in reversed(layers):
+        if _has(layer.values, path):
+            return layer.complain(path, error.message)
+    return UsageError(error.message)
+
+
+def _has(values: Mapping[str, Any], path: str) -> bool:
+    value: Any = values
+    for key in path.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            return False
+        value = value[key]
+    return True
+
+
+def _without_empty_sections(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`train:` with nothing below it says nothing; as a null it would wipe out the recipe's `train`."""
+    kept: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if path in _SECTIONS:
+            if isinstance(value, Mapping):
+                kept[key] = _without_empty_sections(value, path + ".")
+            elif value is not None:
+                kept[key] = value
+        else:
+            kept[key] = value
+    return kept

@@ -1,0 +1,348 @@
+"""Conversations as text, through the model's own chat template.
+
+The law: training puts before an answer, token for token, what inference sends for it. So both ask the same function for
+the prompt, and the answer is what the template adds to it, up to and with the end of the turn. Of every answer it is
+looked up that what the row says is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from lorajob_runtime.contract.errors import ModelError
+from lorajob_runtime.contract.text import brief
+from lorajob_runtime.data.chat import abilities, presence, whole
+from lorajob_runtime.data.chat.abilities import ANSWER, ANSWERED, ASKED
+from lorajob_runtime.data.chat.adapting import LOST_THOUGHT, Thoughts, Tools, adapt
+from lorajob_runtime.data.chat.applying import applied
+from lorajob_runtime.data.chat.continuation import continuation
+from lorajob_runtime.data.chat.reasoning import Reply, apart, opens_thought
+from lorajob_runtime.data.chat.tokenizer import Tokenizer, added_tokens, control_tokens, encode, token_id
+from lorajob_runtime.data.chat.whole import Answer, Turn
+from lorajob_runtime.data.rows.conversation import Conversation, Message, RowError
+from lorajob_runtime.models import chat_families
+from lorajob_runtime.models.chat_families import OPEN_THOUGHT, SWITCH, THOUGHT_FIELDS
+
+ThinkingMode = Literal["none", "switch", "always"]
+"""No such mode, one that can be switched, or one that cannot be turned off; as in the catalog."""
+
+_ENDS_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>")
+"""What base models end a document with; instruct models made from them may still do it."""
+
+_STAND_IN = "harbourstandin"
+"""A word that stands for an answer which the template would take for something else."""
+
+_TURN = "turn"
+_UNKNOWN_TO_TEMPLATES = frozenset({LOST_THOUGHT, _TURN, "trained"})
+
+UNANSWERED = "what follows the last answer is left out"
+BLANKS_CUT = "blanks around answers are cut by the chat template"
+SAID_BESIDE_CALL = "what is said beside a call is left out by the chat template"
+GREETING = "what the assistant says before the first question is not trained"
+EMPTY_THOUGHT = "the model thinks before every answer, so without a thought the answer first ends an empty one"
+
+TRAINING_MOMENT = datetime(2025, 1, 1, tzinfo=UTC)
+"""What templates with a clock show in training: the same data must give the same tokens."""
+
+_CLOCK = "strftime_now"
+_CLOCK_CODES = ("%Y", "%y", "%m", "%B", "%b", "%d", "%-d", "%j", "%A", "%a", "%H", "%I", "%M", "%S", "%p", "%Z", "%z")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rendered:
+    """The answers of a conversation that are trained, in order, and what a person should know of it."""
+
+    answers: list[Answer]
+    remarks: tuple[str, ...]
+
+
+class ChatTemplate:
+    """A tokenizer's chat template with the thinking switch set, at a fixed moment or, with None, at the present one.
+
+    Raises ModelError when the tokenizer has none, or one that cannot be trained with; ConfigError for thinking that it
+    has no mode for.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, thinking: bool, moment: datetime | None = TRAINING_MOMENT) -> None:
+        self._tokenizer = tokenizer
+        source, for_tools = _source(tokenizer), _source(tokenizer, tools=[{}])
+        self._plain, self._for_tools = (applied(tokenizer, _at(moment, each)) for each in (source, for_tools))
+        self.family = chat_families.recognise(source)
+        self._switch = {SWITCH: thinking}
+        self._asked: tuple[Tools, str] | None = None
+        self._abilities = abilities.probe(self._closed)
+        if thinking and not self._abilities.thinks:
+            raise chat_families.refuse_thinking("the model's chat template")
+        self.thinking_mode = self._mode()
+        self._thoughts = self._kept(thinking)
+        asked = self._prompt([ASKED], None)
+        self.header = asked[_common(asked, self.finished([ASKED], None)) :]
+        self.end_of_turn, self._after_turn = self._probe_end()
+        self._end_of_call = self.family.end_of_call or self._probe_end_of_call()
+
+    def text(self, messages: Sequence[Message], *, tools: Tools = None, parts: bool = False, **options: Any) -> str:
+        """The template's own text. Raises whatever the template raises."""
+        shown = [
+            {key: value for key, value in message.items() if key not in _UNKNOWN_TO_TEMPLATES and value is not None}
+            for message in messages
+        ]
+        if parts:
+            shown = [message | {"content": [{"type": "text", "text": message["content"]}]} for message in shown]
+        write = self._for_tools if tools else self._plain
+        return write(shown, tools=tools, **options)
+
+    def prompt(self, messages: Sequence[Message], tools: Tools = None) -> str:
+        """What inference sends to have the next answer after these messages."""
+        adapted = adapt(messages, tools, self._abilities, self._thoughts)
+        return self._prompt(adapted.messages, adapted.tools)
+
+    def conversation(self, conversation: Conversation) -> Rendered:
+        """Every answer of a conversation that has a question before it and is not marked as not trained.
+
+        Raises RowError for a conversation that the template refuses or that leaves nothing to train, and for an answer
+        of which the template leaves something out.
+        """
+        adapted = adapt(_numbered(conversation.messages), conversation.tools, self._abilities, self._thoughts)
+        remarks = dict.fromkeys(((UNANSWERED,) if conversation.unanswered else ()) + adapted.remarks)
+        if self.thinking_mode == "always" and not adapted.thinks:
+            remarks[EMPTY_THOUGHT] = None
+        messages = adapted.messages
+        wanted = _wanted(messages, remarks)
+        found = whole.render(self, messages, adapted.tools, wanted)
+        lost = presence.lost_roles(found.last_prompt, messages[: wanted[-1]])
+        remarks |= found.remarks | {f"{role} turns are left out by the chat template": None for role in lost}
+        return Rendered(answers=found.answers, remarks=tuple(remarks))
+
+    def stop_tokens(self) -> list[str]:
+        """What ends an answer: the end of turn first, then the family's other ends and the tokenizer's own."""
+        known = set(added_tokens(self._tokenizer).values())
+        ends = (self.end_of_turn, self._end_of_call, self._tokenizer.eos_token, *_ENDS_OF_TEXT)
+        return list(dict.fromkeys(str(end) for end in ends if end in known))
+
+    def finished(self, messages: Sequence[Message], tools: Tools) -> str:
+        """A conversation that waits for no answer. Raises whatever the template raises."""
+        return self._closed(messages, tools=tools, parts=self._abilities.parts)
+
+    def turn(self, messages: Sequence[Message], tools: Tools) -> Turn:
+        """The last message as an answer to those before.
+
+        Raises RowError for what the template refuses, and for an answer that it leaves out.
+        """
+        *before, last = messages
+        if not last["content"].strip() and not last.get("tool_calls"):
+            off = ", with thinking off" if self._thoughts == "switched off" else ""
+            raise RowError(f"an answer that is only a thought{off}", droppable=True)
+        said = _said(last)
+        try:
+            prompt = self._prompt(before, tools)
+            finished = self.finished(messages, tools)
+            rest = self._rest(prompt, finished, last, tools)
+            if not presence.shows(rest, said.answer):
+                rest = self._standing_in(rest, prompt, messages, tools)
+        except RowError:
+            raise
+        except Exception as error:
+            raise _refused(last, error) from error
+        missing = _missing(rest, said, last)
+        if missing is not None:
+            raise RowError(f"has {missing} that the chat template leaves out, in turn {last.get(_TURN)}")
+        answer = rest.removesuffix(self._after_turn)
+        written = answer if finished.startswith(answer, len(prompt)) and finished.startswith(prompt) else None
+        if not answer.endswith(self.end_of_turn) and not (self._end_of_call and answer.endswith(self._end_of_call)):
+            answer += (self._end_of_call if last.get("tool_calls") else None) or self.end_of_turn
+        return Turn(
+            prompt=prompt,
+            answer=answer,
+            written=written,
+            reference=last["content"] or answer.removesuffix(self.end_of_turn),
+            remarks=tuple(_remarked(rest, said.answer)),
+        )
+
+    def _prompt(self, messages: Sequence[Message], tools: Tools) -> str:
+        is_probe = len(messages) == 1 and messages[0] is ASKED
+        if is_probe and self._asked is not None and self._asked[0] == tools:
+            return self._asked[1]
+        options = self._switch | {"add_generation_prompt": True}
+        prompt = self.text(messages, tools=tools, parts=self._abilities.parts, **options)
+        if is_probe:
+            # answers of a long conversation are looked for as they stand behind this very prompt
+            self._asked = tools, prompt
+        return prompt
+
+    def _closed(self, messages: Sequence[Message], **options: Any) -> str:
+        switch = {} if self.family.switch_after_answer else self._switch
+        return self.text(messages, **(switch | options))
+
+    def _rest(self, prompt: str, finished: str, last: Message, tools: Tools) -> str:
+        """What a finished conversation has behind the prompt, with the thought that the template leaves out.
+
+        Where an answer follows another, some templates show the earlier one in the prompt otherwise than in the
+        finished text; then it is what the template writes of it behind a question, if it does so here as well.
+        """
+        thought = last.get(LOST_THOUGHT, "")
+        rest = continuation(prompt, finished, thought)
+        if rest is not None:
+            return rest
+        some = tools[:1] if tools else None
+        asked, alone = self._prompt([ASKED], some), self.finished([ASKED, last], some)
+        rest = continuation(asked, alone, thought)
+        same = prompt.endswith(self.header) and finished.endswith(alone[len(asked) - len(self.header) :])
+        if rest is None or not same:
+            raise _refused(last, "it is written otherwise than its prompt")
+        return rest
+
+    def _standing_in(self, rest: str, prompt: str, messages: Sequence[Message], tools: Tools) -> str:
+        """The same with a word for the answer, which the template has taken for something else, and then the answer."""
+        *before, last = messages
+        if last.get("tool_calls"):
+            return rest
+        word = last | {"content": _STAND_IN}
+        other = self._rest(prompt, self.finished([*before, word], tools), word, tools)
+        return other.replace(_STAND_IN, last["content"]) if _STAND_IN in other else rest
+
+    def _mode(self) -> ThinkingMode:
+        if self._abilities.switch:
+            return "switch"
+        if opens_thought(self._prompt([ASKED], None)):
+            return "always"
+        return "switch" if self._abilities.thinks else "none"
+
+    def _kept(self, thinking: bool) -> Thoughts:
+        if not self._abilities.thinks:
+            return "no form"
+        return "kept" if thinking or self.thinking_mode == "always" else "switched off"
+
+    def _probe_end(self) -> tuple[str, str]:
+        """The end-of-turn token, and what the template writes after it (which no answer has to learn)."""
+        prompt, finished = self._prompt([ASKED], None), self.finished([ASKED, ANSWERED], None)
+        if continuation(prompt, finished) is None:
+            raise ModelError(
+                "the model's chat template writes a finished conversation otherwise than its prompt: "
+                f"…{prompt[-40:]!r} does not lead to …{finished[-40:]!r}"
+            )
+        tail = finished.rpartition(ANSWER)[2]
+        known = added_tokens(self._tokenizer)
+        ends = [known[index] for index in encode(self._tokenizer, [tail])[0] if index in known]
+        if ends:
+            return ends[0], tail.partition(ends[0])[2]
+        end = self.family.end_of_turn or self._tokenizer.eos_token
+        if not end:
+            raise ModelError("neither the model's chat template nor its tokenizer has an end-of-turn token")
+        return str(end), tail
+
+    def _probe_end_of_call(self) -> str | None:
+        """The control token that ends a call, where that is another than ends an answer."""
+        if not self._abilities.tools:
+            return None
+        call = abilities.probe_call(as_text=self._abilities.arguments_as_text)
+        rest = self.finished([ASKED, call], abilities.PROBE_TOOLS).removesuffix(self._after_turn)
+        if rest.endswith(self.end_of_turn):
+            return None
+        return next((token for token in control_tokens(self._tokenizer) if rest.endswith(token)), None)
+
+
+def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message], thinking: bool, tools: Tools = None) -> list[int]:
+    """Token ids that inference sends to have the next answer: what training put before it.
+
+    Raises ModelError, and ConfigError for thinking that the model has no mode for.
+    """
+    template = ChatTemplate(tokenizer, thinking=thinking, moment=None)
+    try:
+        prompt = template.prompt(messages, tools)
+    except Exception as error:
+        raise ModelError(f"the model's chat template refuses the conversation: {brief(error, 160)}") from error
+    return encode(tokenizer, [prompt])[0]
+
+
+def stop_ids(tokenizer: Tokenizer) -> list[int]:
+    """Token ids at which generation ends. Without a chat template: the tokenizer's end token."""
+    if not tokenizer.chat_template:
+        tokens = [tokenizer.eos_token] if tokenizer.eos_token else []
+    else:
+        tokens = ChatTemplate(tokenizer, thinking=False).stop_tokens()
+    ids = (token_id(tokenizer, token) for token in tokens)
+    return [index for index in ids if index is not None]
+
+
+def _source(tokenizer: Tokenizer, tools: Tools = None) -> str:
+    try:
+        source: str = tokenizer.get_chat_template(tools=tools)
+    except ValueError as error:
+        raise ModelError(
+            "the model's tokenizer has no chat template: take an instruct model, or train rows of the form text"
+        ) from error
+    return source
+
+
+def _at(moment: datetime | None, source: str) -> str:
+    """The template with its clock stopped: a macro of the clock's name that fills in a fixed moment."""
+    if moment is None or _CLOCK not in source:
+        return source
+    codes = "".join(f"|replace({code!r}, {moment.strftime(code)!r})" for code in _CLOCK_CODES)
+    # The empty output keeps white space at the template's start from being trimmed with the macro's end.
+    return f"{{% macro {_CLOCK}(form) %}}{{{{ form{codes} }}}}{{% endmacro %}}{{{{ '' }}}}{source}"
+
+
+def _numbered(messages: Sequence[Message]) -> list[Message]:
+    """Messages with their number, by which a person finds them; a system prompt in front has none."""
+    first = 0 if messages[0]["role"] == "system" else 1
+    return [message | {_TURN: number} for number, message in enumerate(messages, start=first)]
+
+
+def _wanted(messages: Sequence[Message], remarks: dict[str, None]) -> list[int]:
+    """The places of the answers that are trained. Raises RowError when there are none."""
+    asked = next(
+        (place for place, message in enumerate(messages) if message["role"] in ("user", "tool")), len(messages)
+    )
+    answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+    behind = [place for place in answers if place > asked]
+    if not behind:
+        raise RowError("an answer without a question", droppable=True)
+    if len(behind) < len(answers):
+        remarks[GREETING] = None
+    wanted = [place for place in behind if messages[place].get("trained", True)]
+    if not wanted:
+        raise RowError("no answer that is to be trained", droppable=True)
+    return wanted
+
+
+def _refused(message: Message, reason: object) -> RowError:
+    turn = message.get(_TURN)
+    return RowError(f"is refused by the model's chat template in turn {turn}: {brief(reason, 160)}")
+
+
+def _said(message: Message) -> Reply:
+    """The thought and the answer that must be in what is trained of a message."""
+    thought = next((message[name] for name in (*THOUGHT_FIELDS, LOST_THOUGHT) if message.get(name)), "")
+    if thought or not message["content"].lstrip().startswith(OPEN_THOUGHT):
+        return Reply(thought=thought, answer=message["content"])
+    return apart(message["content"])
+
+
+def _missing(rest: str, said: Reply, message: Message) -> str | None:
+    """What of a message is not in what would be trained, and cannot be done without."""
+    calls = message.get("tool_calls", ())
+    if not presence.shows(rest, said.thought):
+        return "a thought"
+    if not presence.shows(rest, said.answer) and not calls:
+        return "an answer"
+    lost = presence.missing_calls(rest, message)
+    if lost:
+        return "a call" if lost == len(calls) else "a call beside another"
+    return None
+
+
+def _remarked(rest: str, answer: str) -> Iterator[str]:
+    if not presence.shows(rest, answer):
+        yield SAID_BESIDE_CALL
+    elif answer not in rest:
+        yield BLANKS_CUT
+
+
+def _common(one: str, other: str) -> int:
+    """How many first characters two texts share."""
+    both = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in both if a != b), min(len(one), len(other)))

@@ -1,0 +1,204 @@
+"""What autograd keeps between the forward and the backward pass, tensor by tensor, for the layers in `train`.
+
+Standard library only. A frozen matrix without an adapter keeps nothing of its input. With one it keeps the input, the
+dropout mask where there is dropout (both once for the matrices that read the same input), and the input times A. Around
+4-bit weights every adapter with dropout keeps the masked input, one for itself, in place of the input.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from lorajob_runtime.contract.spec import LoraSpec
+from lorajob_runtime.models.architecture import Architecture, Layer, Matrix, adapted
+
+FLOAT = 4
+"""Bytes of an fp32 number: norms, routing and the loss are worked out in it whatever the weights are."""
+
+LOSS_CHUNK_ELEMENTS = 2**25
+"""Logits that are there at a time (rows x vocabulary)."""
+
+
+INDEX = 8
+"""Bytes of a row's or an expert's number."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bytes:
+    """A number of bytes for every token, and one whatever the tokens."""
+
+    token: int = 0
+    constant: int = 0
+
+    def __add__(self, other: Bytes) -> Bytes:
+        return Bytes(token=self.token + other.token, constant=self.constant + other.constant)
+
+    def at(self, tokens: int) -> int:
+        return self.token * tokens + self.constant
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerMemory:
+    """Of one layer: what is kept for its backward pass, and what comes and goes beside that."""
+
+    kept: Bytes
+    passing: Bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Activations:
+    """Of a whole model. `stream` is a token's hidden state between layers, `tail` what is kept behind the last."""
+
+    layers: tuple[LayerMemory, ...]
+    stream: int
+    tail: int
+
+    def kept(self, tokens: int, *, checkpointing: bool) -> int:
+        """Bytes that autograd keeps of a micro-batch of so many tokens, at the most.
+
+        With checkpointing every layer keeps its input, and one at a time all that its backward pass needs.
+        """
+        layers = [layer.kept.at(tokens) for layer in self.layers]
+        if checkpointing:
+            return len(layers) * self.stream * tokens + max(layers) + self.tail * tokens
+        return sum(layers) + self.tail * tokens
+
+    def passing(self, tokens: int, *, loss: int, checkpointing: bool) -> int:
+        """Most bytes that come and go beside `kept`: in the backward pass of a layer, or for the loss.
+
+        With checkpointing no layer is there while the loss is worked out, and another one than that which keeps most
+        may hold most in all.
+        """
+        if not checkpointing:
+            return max(loss, *(layer.passing.at(tokens) for layer in self.layers))
+        most = max((layer.kept + layer.passing).at(tokens) for layer in self.layers)
+        return max(most, loss) - max(layer.kept.at(tokens) for layer in self.layers)
+
+
+@functools.lru_cache(maxsize=16)
+def of(
+    architecture: Architecture, lora: LoraSpec, *, experts: bool, element_bytes: int, quantized: bool = False
+) -> Activations:
+    """What a model keeps that computes with `element_bytes` a number; `quantized`: its frozen weights are 4-bit."""
+    chosen: dict[int | None, set[str]] = {}
+    for weight in adapted(architecture, lora, experts=experts):
+        chosen.setdefault(weight.layer, set()).add(weight.matrix.path)
+    layers = tuple(
+        _layer(architecture, layer, frozenset(chosen.get(number, ())), lora, element_bytes, quantized)
+        for number, layer in enumerate(architecture.layers)
+    )
+    # the first norm keeps nothing, since nothing before it is trained: the last one's input stands in for that
+    hidden = architecture.hidden * element_bytes
+    return Activations(layers=layers, stream=hidden, tail=hidden)
+
+
+def loss_bytes(architecture: Architecture, tokens: int, *, element_bytes: int) -> int:
+    """Most bytes of the loss, all tokens having one: logits, the hidden states and their gradient.
+
+    A chunk of logits is there twice in fp32, once inside torch's logsumexp.
+    """
+    rows = min(tokens, max(1, LOSS_CHUNK_ELEMENTS // architecture.vocabulary))
+    return 2 * rows * architecture.vocabulary * FLOAT + 2 * tokens * architecture.hidden * element_bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Readers:
+    """Linear layers that read the same input of `width` numbers."""
+
+    width: int
+    matrices: tuple[Matrix, ...]
+
+
+def _layer(
+    architecture: Architecture, layer: Layer, chosen: frozenset[str], lora: LoraSpec, element: int, quantized: bool
+) -> LayerMemory:
+    kept = Bytes(token=_norms(architecture) + _attention(architecture, element) + _mlps(layer, element))
+    for readers in _readers(layer):
+        adapters = [matrix for matrix in readers.matrices if matrix.path in chosen]
+        if adapters:
+            copies = 1 + (len(adapters) if quantized else 1) if lora.dropout > 0 else 1
+            inputs = readers.width * copies
+            kept += Bytes(
+                token=element * (inputs + len(adapters) * lora.rank),
+                constant=sum(_thin_copies(matrix, lora.rank, element) for matrix in adapters),
+            )
+    if layer.chosen:
+        kept += _routing(layer, element) + _routed(layer, chosen, lora.rank, element)
+    return LayerMemory(kept=kept, passing=_passing(architecture, layer, chosen, lora.rank, element))
+
+
+def _readers(layer: Layer) -> list[_Readers]:
+    found: dict[tuple[str, bool], list[Matrix]] = {}
+    for matrix in layer.matrices:
+        if matrix.group not in ("router", "experts"):
+            reads_inside = matrix.name in ("o_proj", "down_proj")
+            found.setdefault((matrix.path.rsplit(".", 1)[0], reads_inside), []).append(matrix)
+    return [_Readers(width=those[0].inputs, matrices=tuple(those)) for those in found.values()]
+
+
+def _thin_copies(matrix: Matrix, rank: int, element: int) -> int:
+    """Bytes of B scaled, and of A where it is cast, as a linear layer keeps them for the backward pass."""
+    cast = 0 if element == FLOAT else matrix.inputs
+    return rank * element * (matrix.outputs + cast)
+
+
+def _norms(architecture: Architecture) -> int:
+    """The two norms of a layer, each keeping its input in fp32 and one number a token."""
+    return 2 * (architecture.hidden * FLOAT + FLOAT)
+
+
+def _attention(architecture: Architecture, element: int) -> int:
+    """Queries, keys, values, the output and its log-sum-exp; where heads are normed also what went into the norms."""
+    queries, keys = architecture.heads * architecture.head_dim, architecture.key_heads * architecture.head_dim
+    kept = 2 * (queries + keys) * element + architecture.heads * FLOAT
+    if architecture.head_norms != "none":
+        kept += (queries + keys + architecture.heads + architecture.key_heads) * FLOAT
+    return kept
+
+
+def _mlps(layer: Layer, element: int) -> int:
+    """Gate, up and act(gate) of every MLP that all tokens go through."""
+    return sum(
+        3 * matrix.inputs * element
+        for matrix in layer.matrices
+        if matrix.name == "down_proj" and matrix.group != "experts"
+    )
+
+
+def _routing(layer: Layer, element: int) -> Bytes:
+    """Every expert's score and whether it may be chosen; the chosen ones' numbers, places and weights."""
+    (router,) = layer.of("router")
+    cast = 0 if element == FLOAT else router.parameters * FLOAT
+    return Bytes(token=router.outputs * (FLOAT + 1) + layer.chosen * (3 * INDEX + 2 * FLOAT), constant=cast)
+
+
+def _routed(layer: Layer, chosen: frozenset[str], rank: int, element: int) -> Bytes:
+    """Of every row of the routed experts: gate and up, and what the adapters' A made of it.
+
+    Without an adapter it is transformers' own code, which keeps act(gate) and the outputs beside gate and up.
+    """
+    inputs, down = layer.of("experts")
+    adapters = sum(matrix.path in chosen for matrix in (inputs, down))
+    row = inputs.outputs + adapters * rank
+    if not adapters:
+        row += down.inputs + down.outputs
+    return Bytes(token=layer.chosen * row * element)
+
+
+def _passing(architecture: Architecture, layer: Layer, chosen: frozenset[str], rank: int, element: int) -> Bytes:
+    """What the backward pass of the widest MLP holds at a time.
+
+    Of a linear layer the gradient of its input, what comes to that through the adapter, and the stream's; or of a norm
+    five times its input in fp32. Of routed experts the rows, their gradients before and after they are put into the
+    tokens' order, those of gate and up, and the gradients of the adapters.
+    """
+    widest = max((matrix.inputs for matrix in layer.matrices if matrix.group in ("dense", "shared")), default=0)
+    linear = (2 * max(widest, architecture.hidden) + architecture.hidden) * element
+    passing = Bytes(token=max(linear, 5 * architecture.hidden * FLOAT))
+    if not layer.chosen:
+        return passing
+    inputs, down = layer.of("experts")
+    rows = layer.chosen * (3 * inputs.inputs + inputs.outputs) * element
+    adapters = sum(m.adapter_parameters(rank) for m in (inputs, down) if m.path in chosen)
+    return Bytes(token=max(passing.token, rows), constant=adapters * FLOAT)

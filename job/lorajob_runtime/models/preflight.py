@@ -1,0 +1,186 @@
+"""What can be told of a run before anything is downloaded: by the catalog, or by a config.json that is at hand.
+
+Standard library only. The command line asks the same questions before it submits, the supervisor before it fetches.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from lorajob_runtime.contract import catalog, file_signatures
+from lorajob_runtime.contract.catalog import ModelEntry
+from lorajob_runtime.contract.errors import ConfigError, ModelError
+from lorajob_runtime.contract.spec import FOLDERS, ModelSpec, RunSpec
+from lorajob_runtime.models import architecture as architectures
+from lorajob_runtime.models import chat_families, token_limits
+from lorajob_runtime.models import memory_plan as estimates
+from lorajob_runtime.models.architecture import Architecture
+from lorajob_runtime.models.memory_plan import Choice, Precision
+from lorajob_runtime.models.token_limits import Bounds
+
+_CONFIG, _TEMPLATE, _TOKENIZER_CONFIG = "config.json", "chat_template.jinja", "tokenizer_config.json"
+
+
+def entry_of(model: ModelSpec) -> ModelEntry | None:
+    """The catalog's entry, by the source or by the name; None for a model that the catalog does not know."""
+    return catalog.find(model.source or "") or catalog.find(model.name)
+
+
+def architecture_of(model: ModelSpec) -> Architecture | None:
+    """The model's shapes, as far as they are known here: from its folder, else from the catalog; None where neither is.
+
+    Raises ModelError for a folder whose config.json cannot be read.
+    """
+    place = model.source or model.name
+    # files from elsewhere may be another model's, whatever the run calls it
+    if (entry := catalog.find(place)) is not None:
+        return architectures.read(entry.config)
+    folder = folder_of(model)
+    path = folder / _CONFIG if folder is not None else None
+    return architectures.read(read_config(path)) if path is not None and path.is_file() else None
+
+
+def bounds_of(model: ModelSpec) -> Bounds:
+    """The model's bounds, from the same place as its shapes."""
+    if (entry := catalog.find(model.source or model.name)) is not None:
+        return token_limits.of_config(entry.config)
+    folder = folder_of(model)
+    return token_limits.UNKNOWN if folder is None else token_limits.of_folder(folder)
+
+
+def folder_of(model: ModelSpec) -> Path | None:
+    """The folder that a model is, whether or not it is there; None for one of a hub, of storage or of the catalog."""
+    if not model.is_local:
+        return None
+    place = model.source or model.name
+    path = Path(os.path.expanduser(place))
+    # of a bare word nobody knows whether it was to be a folder or a name
+    return path if place.startswith(FOLDERS) or path.is_dir() else None
+
+
+def refuse_bare_folder(model: ModelSpec) -> None:
+    """Raises ModelError for a folder that is there and has no config.json."""
+    folder = folder_of(model)
+    if folder is not None and folder.is_dir() and not (folder / _CONFIG).is_file():
+        raise ModelError(f"the model folder {folder} has no {_CONFIG}: it is no model that transformers can load")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The values of a config.json. Raises ModelError."""
+    try:
+        if (said := file_signatures.stand_in(path)) is not None:
+            raise ModelError(f"{path} {said}", hint="bring the model's own files there, and run it again")
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is no configuration of a model: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} is no configuration of a model: it must hold a mapping")
+    return values
+
+
+def template_in(folder: Path | None) -> str | None:
+    """The chat template among a model's files; None where there is no folder, or no template that can be read there."""
+    if folder is None:
+        return None
+    try:
+        if (folder / _TEMPLATE).is_file():
+            return (folder / _TEMPLATE).read_text(encoding="utf-8")
+        template = json.loads((folder / _TOKENIZER_CONFIG).read_bytes()).get("chat_template")
+    except (OSError, ValueError, AttributeError):
+        # what is wrong with them is said where they are loaded
+        return None
+    return template if isinstance(template, str) else None
+
+
+def check(spec: RunSpec, architecture: Architecture | None, *, template: str | None = None) -> None:
+    """Raises ConfigError for what a run asks of a model that has no such thing, with the field that asks for it.
+
+    Without an architecture, or a chat template, only what the catalog and the spec say is looked at.
+    """
+    _check_combination(spec)
+    if spec.data.thinking:
+        _check_thinking(spec, template)
+    if architecture is None:
+        return
+    name = _name(spec)
+    if spec.model.quantize is not None and architecture.has_experts:
+        raise ConfigError(
+            f"model.quantize is {spec.model.quantize!r}: {name} is a mixture of experts, whose experts are no layers "
+            "that can be quantised; leave it out"
+        )
+    experts = architectures.wants_experts(architecture, spec.lora)
+    architectures.adapted(architecture, spec.lora, experts=experts, model=name)
+
+
+def check_memory(
+    spec: RunSpec,
+    architecture: Architecture,
+    *,
+    gpus: int,
+    nodes: int,
+    gpu_bytes: int | None,
+    precision: Precision | None = None,
+) -> Choice:
+    """How the run is spread over its GPUs. `precision`: what auto stands for on them, where that is known.
+
+    Raises ConfigError when it does not fit whatever way is taken, unless `resources.allowOversize` is set.
+    """
+    choice = estimates.choose(architecture, spec, gpus=gpus, nodes=nodes, gpu_bytes=gpu_bytes, precision=precision)
+    if choice.fits is False and gpu_bytes is not None and not spec.resources.allow_oversize:
+        raise ConfigError(
+            oversize_text(spec, architecture, choice, gpus=gpus * nodes, gpu_bytes=gpu_bytes),
+            hint="`lorajob plan` shows what takes how much; resources.allowOversize: true tries it anyway",
+        )
+    return choice
+
+
+def check_host_memory(spec: RunSpec, architecture: Architecture, *, host_bytes: int, nodes: int) -> None:
+    """Raises ConfigError where a model is to be trained on CPUs whose memory is less than its weights alone."""
+    weights = estimates.weight_bytes(architecture, spec) // nodes
+    if weights > host_bytes and not spec.resources.allow_oversize:
+        raise ConfigError(
+            f"{_name(spec)} does not fit: its weights alone take {gibibytes(weights)}, and without a GPU they are to "
+            f"be in the host's memory of {gibibytes(host_bytes)}",
+            hint="`lorajob plan` shows how many GPUs would do; resources.allowOversize: true tries it anyway",
+        )
+
+
+def oversize_text(spec: RunSpec, architecture: Architecture, choice: Choice, *, gpus: int, gpu_bytes: int) -> str:
+    """Why a run does not fit, and what would do."""
+    enough = estimates.smallest(architecture, spec, gpu_bytes=gpu_bytes)
+    better = "larger ones are needed" if enough is None else f"{enough.gpus * enough.nodes} of them would do"
+    on = "the GPU" if gpus == 1 else f"each of {gpus} GPUs"
+    return (
+        f"{_name(spec)} does not fit: training takes {gibibytes(choice.estimate.total)} on {on}, "
+        f"which {'has' if gpus == 1 else 'have'} {gibibytes(gpu_bytes)}; {better}"
+    )
+
+
+def gibibytes(size: int) -> str:
+    """85899345920 -> 80.0 GiB, the unit in which GPUs' memory is given whatever it is called."""
+    return f"{size / estimates.GIBIBYTE:.1f} GiB"
+
+
+def _check_thinking(spec: RunSpec, template: str | None) -> None:
+    entry = entry_of(spec.model)
+    if template is not None and not chat_families.may_think(template):
+        raise chat_families.refuse_thinking(_name(spec))
+    if template is None and entry is not None and entry.thinking == "none":
+        raise chat_families.refuse_thinking(entry.name)
+
+
+def _name(spec: RunSpec) -> str:
+    entry = catalog.find(spec.model.source or spec.model.name)
+    return entry.name if entry is not None else (spec.model.source or spec.model.name)
+
+
+def _check_combination(spec: RunSpec) -> None:
+    quantize = spec.model.quantize
+    if quantize is not None and spec.train.sharding == "fsdp":
+        raise ConfigError(
+            f"model.quantize is {quantize!r} and train.sharding 'fsdp': quantised weights are whole on every GPU, "
+            "so one of the two must be left out"
+        )

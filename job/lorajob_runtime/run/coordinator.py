@@ -1,0 +1,349 @@
+"""How the supervisors of a run's nodes keep together: one connection from every other node to node 0, JSON lines on it.
+
+    a node says  {"run": NAME, "node": K, "secret": SECRET}  when it connects
+                 {"ready": true}                             when it can train: its weights are there, nothing runs
+                 {"ended": LASTWORDS, "attempt": ATTEMPT}    when its training processes have ended
+    node 0 says  {"train": ATTEMPT}                          when every node is ready
+                 {"stop": ATTEMPT}                           when it has given that attempt up
+                 {"mine": ATTEMPT}                           when that was for a cause of its own, which ends its pod
+                 {"end": LASTWORDS}                          when the run is over
+
+Whoever does not know the run's secret is not listened to: a pod of another namespace can reach the port.
+
+Training itself meets elsewhere (torch.distributed); this is for what must be known before and after it. A node that is
+replaced connects anew; a node whose leader is replaced looks for the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hmac
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lorajob_runtime.contract import errors, schema
+from lorajob_runtime.contract.errors import LorajobError, PeerError
+from lorajob_runtime.contract.kubernetes import LINK_PORT, LastWords
+from lorajob_runtime.contract.termination import error_of
+
+Message = dict[str, Any]
+
+_TICK_SECONDS = 0.2
+_LONGEST_LINE = 64 * 1024
+_SAYING_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class _Member:
+    """What node 0 knows of another node. Guarded by the leader's condition."""
+
+    connection: Connection
+    is_ready: bool = False
+    is_gone: bool = False
+    ended: LastWords | None = None
+
+
+class Leader:
+    """Node 0's end. Lives as long as its supervisor, through every attempt at training that this makes."""
+
+    def __init__(self, run: str, *, nodes: int, secret: str = "", host: str = "", port: int = LINK_PORT) -> None:
+        """Listens at once, so that the other nodes may come early. Raises OSError when the port is taken."""
+        self._run = run
+        self._nodes = nodes
+        self._secret = secret
+        self._changed = threading.Condition()
+        self._members: dict[int, _Member] = {}
+        self._attempt = 0
+        self._is_closed = False
+        self._server = socket.create_server((host, port), backlog=nodes)
+        self.port: int = self._server.getsockname()[1]
+        threading.Thread(target=self._accept, name="link", daemon=True).start()
+
+    def gather(self, *, patience_seconds: float, say: Callable[[str], None] = lambda _: None) -> None:
+        """Waits until every node is ready. Raises PeerError when one has been away for too long.
+
+        A node that is there and not ready ends an attempt, or downloads its weights, which takes the time it takes.
+        `say` is told whom it waits for, whenever that changes.
+        """
+        away_since = time.monotonic()
+        said = ""
+        with self._changed:
+            while missing := self._missing():
+                if (waits := self._waiting_text(missing)) != said:
+                    said = waits
+                    say(said)
+                if all(self._is_here(node) for node in missing):
+                    away_since = time.monotonic()
+                if time.monotonic() - away_since > patience_seconds:
+                    nodes = ", ".join(str(node) for node in missing if not self._is_here(node))
+                    raise PeerError(f"node {nodes} of {self._nodes} did not come within {patience_seconds:g} s")
+                self._changed.wait(_TICK_SECONDS)
+
+    def begin(self, attempt: int) -> None:
+        """Has every node start its training processes. Each is ready again when these have ended."""
+        with self._changed:
+            self._attempt = attempt
+            for member in self._members.values():
+                member.is_ready, member.ended = False, None
+        self._say({"train": attempt})
+
+    def give_up(self) -> None:
+        """Has every node end the training processes of this attempt."""
+        self._say({"stop": self._attempt})
+
+    def take_blame(self) -> None:
+        """Tells every node that the attempt ends for a cause of node 0 itself, whose pod alone then ends and counts."""
+        self._say({"mine": self._attempt})
+
+    def lost(self) -> LorajobError | None:
+        """Why training cannot go on with the nodes there were: one is gone, or its processes failed."""
+        with self._changed:
+            for node, member in sorted(self._members.items()):
+                if member.ended is not None and member.ended.exit_code != 0:
+                    return _of_node(node, member.ended)
+                if member.is_gone:
+                    return PeerError(f"node {node} went away")
+        return None
+
+    def loss(self, *, within_seconds: float) -> LorajobError | None:
+        """As `lost`, waiting a moment for the news: what failed here may only be its echo."""
+        deadline = time.monotonic() + within_seconds
+        while (error := self.lost()) is None and time.monotonic() < deadline:
+            time.sleep(_TICK_SECONDS)
+        return error
+
+    def end(self, words: LastWords) -> None:
+        """Tells every node that the run is over, and closes."""
+        self._say({"end": schema.encode(words)})
+        self._is_closed = True
+        self._server.close()
+        with self._changed:
+            for member in self._members.values():
+                member.connection.close()
+
+    def _waiting_text(self, missing: list[int]) -> str:
+        away = [node for node in missing if not self._is_here(node)]
+        word = "node" if len(away or missing) == 1 else "nodes"
+        named = f"{word} {', '.join(str(node) for node in away or missing)} of {self._nodes}"
+        return f"waits for {named} to come" if away else f"waits for {named} to get ready"
+
+    def _missing(self) -> list[int]:
+        found = (node for node in range(1, self._nodes))
+        return [node for node in found if not (self._is_here(node) and self._members[node].is_ready)]
+
+    def _is_here(self, node: int) -> bool:
+        return node in self._members and not self._members[node].is_gone
+
+    def _say(self, message: Message) -> None:
+        with self._changed:
+            members = list(self._members.values())
+        for member in members:
+            member.connection.say(message)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+                connection = Connection(client)
+            except OSError:
+                # a client that went away before it was taken, or no file left to open: the next one may fare better
+                if self._is_closed:
+                    return
+                time.sleep(_TICK_SECONDS)
+                continue
+            threading.Thread(target=self._serve, args=(connection,), name="link-node", daemon=True).start()
+
+    def _knows(self, hello: Message) -> bool:
+        shown = str(hello.get("secret") or "")
+        # what JSON can say and UTF-8 cannot is a stranger's as well
+        known = hmac.compare_digest(shown.encode(errors="surrogatepass"), self._secret.encode())
+        return hello.get("run") == self._run and known
+
+    def _serve(self, connection: Connection) -> None:
+        messages = connection.messages()
+        # one who connects and says nothing has no business here either
+        connection.wait_at_most(_SAYING_SECONDS)
+        hello = next(messages, {})
+        connection.wait_at_most(None)
+        node = hello.get("node")
+        if not self._knows(hello) or not isinstance(node, int) or not 0 < node < self._nodes:
+            # whoever else finds this port has no business here
+            connection.close()
+            return
+        member = _Member(connection)
+        with self._changed:
+            former = self._members.get(node)
+            self._members[node] = member
+            self._changed.notify_all()
+        if former is not None:
+            former.connection.close()
+        for message in messages:
+            with self._changed:
+                member.is_ready |= bool(message.get("ready"))
+                if message.get("attempt") == self._attempt:
+                    # what a node says of an attempt that was given up is no news of this one
+                    member.ended = read_words(message.get("ended")) or member.ended
+                self._changed.notify_all()
+        with self._changed:
+            member.is_gone = True
+            self._changed.notify_all()
+        connection.close()
+
+
+class Connection:
+    """One connection, either end of it."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
+        # a peer whose machine is lost says nothing: the kernel asks after it and gives up after about a minute
+        client.settimeout(None)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 3)):
+            client.setsockopt(socket.IPPROTO_TCP, option, value)
+        # and no longer for an answer to what was said to it, for which it would not ask
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
+        self._lock = threading.Lock()
+
+    def wait_at_most(self, seconds: float | None) -> None:
+        """How long `messages` waits for the next one before it ends; None: for as long as the other end is there."""
+        with contextlib.suppress(OSError):
+            self._client.settimeout(seconds)
+
+    def say(self, message: Message) -> None:
+        """Sends a message; to one who is gone it is lost, and `messages` ends."""
+        with self._lock, contextlib.suppress(OSError):
+            self._client.sendall(json.dumps(message, ensure_ascii=False).encode() + b"\n")
+
+    def messages(self) -> Iterator[Message]:
+        """What the other end says, until it goes away."""
+        with contextlib.suppress(OSError), self._client.makefile("rb") as lines:
+            while line := lines.readline(_LONGEST_LINE):
+                message = _parse(line)
+                if message is None:
+                    return
+                yield message
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._client.shutdown(socket.SHUT_RDWR)
+        self._client.close()
+
+
+class Follower:
+    """Another node's end of its connection to node 0: what it last heard, looked at while it does other things."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._changed = threading.Condition()
+        self._train: int | None = None
+        self._stopped = 0
+        self._blamed = 0
+        self._end: LastWords | None = None
+        self._is_lost = False
+        threading.Thread(target=self._listen, name="link", daemon=True).start()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether node 0 has gone without a word about the run's end."""
+        return self._is_lost and self._end is None
+
+    @property
+    def end(self) -> LastWords | None:
+        """How the run ended, once node 0 has said so."""
+        return self._end
+
+    def take_start(self) -> int | None:
+        """The attempt that training is to start with, once for each time that node 0 says so."""
+        with self._changed:
+            attempt, self._train = self._train, None
+        return attempt
+
+    def is_given_up(self, attempt: int) -> bool:
+        """Whether node 0 has given an attempt up, or goes on with a later one."""
+        return self._stopped >= attempt or (self._train or 0) > attempt
+
+    def is_counted(self, attempt: int) -> bool:
+        """Whether an attempt ends node 0's pod, which then is the one that counts."""
+        return self._blamed >= attempt or self._end is not None or self._is_lost
+
+    def wait(self, seconds: float = _TICK_SECONDS) -> None:
+        """Waits a moment, or until there is news."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._train is not None or self._end is not None or self._is_lost, timeout=seconds
+            )
+
+    def ready(self) -> None:
+        """Tells node 0 that this node can start training."""
+        self._connection.say({"ready": True})
+
+    def ended(self, attempt: int, words: LastWords) -> None:
+        """Tells node 0 how the training processes here ended."""
+        self._connection.say({"ended": schema.encode(words), "attempt": attempt})
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _listen(self) -> None:
+        for message in self._connection.messages():
+            with self._changed:
+                if isinstance(message.get("train"), int):
+                    self._train = message["train"]
+                if isinstance(message.get("stop"), int):
+                    self._stopped = message["stop"]
+                if isinstance(message.get("mine"), int):
+                    self._blamed = message["mine"]
+                self._end = read_words(message.get("end")) or self._end
+                self._changed.notify_all()
+        with self._changed:
+            self._is_lost = True
+            self._changed.notify_all()
+
+
+def join(
+    run: str, *, node: int, host: str, port: int = LINK_PORT, secret: str = "", patience_seconds: float
+) -> Follower:
+    """Connects to node 0, asking again while it is not there. Raises PeerError after `patience_seconds`."""
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            client = socket.create_connection((host, port), timeout=_SAYING_SECONDS)
+        except OSError as error:
+            if time.monotonic() > deadline:
+                message = f"node 0 of the run did not answer at {host}:{port} within {patience_seconds:g} s: {error}"
+                raise PeerError(message) from error
+            time.sleep(_TICK_SECONDS * 5)
+            continue
+        connection = Connection(client)
+        connection.say({"run": run, "node": node, "secret": secret})
+        return Follower(connection)
+
+
+def read_words(value: object) -> LastWords | None:
+    """Last words as the other end sent them; None for anything else."""
+    if not isinstance(value, dict):
+        return None
+    with contextlib.suppress(errors.ConfigError):
+        return schema.decode(LastWords, value)
+    return None
+
+
+def _of_node(node: int, words: LastWords) -> LorajobError:
+    """What a node's cause means for the run: a final one ends it; after any other it goes on when the node is back."""
+    named = dataclasses.replace(words, message=f"node {node}: {words.message}")
+    error = error_of(named)
+    return error if error.failure.final else PeerError(named.message)
+
+
+def _parse(line: bytes) -> Message | None:
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) else None

@@ -1,0 +1,113 @@
+"""A run inside a pod: the supervisor with what only a cluster has, and its last words for the kubelet."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from lorajob_runtime.contract import errors
+from lorajob_runtime.contract.errors import PEER, ConfigError, LorajobError
+from lorajob_runtime.contract.events import Event
+from lorajob_runtime.contract.kubernetes import LAST_WORDS_FILE, PROGRESS_ANNOTATION, LastWords
+from lorajob_runtime.contract.spec import RunSpec
+from lorajob_runtime.contract.termination import words_of
+from lorajob_runtime.report.console import Console
+from lorajob_runtime.report.job_progress import ProgressAnnotation
+from lorajob_runtime.report.sink import Sink
+from lorajob_runtime.run import job_api, start, supervisor, worker_node
+from lorajob_runtime.run.coordinator import Leader
+from lorajob_runtime.run.log_forwarder import Relay
+from lorajob_runtime.system.environment import Environment, Pod
+
+
+def run(spec: RunSpec, environment: Environment, pod: Pod) -> LastWords:
+    """Runs this pod's part of the run. Returns how it ended."""
+    with ExitStack() as stack:
+        try:
+            logs = start.folder_of(spec, environment).logs
+        except LorajobError as error:
+            return words_of(error)
+        stack.enter_context(Relay(logs, _print))
+        if pod.node > 0:
+            return worker_node.run(spec, environment, pod)
+        if spec.resources.nodes == 1:
+            return _attempt(spec, environment, pod, link=None)
+        return _lead(spec, environment, pod)
+
+
+def leave(words: LastWords, path: Path = Path(LAST_WORDS_FILE)) -> None:
+    """Writes the termination message. A pod that cannot take it ends all the same."""
+    try:
+        path.write_text(words.dumps(), encoding="utf-8")
+    except OSError as error:
+        _print(f"the termination message is not written: {error}")
+
+
+class Ending:
+    """A sink that keeps how the run ended."""
+
+    name = "ending"
+
+    def __init__(self) -> None:
+        self.words: LastWords | None = None
+
+    def handle(self, event: Event) -> None:
+        """Takes one event; the log of a resumed run holds the ends of earlier starts, and the last one stands."""
+        if event["event"] == "end":
+            self.words = LastWords(
+                exit_code=int(event["exit_code"]),
+                failure=str(event["class"]),
+                message=str(event.get("message") or ""),
+                hint=str(event.get("hint") or ""),
+            )
+
+    def close(self, limit_seconds: float) -> None:
+        """Nothing to finish."""
+
+
+def _lead(spec: RunSpec, environment: Environment, pod: Pod) -> LastWords:
+    """Node 0 of several. When another is lost it goes on in this pod, from the last checkpoint, once that is back."""
+    try:
+        leader = Leader(spec.run_name, nodes=spec.resources.nodes, secret=pod.uid)
+    except OSError as error:
+        return words_of(ConfigError(f"node 0 cannot listen for the other nodes: {error}"))
+    for _ in range(spec.resources.retries + 1):
+        words = _attempt(spec, environment, pod, link=leader)
+        if words.exit_code != PEER.code:
+            break
+    leader.end(words)
+    return words
+
+
+def _attempt(spec: RunSpec, environment: Environment, pod: Pod, *, link: Leader | None) -> LastWords:
+    ending = Ending()
+    annotate = functools.partial(job_api.annotate_job, pod, PROGRESS_ANNOTATION)
+    sinks: list[Sink] = [
+        Console(sys.stderr, logging_steps=spec.train.logging_steps),
+        ProgressAnnotation(
+            pod.name,
+            annotate,
+            logging_steps=spec.train.logging_steps,
+            warn=_print,
+            signs_of_life=functools.partial(_touched, start.folder_of(spec, environment).alive),
+        ),
+        ending,
+    ]
+    code = supervisor.run(spec, environment, sinks=sinks, link=link)
+    if ending.words is not None and ending.words.exit_code == code:
+        return ending.words
+    return LastWords(exit_code=code, failure=errors.from_code(code).name, message="more in the log")
+
+
+def _touched(path: Path) -> float | None:
+    """When a file was last touched, Unix seconds."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 the container's log

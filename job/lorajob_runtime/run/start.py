@@ -1,0 +1,149 @@
+"""The start of a run: everything that can go wrong at once goes wrong here, and one process holds the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from lorajob_runtime.contract import identity
+from lorajob_runtime.contract.errors import ConfigError
+from lorajob_runtime.contract.identity import Identity
+from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.contract.spec import RunSpec
+from lorajob_runtime.report.sink import Sink
+from lorajob_runtime.run.coordinator import Leader
+from lorajob_runtime.run.event_stream import Journal
+from lorajob_runtime.run.host_checks import (
+    Machine,
+    check_memory,
+    check_not_missing,
+    check_trainable,
+    choose_machine,
+    dataset_at_hand,
+)
+from lorajob_runtime.run.limits import Limits
+from lorajob_runtime.run.signals import Interrupts
+from lorajob_runtime.storage import ownership, resume
+from lorajob_runtime.storage.ownership import Lease
+from lorajob_runtime.storage.resume import Start
+from lorajob_runtime.storage.store import Store, open_store, run_folder
+from lorajob_runtime.system import key_isolation, run_lock
+from lorajob_runtime.system.environment import Environment
+
+
+def folder_of(spec: RunSpec, environment: Environment) -> RunFolder:
+    """Where a run keeps its work on this machine. Raises ConfigError for a spec without storage."""
+    return run_folder(_storage_uri(spec), spec.run_name, environment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """One start of a run whose folder and prefix in storage this process holds."""
+
+    spec: RunSpec
+    environment: Environment
+    machine: Machine
+    store: Store
+    folder: RunFolder
+    start: Start
+    limits: Limits
+    interrupts: Interrupts
+    journal: Journal
+    link: Leader | None
+    lease: Lease | None
+
+
+def start(
+    spec: RunSpec,
+    environment: Environment,
+    processes: int | None,
+    limits: Limits,
+    interrupts: Interrupts,
+    link: Leader | None,
+    sinks: Sequence[Sink],
+    stack: ExitStack,
+) -> Started:
+    """Everything that can go wrong at once goes wrong here, before anything heavy is imported or downloaded."""
+    check_trainable(spec)
+    machine = choose_machine(processes=processes, gpus=spec.resources.gpus, device=environment.device)
+    check_memory(spec, machine, nodes=1 if link is None else spec.resources.nodes)
+    store = open_store(_storage_uri(spec), spec.run_name, environment)
+    check_not_missing(spec.data, environment, is_done=lambda: resume.is_published(store))
+    folder = folder_of(spec, environment)
+    stack.enter_context(run_lock.hold(folder.lock))
+    store.check(patience_seconds=limits.storage_at_start)
+    lease = _hold(store, environment, folder, limits, functools.partial(_say, sinks), stack)
+    warnings: list[str] = []
+    found = resume.restore(folder, store, spec, warn=warnings.append)
+    if found.is_published:
+        identity.refuse_others(
+            found.made_with,
+            _at_hand(found.made_with, spec, folder, environment),
+            result=f"the finished run {spec.run_name!r}",
+        )
+    if spec.resources.nodes > 1 and link is None:
+        warnings.append(f"resources.nodes is {spec.resources.nodes}: this machine trains alone, as one node")
+    if environment.pod is not None and spec.model.trust_remote_code and not key_isolation.can_confine():
+        warnings.append("this node's kernel has no Landlock: the model's code can read the token of the pod's account")
+    journal = Journal(folder.events, folder.supervisor_log(found.attempt))
+    for warning in warnings:
+        journal.warn(warning)
+    return Started(
+        spec=spec,
+        environment=environment,
+        machine=machine,
+        store=store,
+        folder=folder,
+        start=found,
+        limits=limits,
+        interrupts=interrupts,
+        journal=journal,
+        link=link,
+        lease=lease,
+    )
+
+
+def _hold(
+    store: Store,
+    environment: Environment,
+    folder: RunFolder,
+    limits: Limits,
+    say: Callable[[str], None],
+    stack: ExitStack,
+) -> Lease | None:
+    """The run's lease on storage that other machines reach too; in a folder the lock beside it is enough."""
+    from lorajob_runtime.storage.s3 import S3Store
+
+    if not isinstance(store, S3Store):
+        return None
+    writer = ownership.writer_here(environment.pod, folder.work)
+    return stack.enter_context(ownership.hold(store, writer, say=say, pace=limits.lease))
+
+
+def _at_hand(was: Identity, spec: RunSpec, folder: RunFolder, environment: Environment) -> Identity:
+    """What this machine has of the spec's dataset and model, without fetching weights to say that a run is done.
+
+    Where it has the model from several sources, the weights that the run was made with count.
+    """
+    from lorajob_runtime.fetch import at_hand
+
+    models = [identity.of_model(model.path) for model in at_hand(spec.model, environment=environment)]
+    first = models[0] if models else Identity()
+    known = next((each for each in models if each.weights == was.weights), first)
+    return dataclasses.replace(known, contents=dataset_at_hand(spec.data, folder.work, environment))
+
+
+def _say(sinks: Sequence[Sink], message: str) -> None:
+    """Tells the reports of something before there is a log, and threads that pass it on."""
+    for sink in sinks:
+        sink.handle({"event": "report", "time": time.time(), "name": "notice", "message": message})
+
+
+def _storage_uri(spec: RunSpec) -> str:
+    if spec.storage.uri is None:
+        raise ConfigError("storage.uri is null: a run needs a place for its results, s3://bucket/prefix or a folder")
+    return spec.storage.uri

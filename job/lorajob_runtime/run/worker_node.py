@@ -1,0 +1,294 @@
+"""The supervisor of every node but the first: weights, training processes and their logs. The rest node 0 decides.
+
+It outlives node 0: when that is lost, or ended with something that a retry can help, the next one finds it waiting with
+its weights loaded.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lorajob_runtime.contract import errors
+from lorajob_runtime.contract.errors import LorajobError, PeerError, StoppedError
+from lorajob_runtime.contract.kubernetes import LINK_PORT, LastWords, service_host
+from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.contract.spec import RunSpec
+from lorajob_runtime.contract.termination import as_error, words_of
+from lorajob_runtime.run import coordinator, launcher
+from lorajob_runtime.run.coordinator import Follower
+from lorajob_runtime.run.host_checks import Machine, check_trainable, choose_machine
+from lorajob_runtime.run.launcher import WORKER, Training
+from lorajob_runtime.run.limits import Limits, limits_of
+from lorajob_runtime.run.signals import Interrupts
+from lorajob_runtime.run.start import folder_of
+from lorajob_runtime.storage import resume
+from lorajob_runtime.storage.store import Store, open_store
+from lorajob_runtime.storage.sync import Mirror
+from lorajob_runtime.system import run_lock
+from lorajob_runtime.system.environment import Environment, Pod
+
+if TYPE_CHECKING:
+    from lorajob_runtime.fetch import FetchedModel
+
+
+_LAST_MOMENT_SECONDS = 3.0
+_SHARED_SECONDS = 15.0
+"""How long a node whose part failed listens whether node 0's failed too, of itself."""
+_NO_ATTEMPT = 1 << 31
+"""Later than any: before training begins only its end tells that node 0 failed too."""
+_LOOK_EVERY_SECONDS = 20.0
+"""How often a node that waits for node 0 looks whether the run is done."""
+
+
+def run(
+    spec: RunSpec,
+    environment: Environment,
+    pod: Pod,
+    *,
+    leader: str | None = None,
+    port: int = LINK_PORT,
+    limits: Limits | None = None,
+    worker: str = WORKER,
+) -> LastWords:
+    """Serves node 0 until the run is over or this node cannot go on. Returns how it ended.
+
+    `leader` and `port` are where node 0 listens; None: its name in the cluster. Runs in the main thread.
+    """
+    limits = limits or limits_of(environment)
+    with ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        try:
+            check_trainable(spec)
+            machine = choose_machine(processes=None, gpus=spec.resources.gpus, device=environment.device)
+            folder = folder_of(spec, environment)
+            stack.enter_context(run_lock.hold(folder.lock))
+            store = open_store(spec.storage.uri or "", spec.run_name, environment)
+            logs = stack.enter_context(NodeLogs(store, folder, limits, interrupts))
+            member = Member(
+                spec=spec,
+                environment=environment,
+                node=pod.node,
+                leader=leader or service_host(pod.job, 0),
+                port=port,
+                secret=pod.uid,
+                machine=machine,
+                folder=folder,
+                store=store,
+                limits=limits,
+                interrupts=interrupts,
+                logs=logs,
+                worker=worker,
+            )
+            return member.run()
+        except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
+            return words_of(as_error(caught, forced=interrupts.aborted, disk=str(environment.work)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One node's part in a run, whose folder this process holds."""
+
+    spec: RunSpec
+    environment: Environment
+    node: int
+    leader: str
+    port: int
+    secret: str
+    machine: Machine
+    folder: RunFolder
+    store: Store
+    limits: Limits
+    interrupts: Interrupts
+    logs: NodeLogs
+    worker: str
+
+    def run(self) -> LastWords:
+        """Serves one node 0 after another. Raises what this node ends with."""
+        model: FetchedModel | None = None
+        while True:
+            with self.interrupts.raising():
+                follower = self._join()
+            if follower is None:
+                return words_of(None, "the run was over when this node came")
+            try:
+                if model is None:
+                    try:
+                        model = self._fetch()
+                    except LorajobError as error:
+                        if not self._is_counted(error, follower, _NO_ATTEMPT):
+                            raise
+                        _say(f"node 0 ends too: {error.message}")
+                        continue
+                follower.ready()
+                words = self._serve(follower, model)
+            finally:
+                follower.close()
+            if words is not None:
+                return words
+            _say("node 0 is gone or ended; waiting for the next one")
+
+    def _join(self) -> Follower | None:
+        """The connection to node 0; None when it will not come, since the run is done. Raises PeerError."""
+        deadline = time.monotonic() + self.limits.stall
+        while True:
+            try:
+                patience = min(_LOOK_EVERY_SECONDS, self.limits.stall)
+                return coordinator.join(
+                    self.spec.run_name,
+                    node=self.node,
+                    host=self.leader,
+                    port=self.port,
+                    secret=self.secret,
+                    patience_seconds=patience,
+                )
+            except PeerError:
+                if self._is_done():
+                    return None
+                if time.monotonic() > deadline:
+                    raise
+
+    def _is_done(self) -> bool:
+        try:
+            return resume.is_published(self.store)
+        except LorajobError as error:
+            _say(f"node 0 does not answer, and neither does storage: {error}")
+            return False
+
+    def _fetch(self) -> FetchedModel:
+        from lorajob_runtime.fetch import fetch
+
+        with self.interrupts.raising():
+            return fetch(self.spec.model, environment=self.environment, notify=_say)
+
+    def _serve(self, follower: Follower, model: FetchedModel) -> LastWords | None:
+        """Trains when node 0 says so. Returns how the run ended, None when another node 0 will come."""
+        while True:
+            if self.interrupts.requested:
+                raise StoppedError("stopped between two attempts at training")
+            if (end := follower.end) is not None:
+                return end if errors.from_name(end.failure).final else None
+            if follower.is_lost:
+                return None
+            if (attempt := follower.take_start()) is not None:
+                error = self._train(follower, model, attempt)
+                self.logs.upload()
+                follower.ended(attempt, words_of(error))
+                if (
+                    error is not None
+                    and not self._is_of_others(error)
+                    and not self._is_counted(error, follower, attempt)
+                ):
+                    raise error
+                follower.ready()
+            follower.wait()
+
+    def _is_of_others(self, error: LorajobError) -> bool:
+        """Whether it is for node 0 to say what comes next: this node did nothing wrong and was not asked to stop."""
+        return isinstance(error, PeerError) or (isinstance(error, StoppedError) and not self.interrupts.requested)
+
+    def _is_counted(self, error: LorajobError, follower: Follower, attempt: int) -> bool:
+        """Whether node 0 fails of the same: then its pod ends and counts, and this one stays for the next attempt.
+
+        So an attempt costs the run one of its retries, on however many nodes it failed.
+        """
+        if error.failure.final or self.interrupts.requested:
+            return False
+        return is_counted(follower, attempt, patience_seconds=_SHARED_SECONDS)
+
+    def _train(self, follower: Follower, model: FetchedModel, attempt: int) -> LorajobError | None:
+        training = launcher.begin(
+            self.spec,
+            model,
+            self.machine,
+            self.folder,
+            attempt=attempt,
+            worker=self.worker,
+            nodes=self.spec.resources.nodes,
+            node=self.node,
+            leader=self.leader,
+        )
+        try:
+            return self._watch(training, follower, attempt)
+        finally:
+            training.kill()
+
+    def _watch(self, training: Training, follower: Follower, attempt: int) -> LorajobError | None:
+        """Waits for training to end. Returns why it did, None when it did its work."""
+        is_asked = False
+        while not training.ended(within_seconds=self.limits.poll):
+            if self.interrupts.requested and not is_asked:
+                training.ask_to_stop()
+                _say("stopping after this step; node 0 writes a checkpoint")
+                is_asked = True
+            if follower.end is not None or follower.is_lost or follower.is_given_up(attempt):
+                # what ended it here may be the cause of all, and takes a moment to be told
+                if training.ended(within_seconds=_LAST_MOMENT_SECONDS):
+                    break
+                return PeerError("node 0 went away, or gave this attempt up")
+        return training.error
+
+
+def is_counted(follower: Follower, attempt: int, *, patience_seconds: float) -> bool:
+    """Waits a moment for node 0 to say that it ends of this attempt itself. Returns whether it did."""
+    deadline = time.monotonic() + patience_seconds
+    while not follower.is_counted(attempt):
+        if time.monotonic() > deadline:
+            return False
+        follower.wait()
+    return True
+
+
+class NodeLogs:
+    """Keeps this node's logs in storage, beside those of the others. What storage does not take is tried again."""
+
+    def __init__(self, store: Store, folder: RunFolder, limits: Limits, interrupts: Interrupts) -> None:
+        self._mirror = Mirror(store, folder, keep=1)
+        self._limits = limits
+        self._interrupts = interrupts
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._is_failing = False
+
+    def __enter__(self) -> NodeLogs:
+        threading.Thread(target=self._keep_up, name="logs", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self.upload(whole=True)
+
+    def upload(self, *, whole: bool = False) -> None:
+        """Uploads what is new, and waits for that within the limits.
+
+        `whole`: so that each log is one file in storage.
+        """
+        thread = threading.Thread(target=self._upload, args=(whole,), name="last logs", daemon=True)
+        thread.start()
+        until = time.monotonic() + self._limits.storage_for_logs
+        while thread.is_alive() and time.monotonic() < until and self._limits.until_last_words(self._interrupts) > 0:
+            thread.join(self._limits.poll)
+        if thread.is_alive():
+            _say("the last logs of this node are not uploaded: storage does not answer in time")
+
+    def _upload(self, whole: bool) -> None:
+        with self._lock:
+            try:
+                self._mirror.logs(whole=whole)
+                self._is_failing = False
+            except (LorajobError, OSError) as error:
+                if not self._is_failing:
+                    _say(f"the logs of this node are not uploaded: {error}")
+                self._is_failing = True
+
+    def _keep_up(self) -> None:
+        while not self._ending.wait(self._limits.pace.events):
+            self._upload(whole=False)
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)  # noqa: T201 the container's log

@@ -1,0 +1,213 @@
+"""Brings what is finished in the run's folder into storage, in an order that no interruption can spoil.
+
+A checkpoint's files go first, then the event log, then the manifest: without it there is no checkpoint. Retention goes
+the other way: first a manifest that no longer promises the files, then the files. One thread uses a mirror, and nothing
+else removes files of finished checkpoints, so that none disappears while it is read.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from lorajob_runtime.contract.layout import (
+    ADAPTER,
+    CHECKPOINTS,
+    EVENTS,
+    LOGS,
+    MANIFEST,
+    OPTIMIZER,
+    RESUME_ONLY,
+    SINKS,
+    SWANLOG,
+    RunFolder,
+    checkpoint_key,
+    step_of,
+)
+from lorajob_runtime.storage import checkpoint
+from lorajob_runtime.storage.appended_files import Appended
+from lorajob_runtime.storage.checkpoint import Manifest
+from lorajob_runtime.storage.store import Store
+from lorajob_runtime.system.plain_files import pinned, read_plain
+
+
+class Mirror:
+    """The run's folder on one side, its storage on the other.
+
+    Raises what the store raises, OSError, and NotPlainError for a log or a checkpoint's file that is none.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        folder: RunFolder,
+        *,
+        keep: int,
+        stored: Callable[[int], None] = lambda step: None,
+        prove: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`keep`: how many of the newest checkpoints stay resumable, in storage and here.
+
+        `stored` is told the step of a checkpoint when the last of it is in storage. `prove` raises TakenOverError where
+        no checkpoint may be written, and is asked before its first file and before its manifest.
+        """
+        self._store = store
+        self._folder = folder
+        self._keep = keep
+        self._tell_stored = stored
+        self._prove = prove
+        self.uploads = 0
+        """How many large files were uploaded so far."""
+        self._pruned_at: list[int] = []
+        self._stored: dict[int, Manifest] | None = None
+        self._put: set[tuple[str, str]] = set()
+        self._sinks = b""
+        self._events: Appended | None = None
+        self._logs: dict[str, Appended] = {}
+        self._logs_before: set[str] | None = None
+
+    def checkpoints(self) -> None:
+        """Uploads what is finished here and not in storage, the newest first; then applies retention on both sides."""
+        steps = checkpoint.steps(self._folder)
+        if steps != self._pruned_at:
+            checkpoint.prune(self._folder, self._keep)
+            self._pruned_at = steps
+        stored = self._load_stored()
+        for step in reversed(steps):
+            manifest = checkpoint.read_manifest(self._folder.checkpoint(step))
+            if manifest is not None and not _holds(stored.get(step), manifest):
+                self._upload(step, manifest, stored)
+        self._retain(stored)
+
+    def events(self, *, whole: bool = False) -> None:
+        """Uploads what is new of the event log, up to its last whole line, and what the reports remember of it.
+
+        `whole`: the log is then one file again. It begins as one too, since a resumed run's log was cut back.
+        """
+        if self._events is None:
+            events = Appended(self._store, EVENTS, self._folder.events, whole_lines=True)
+            events.bring_together()
+            self._events = events
+        elif whole:
+            self._events.bring_together()
+        else:
+            self._events.add()
+        if (sinks := _read(self._folder.sinks)) and sinks != self._sinks:
+            self._store.put_bytes(SINKS, sinks)
+            self._sinks = sinks
+
+    def adapter(self) -> None:
+        """Uploads the published adapter."""
+        self._put_tree(ADAPTER, self._folder.adapter)
+
+    def swanlog(self) -> None:
+        """Uploads what SwanLab wrote here to be sent later; what an earlier attempt wrote is part of it."""
+        kept = self._put_tree(SWANLOG, self._folder.swanlog)
+        if kept:
+            self._store.delete(entry.key for entry in self._store.list(SWANLOG) if entry.key not in kept)
+
+    def logs(self, *, whole: bool = False) -> None:
+        """Uploads what is new of the logs, and those of earlier attempts that storage does not have, compressed.
+
+        `whole`: each is then one file in storage.
+        """
+        if self._logs_before is None:
+            # the logs of an attempt that is over never grow again
+            self._logs_before = {entry.key for entry in self._store.list(LOGS)}
+        newest = max((_attempt(path) for path in self._folder.logs.glob("attempt-*")), default=0)
+        for path in sorted(self._folder.logs.glob("attempt-*/*.log")):
+            key = f"{LOGS}/{path.parent.name}/{path.name}.gz"
+            is_over = _attempt(path.parent) < newest
+            if is_over and key in self._logs_before:
+                continue
+            log = self._logs.setdefault(key, Appended(self._store, key, path, below=self._folder.root))
+            if whole or is_over:
+                log.bring_together()
+            else:
+                log.add()
+            if is_over:
+                self._logs_before.add(key)
+
+    def _load_stored(self) -> dict[int, Manifest]:
+        """The manifests in storage. Files that a broken-off retention has left behind are removed."""
+        if self._stored is not None:
+            return self._stored
+        stored: dict[int, Manifest] = {}
+        keys = {entry.key for entry in self._store.list(CHECKPOINTS)}
+        for step in sorted({step for key in keys if (step := _step_in(key)) is not None}):
+            if checkpoint_key(step, MANIFEST) not in keys:
+                continue
+            manifest = checkpoint.parse_manifest(self._store.get_bytes(checkpoint_key(step, MANIFEST)) or b"")
+            if manifest is not None:
+                stored[step] = manifest
+                orphans = [checkpoint_key(step, name) for name in RESUME_ONLY if name not in manifest["files"]]
+                self._store.delete(key for key in orphans if key in keys)
+        self._stored = stored
+        return stored
+
+    def _upload(self, step: int, manifest: Manifest, stored: dict[int, Manifest]) -> None:
+        self._prove()
+        if stored.pop(step, None) is not None:
+            # another attempt's checkpoint of this step: it stops to exist before its files are replaced
+            self._store.delete([checkpoint_key(step, MANIFEST)])
+        path = self._folder.checkpoint(step)
+        for name, entry in manifest["files"].items():
+            self._put_once(checkpoint_key(step, name), path / name, entry["sha256"])
+        self.events()
+        self._prove()
+        self._store.put_bytes(checkpoint_key(step, MANIFEST), checkpoint.dump_manifest(manifest))
+        stored[step] = manifest
+        self._tell_stored(step)
+
+    def _put_tree(self, prefix: str, folder: Path) -> set[str]:
+        """Uploads the files below a folder that are new or changed. Returns the keys of all of them."""
+        keys = set()
+        for path in sorted(folder.rglob("*")):
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                key = f"{prefix}/{path.relative_to(folder).as_posix()}"
+                self._put_once(key, path, f"{status.st_size}-{status.st_mtime_ns}")
+                keys.add(key)
+        return keys
+
+    def _put_once(self, key: str, path: Path, version: str) -> None:
+        """Uploads a file unless this process has: a second try begins where the first one broke off."""
+        if (key, version) not in self._put:
+            with pinned(path, below=self._folder.root) as file:
+                self._store.put(key, file)
+            self._put.add((key, version))
+            self.uploads += 1
+
+    def _retain(self, stored: dict[int, Manifest]) -> None:
+        resumable = sorted(step for step, manifest in stored.items() if OPTIMIZER in manifest["files"])
+        for step in resumable[: -self._keep]:
+            files = stored[step]["files"]
+            smaller = Manifest(step=step, files={name: files[name] for name in files if name not in RESUME_ONLY})
+            self._store.put_bytes(checkpoint_key(step, MANIFEST), checkpoint.dump_manifest(smaller))
+            self._store.delete(checkpoint_key(step, name) for name in RESUME_ONLY)
+            stored[step] = smaller
+
+
+def _holds(stored: Manifest | None, local: Manifest) -> bool:
+    """Whether storage has every file of a local checkpoint, with its content; it may have more before retention."""
+    return stored is not None and all(stored["files"].get(name) == entry for name, entry in local["files"].items())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_plain(path)
+    except FileNotFoundError:
+        return b""
+
+
+def _step_in(key: str) -> int | None:
+    """checkpoints/step-000100/x -> 100."""
+    parts = key.split("/")
+    return step_of(parts[1]) if len(parts) == 3 else None
+
+
+def _attempt(path: Path) -> int:
+    """attempt-3 -> 3; 0 for another name."""
+    number = path.name.removeprefix("attempt-")
+    return int(number) if number.isdecimal() else 0

@@ -1,0 +1,92 @@
+"""What only node 0 has on its disk, brought to the other nodes: the tokenised data and the checkpoint to go on from.
+
+It goes the way that gradients go, so the other nodes need no storage, no dataset and no keys.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from lorajob_runtime.contract.errors import ModelError
+from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.train.job import TrainPlan
+
+CHUNK_BYTES = 64 * 2**20
+"""How much is sent at a time: what it costs in memory, once on every device."""
+
+
+def from_first_node(plan: TrainPlan, folder: RunFolder, accelerator: Accelerator) -> TrainPlan:
+    """The plan with node 0's decision where to go on from; after it, its files are in the run folder of every node.
+
+    On one node it does nothing. Called by all ranks together.
+    """
+    if not _spans_nodes(accelerator):
+        return plan
+    resume_step = _agreed(plan.resume_step)
+    sources = [folder.data]
+    if resume_step is not None:
+        sources.append(folder.checkpoint(resume_step))
+    files = _agreed(_files(folder.root, sources))
+    writes = _node() > 0 and accelerator.is_local_main_process
+    for name, size in files:
+        _send_file(folder.root / name, size, accelerator, writes=writes)
+    accelerator.wait_for_everyone()
+    return dataclasses.replace(plan, resume_step=resume_step, owes_look=_agreed(plan.owes_look))
+
+
+def check_same_weights(fingerprint: str, plan: TrainPlan, accelerator: Accelerator) -> None:
+    """Raises ModelError on a node whose weights are not those of node 0. Called by all ranks together."""
+    if _spans_nodes(accelerator) and (first := _agreed(fingerprint)) != fingerprint:
+        raise ModelError(
+            f"the weights in {plan.model_path} on node {_node()} are not those of node 0 ({fingerprint} and {first})",
+            hint="set model.revision, and let the nodes share one cache",
+        )
+
+
+def _spans_nodes(accelerator: Accelerator) -> bool:
+    return bool(accelerator.num_processes > int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)))
+
+
+def _node() -> int:
+    return int(os.environ.get("GROUP_RANK", "0"))
+
+
+def _agreed(value: Any) -> Any:
+    """Rank 0's value, on every rank."""
+    box = [value]
+    broadcast_object_list(box)
+    return box[0]
+
+
+def _files(root: Path, folders: list[Path]) -> list[tuple[str, int]]:
+    """(path below `root`, size in bytes) of every file in `folders`."""
+    found = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [(str(path.relative_to(root)), path.stat().st_size) for path in found]
+
+
+def _send_file(path: Path, size: int, accelerator: Accelerator, *, writes: bool) -> None:
+    """Sends rank 0's file to all; `writes`: this rank keeps it. It takes its name when it is whole."""
+    arriving = path.with_name(path.name + ".arriving")
+    is_source = accelerator.is_main_process
+    if writes:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path if is_source else arriving if writes else os.devnull, "rb" if is_source else "wb") as file:
+        for start in range(0, size, CHUNK_BYTES):
+            length = min(CHUNK_BYTES, size - start)
+            if is_source:
+                chunk = torch.frombuffer(bytearray(file.read(length)), dtype=torch.uint8).to(accelerator.device)
+            else:
+                chunk = torch.empty(length, dtype=torch.uint8, device=accelerator.device)
+            dist.broadcast(chunk, src=0)
+            if writes:
+                file.write(chunk.cpu().numpy().tobytes())
+    if writes:
+        arriving.replace(path)

@@ -1,0 +1,1 @@
+"""How weights and gradients are spread over ranks and brought together."""

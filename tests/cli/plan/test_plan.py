@@ -1,0 +1,363 @@
+"""`lorajob plan`: what a run would take, without a cluster and without anything downloaded."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from calling import Call
+from lorajob.plan import gpus
+from lorajob_runtime.contract import catalog
+from lorajob_runtime.contract.errors import DATA, MODEL
+from lorajob_runtime.contract.spec import parse
+from lorajob_runtime.models.memory_plan import GIBIBYTE, GPU_SIZES
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+PLATFORM = {
+    "image": "registry.example/lorajob:9",
+    "storage": {"uri": "s3://bucket/lora"},
+    "scheduling": {
+        "gpuTypes": {
+            "big": {"nvidia.com/gpu.memory": "143771"},
+            "a100": {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"},
+            "slice": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3-MIG-3g.40gb"},
+            "odd": {"pool": "seven"},
+        }
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("LORAJOB_PLATFORM", raising=False)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+
+
+@pytest.fixture
+def platform_file(tmp_path: Path) -> str:
+    (tmp_path / "platform.yaml").write_text(yaml.safe_dump(PLATFORM))
+    return str(tmp_path / "platform.yaml")
+
+
+def test_a_plan_says_what_takes_the_memory_and_how_many_gpus_would_do(lorajob: Call) -> None:
+    outcome = lorajob("plan", "--model", "glm-4.5-air", "--gpus", "4", "--gpu-memory", "80")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = outcome.out.splitlines()
+    assert "model:        glm-4.5-air: GLM-4.5 Air, 107B parameters, 13.4B of them active, MIT" in lines
+    assert "gpus:         4 of 79.1 GiB (--gpu-memory 80)" in lines
+    assert re.search(r"^weights +49\.8 GiB$", outcome.out, re.MULTILINE)
+    assert re.search(r"^GPUS OF +WITH EXPERTS +WITHOUT$", outcome.out, re.MULTILINE)
+    assert [line.split()[0] for line in lines[-7:]] == [str(size) for size in GPU_SIZES]
+
+
+@pytest.mark.parametrize(
+    ("model", "target"), [("glm-4.5-air", "shared_experts.gate_proj"), ("hunyuan-a13b", "shared_mlp.down_proj")]
+)
+def test_a_name_of_shared_experts_alone_leaves_routed_ones_without_adapter(
+    lorajob: Call, model: str, target: str
+) -> None:
+    shown = lorajob("plan", "-m", model, "--gpus", "4", "--gpu-memory", "80", "--targets", target).out
+
+    assert re.search(r"^adapter: .* parameters, none on routed experts$", shown, re.MULTILINE)
+    assert re.search(r"^GPUS OF +FEWEST$", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize("model", catalog.entries())
+def test_a_plan_for_programs_is_as_its_schema_says(lorajob: Call, model: str) -> None:
+    schema = json.loads((resources.files("lorajob") / "schemas" / "plan.json").read_text("utf-8"))
+
+    document = json.loads(lorajob("plan", "-m", model, "--gpus", "8", "--gpu-memory", "80GB", "-o", "json").out)
+
+    Draft202012Validator(schema).validate(document)
+    parts = dict(document["memory"])
+    assert parts.pop("total") == sum(parts.values())
+    assert document["fits"] is (model != "minimax-m2")
+    assert document["model"]["parameters"] == catalog.get(model).parameters
+
+
+@pytest.mark.parametrize(
+    ("model", "all_of_it", "largest_layer", "ends"),
+    [
+        ("qwen3-8b", 16.4, 0.39, 2 * 151936 * 4096),
+        ("qwen2.5-coder-7b", 15.2, 0.47, 2 * 152064 * 3584),
+        ("hunyuan-a13b", 160.8, 4.99, 128167 * 4096),
+        ("glm-4.5-air", 213.7, 4.68, 2 * 151552 * 4096),
+        ("minimax-m2", 457.4, 7.34, 2 * 200064 * 3072),
+    ],
+)
+def test_sharded_weights_are_what_the_published_sizes_give(
+    lorajob: Call, model: str, all_of_it: float, largest_layer: float, ends: int
+) -> None:
+    """Gigabytes in bf16, measured on transformers' own models; embedding and head are vocabulary x width."""
+    given = ("--gpus", "8", "--gpu-memory", "192", "--sharding", "fsdp", "--experts", "auto")
+
+    memory = json.loads(lorajob("plan", "-m", model, *given, "-o", "json").out)["memory"]
+
+    assert memory["weights"] * 8 / 1e9 == pytest.approx(all_of_it, rel=0.005)
+    assert memory["gatheredLayers"] / 3 / 1e9 == pytest.approx(largest_layer, rel=0.02)
+    assert memory["gatheredEnds"] == pytest.approx(ends * 2, rel=1e-4)
+
+
+def test_a_plan_of_a_model_without_known_sizes_says_so_and_is_as_its_schema_says(lorajob: Call) -> None:
+    schema = json.loads((resources.files("lorajob") / "schemas" / "plan.json").read_text("utf-8"))
+
+    shown = lorajob("plan", "-m", "hf:acme/chat")
+    document = json.loads(lorajob("plan", "-m", "hf:acme/chat", "-o", "json").out)
+
+    Draft202012Validator(schema).validate(document)
+    assert document["memory"] is None
+    assert "the sizes of hf:acme/chat are not known here" in shown.out
+
+
+def test_yaml_says_what_json_says(lorajob: Call) -> None:
+    given = ("plan", "-m", "qwen3-8b", "--gpu-memory", "24")
+
+    assert yaml.safe_load(lorajob(*given, "-o", "yaml").out) == json.loads(lorajob(*given, "-o", "json").out)
+
+
+def test_a_folder_is_planned_by_its_own_config(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(json.dumps(catalog.get("qwen3-8b").config))
+
+    document = json.loads(lorajob("plan", "-m", "./model", "-o", "json").out)
+
+    assert document["model"]["parameters"] == catalog.get("qwen3-8b").parameters
+    assert document["model"]["downloadBytes"] is None
+
+
+def test_a_dataset_at_hand_gives_an_epoch_its_time(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps([{"input": "a" * 350, "output": "b" * 350}] * 100))
+
+    document = json.loads(lorajob("plan", "-m", "qwen3-8b", "-d", "rows.json", "--gpu-memory", "141", "-o", "json").out)
+
+    assert 20_000 < document["pace"]["epochTokens"] < 24_000
+    assert document["pace"]["epochSeconds"] == round(
+        document["pace"]["epochTokens"] / document["pace"]["tokensPerSecond"]
+    )
+
+
+def test_short_rows_leave_sharded_weights_to_be_gathered_for_few_tokens(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps([{"input": "a" * 90, "output": "b" * 90}] * 1000))
+    given = ("plan", "-m", "hunyuan-a13b", "--gpus", "4", "--gpu-type", "h200")
+
+    full, short = lorajob(*given), lorajob(*given, "-d", "rows.json")
+
+    assert re.search(r"^time: .* tokens a second, if 12% of 989 TFLOP/s are reached$", full.out, re.MULTILINE)
+    assert re.search(r"^time: .* an epoch of .*, if weights are gathered at 150 GB/s$", short.out, re.MULTILINE)
+
+
+def test_a_dataset_at_hand_gives_the_steps_and_what_they_leave_in_storage(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps([{"input": "a", "output": "b"}] * 3729))
+    given = ("plan", "-m", "qwen3-8b", "-d", "rows.json", "--save-steps", "100", "--keep-checkpoints", "3")
+
+    shown, document = lorajob(*given), json.loads(lorajob(*given, "-o", "json").out)
+
+    # 8 checkpoints, of which the adapters of 5 stay, and the final adapter
+    assert document["steps"] == 702
+    assert document["storageBytes"] == 3 * document["checkpointBytes"] + 6 * document["adapterBytes"]
+    assert "steps:        about 702 steps: 3 epochs, 16 rows a step (4 x 4 x 1 GPU)" in shown.out
+    assert "of all but the last 3 the adapter alone; about 1.3 GB in all" in shown.out
+
+
+def test_one_of_a_thing_is_no_plural(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps([{"input": "a", "output": "b"}]))
+    alone = ("--batch-size", "1", "--gradient-accumulation", "1", "--epochs", "1", "--max-steps", "1")
+
+    shown = lorajob("plan", "-m", "qwen3-8b", "-d", "rows.json", *alone).out
+
+    assert "steps:        about 1 step: 1 epoch, at most 1 step, 1 row a step (1 x 1 x 1 GPU)" in shown
+
+
+def test_a_recipe_is_planned_without_its_dataset(lorajob: Call, tmp_path: Path) -> None:
+    shown = lorajob("plan", "-f", str(EXAMPLES / "glm-4.5-air-zhenhuan.yaml"), "--gpus", "4", "--gpu-memory", "80")
+
+    assert (shown.code, shown.err) == (
+        0,
+        "warning: huanhuan.json is not there: how many steps there are, and how long an epoch takes, is not known\n",
+    )
+    assert "steps:        3 epochs, 64 rows a step (4 x 4 x 4 GPUs)" in shown.out
+    assert re.search(r"^time: .* tokens a second, if 12% of 312 TFLOP/s are reached$", shown.out, re.MULTILINE)
+
+
+def test_a_dataset_that_is_there_and_no_use_is_refused_by_a_plan_too(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text("[]")
+
+    outcome = lorajob("plan", "-m", "qwen3-8b", "-d", "rows.json")
+
+    assert outcome.code == DATA.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-m", "qwen3-8b", "--targets", "query"), "lora.targets has 'query': no weight of qwen3-8b is called so"),
+        (("-m", "qwen3-8b", "--experts", "true"), "lora.experts is true: qwen3-8b has no experts"),
+        (("-m", "qwen3-8b", "--gpu-memory", "many"), "--gpu-memory is 'many': it must be like 80, 80GB or 79GiB"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_exit_code_2(lorajob: Call, arguments: tuple[str, ...], message: str) -> None:
+    outcome = lorajob("plan", *arguments)
+
+    assert outcome.code == 2
+    assert f"lorajob: error: {message}" in outcome.err
+
+
+def test_adapters_on_experts_alone_leave_nothing_to_weigh(lorajob: Call) -> None:
+    outcome = lorajob("plan", "-m", "minimax-m2", "--targets", "w1,w2,w3", "--gpus", "8", "--gpu-memory", "192")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert re.search(r"^GPUS OF +FEWEST$", outcome.out, re.MULTILINE)
+
+
+def test_a_plan_that_does_not_fit_is_shown_and_says_what_would_do(lorajob: Call) -> None:
+    outcome = lorajob("plan", "-m", "glm-4.5-air", "--gpus", "2", "--gpu-memory", "80")
+
+    assert outcome.code == 0
+    assert re.fullmatch(
+        r"warning: glm-4\.5-air does not fit: training takes [\d.]+ GiB on each of 2 GPUs, which have 79\.1 GiB; "
+        r"4 of them would do\n",
+        outcome.err,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gibibytes", "source"),
+    [
+        (("--gpu-memory", "80"), 79.1, "--gpu-memory 80"),
+        (("--gpu-memory", "31.5GiB"), 31.5, "--gpu-memory 31.5GiB"),
+        (("--gpu-type", "big"), 143771 / 1024, "the platform's GPU type big"),
+        (("--gpu-type", "a100"), 79.1, "the platform's GPU type a100"),
+        (("--gpu-type", "slice"), 39.3, "the platform's GPU type slice"),
+        (("--gpu-type", "odd"), None, "not known"),
+        ((), None, "not known"),
+    ],
+)
+def test_the_memory_of_a_gpu_is_what_its_labels_or_its_name_say(
+    lorajob: Call, platform_file: str, arguments: tuple[str, ...], gibibytes: float | None, source: str
+) -> None:
+    document = json.loads(lorajob("plan", "-m", "qwen3-8b", "--platform", platform_file, *arguments, "-o", "json").out)
+
+    size = document["gpuMemory"]["bytes"]
+    assert size is None if gibibytes is None else size == pytest.approx(gibibytes * GIBIBYTE, rel=1e-4)
+    assert document["gpuMemory"]["source"] == source
+
+
+@pytest.mark.parametrize(
+    ("name", "gigabytes", "teraflops"),
+    [
+        ("h200", 141, 989),
+        ("H100-SXM", 80, 989),
+        ("a800", 80, 312),
+        ("A100-40GB", 40, 312),
+        ("h20", 96, 148),
+        ("L4", 24, 121),
+        ("l40s", 48, 362),
+        ("rtx-4090", 24, 165),
+        ("RTX4090", 24, 165),
+        ("RTX-A6000", 48, 155),
+        ("b200", 192, 2250),
+        ("mi300x", 192, 1307),
+        ("H100-MIG-3g.40gb", 40, 312),
+        ("rtx-a1000", None, None),
+        ("a1000", None, None),
+        ("h1000", None, None),
+        ("l400", None, None),
+        ("a100", None, None),
+        ("x", None, None),
+    ],
+)
+def test_gpu_types_are_known_by_the_names_of_their_makers(
+    name: str, gigabytes: int | None, teraflops: int | None
+) -> None:
+    found = gpus.find(parse({"resources": {"gpuType": name}}), None)
+
+    assert found.size == (None if gigabytes is None else round(GPU_SIZES[gigabytes] * GIBIBYTE))
+    assert found.teraflops == teraflops
+
+
+def test_a_size_that_is_said_keeps_what_its_gpu_type_can_compute() -> None:
+    found = gpus.find(parse({"resources": {"gpuType": "a100"}}), None, "40")
+
+    assert (found.size, found.teraflops) == (round(GPU_SIZES[40] * GIBIBYTE), 312)
+
+
+def test_the_platform_can_say_what_gpus_without_a_type_have(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(PLATFORM | {"resources": {"gpuMemory": "44Gi"}}))
+
+    document = json.loads(lorajob("plan", "-m", "qwen3-8b", "--platform", "p.yaml", "-o", "json").out)
+
+    assert document["gpuMemory"] == {"bytes": 44 * GIBIBYTE, "source": "the platform's resources.gpuMemory"}
+
+
+def test_a_run_here_is_refused_what_its_model_has_not_before_anything_starts(lorajob: Call) -> None:
+    outcome = lorajob("run", "-m", "qwen3-8b", "--targets", "query", "--dry-run")
+
+    assert outcome.code == 2
+    assert "lorajob: error: lora.targets has 'query': no weight of qwen3-8b is called so" in outcome.err
+
+
+@pytest.mark.parametrize("model", ["qwen3", "./nowhere", "hf:alone"])
+def test_a_run_here_of_a_model_that_nobody_knows_starts_nothing(lorajob: Call, tmp_path: Path, model: str) -> None:
+    outcome = lorajob("run", "-m", model, "--name", "first")
+
+    assert outcome.code == MODEL.code
+    assert outcome.err.startswith("lorajob: error: ")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", [("plan",), ("run", "--name", "first")])
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (None, "the model folder made has no config.json: it is no model that transformers can load"),
+        ("[]", "made/config.json is no configuration of a model: it must hold a mapping"),
+        ('{"model_type": "qwen3"}', "config.json of a qwen3 model has no vocab_size"),
+    ],
+)
+def test_a_folder_that_is_no_model_starts_nothing(
+    lorajob: Call, tmp_path: Path, command: tuple[str, ...], config: str | None, message: str
+) -> None:
+    (tmp_path / "made").mkdir()
+    if config is not None:
+        (tmp_path / "made/config.json").write_text(config)
+
+    outcome = lorajob(*command, "-m", "./made")
+
+    assert (outcome.code, outcome.out) == (MODEL.code, "")
+    assert outcome.err.startswith(f"lorajob: error: {message}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_thinking_asked_of_a_folder_whose_template_has_none_is_refused_here(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text(json.dumps(catalog.get("qwen3-8b").config))
+    (tmp_path / "model/chat_template.jinja").write_text("{{ messages }}")
+
+    outcome = lorajob("plan", "-m", "model", "--thinking")
+
+    assert outcome.code == 2
+    assert "lorajob: error: data.thinking is true: model has no thinking mode" in outcome.err
+
+
+@pytest.mark.parametrize("model", ["qwen2.5-coder-7b", "folder"])
+def test_rows_longer_than_the_models_window_are_said(lorajob: Call, tmp_path: Path, model: str) -> None:
+    config = catalog.get("qwen2.5-coder-7b").config
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/config.json").write_text(json.dumps({**config}))
+    window = config["max_position_embeddings"]
+    given = ("plan", "-m", model if model != "folder" else "./folder", "--gpu-memory", "80")
+
+    beyond = lorajob(*given, "--max-length", str(window + 1), "--allow-oversize")
+
+    assert f"data.maxLength {window + 1} is more than the model's window of {window} tokens" in beyond.err + beyond.out
+    within = lorajob(*given, "--max-length", str(window), "--allow-oversize")
+    assert "window" not in within.err + within.out

@@ -1,0 +1,175 @@
+"""How runs are spread over GPUs by what they would take there, from the catalog's sizes alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from lorajob_runtime.contract import catalog
+from lorajob_runtime.contract.spec import RunSpec, parse
+from lorajob_runtime.models import architecture, memory_plan
+from lorajob_runtime.models.architecture import Architecture
+from lorajob_runtime.models.memory_plan import GIBIBYTE, GPU_SIZES
+
+H100 = round(GPU_SIZES[80] * GIBIBYTE)
+H200 = round(GPU_SIZES[141] * GIBIBYTE)
+
+
+def shapes(name: str) -> Architecture:
+    found = architecture.read(catalog.get(name).config)
+    assert found is not None
+    return found
+
+
+def spec(**groups: dict[str, object]) -> RunSpec:
+    return parse(groups)
+
+
+@pytest.mark.parametrize(
+    ("model", "gpus", "nodes", "gpu_bytes", "sharding", "replicas", "experts", "fits"),
+    [
+        ("qwen3-8b", 8, 2, H100, "ddp", 1, False, True),
+        ("qwen3-8b", 1, 1, 14 * GIBIBYTE, "ddp", 1, False, False),
+        ("hunyuan-a13b", 4, 1, H100, "fsdp", 1, True, True),
+        ("glm-4.5-air", 8, 2, H100, "fsdp", 2, True, True),
+        ("glm-4.5-air", 1, 8, H100, "fsdp", 1, True, True),
+        ("minimax-m2", 8, 1, H100, "fsdp", 1, False, False),
+        ("minimax-m2", 8, 1, H200, "fsdp", 1, True, True),
+        ("minimax-m2", 8, 2, H100, "fsdp", 1, True, True),
+        ("minimax-m2", 4, 1, H100, "fsdp", 1, False, False),
+    ],
+)
+def test_a_model_is_replicated_where_it_fits_and_sharded_where_not(
+    model, gpus, nodes, gpu_bytes, sharding, replicas, experts, fits
+) -> None:
+    choice = memory_plan.choose(shapes(model), spec(), gpus=gpus, nodes=nodes, gpu_bytes=gpu_bytes)
+
+    assert (choice.sharding, choice.replicas, choice.experts, choice.fits) == (sharding, replicas, experts, fits)
+    assert (choice.estimate.total <= gpu_bytes) == fits
+
+
+@pytest.mark.parametrize(
+    ("model", "gpus", "nodes", "sharding", "replicas"),
+    [
+        ("qwen3-8b", 8, 1, "ddp", 1),
+        ("glm-4.5-air", 1, 1, "ddp", 1),
+        ("glm-4.5-air", 8, 2, "fsdp", 2),
+        ("minimax-m2", 8, 2, "fsdp", 1),
+    ],
+)
+def test_where_the_memory_is_not_known_small_weights_are_replicated(model, gpus, nodes, sharding, replicas) -> None:
+    choice = memory_plan.choose(shapes(model), spec(), gpus=gpus, nodes=nodes, gpu_bytes=None)
+
+    assert (choice.sharding, choice.replicas, choice.fits) == (sharding, replicas, None)
+    assert choice.experts == shapes(model).has_experts
+
+
+@pytest.mark.parametrize(
+    ("groups", "field", "value"),
+    [
+        ({"train": {"sharding": "fsdp"}}, "sharding", "fsdp"),
+        ({"train": {"sharding": "ddp"}}, "sharding", "ddp"),
+        ({"lora": {"experts": False}}, "experts", False),
+        ({"lora": {"experts": True}}, "experts", True),
+        ({"lora": {"targets": ["q_proj"]}}, "experts", False),
+        ({"lora": {"targets": ["w2"]}}, "experts", True),
+    ],
+)
+def test_what_the_spec_says_outright_is_not_varied(groups, field, value) -> None:
+    choice = memory_plan.choose(shapes("hunyuan-a13b"), spec(**groups), gpus=2, gpu_bytes=H100)
+
+    assert getattr(choice, field) == value
+
+
+def test_activations_are_kept_where_there_is_room_and_made_again_where_not() -> None:
+    kept, made_again = (
+        memory_plan.choose(shapes("qwen3-8b"), spec(), gpus=1, gpu_bytes=round(GPU_SIZES[size] * GIBIBYTE)).estimate
+        for size in (40, 24)
+    )
+
+    assert not kept.gradient_checkpointing
+    assert made_again.gradient_checkpointing
+    assert made_again.activations < kept.activations / 5
+    assert dataclasses.replace(made_again, activations=0, passing=0, reserve=0, gradient_checkpointing=False) == (
+        dataclasses.replace(kept, activations=0, passing=0, reserve=0)
+    )
+
+
+def test_sharding_divides_the_weights_and_nothing_of_the_adapter() -> None:
+    whole, half = (
+        memory_plan.estimate(shapes("qwen3-8b"), spec(), gpus=2, sharding=sharding) for sharding in ("ddp", "fsdp")
+    )
+
+    assert whole.weights == 2 * half.weights == 2 * shapes("qwen3-8b").parameters
+    assert whole.adapter == half.adapter == 16 * whole.trained_parameters
+    assert (whole.gathered_layers, whole.gathered_ends) == (0, 0)
+    assert half.gathered_layers == 3 * 2 * shapes("qwen3-8b").largest_layer
+    assert half.gathered_ends == 2 * shapes("qwen3-8b").ends
+
+
+def test_a_model_quantised_to_four_bits_takes_a_third() -> None:
+    plain = memory_plan.estimate(shapes("qwen3-8b"), spec(), gpus=1)
+    quantised = memory_plan.estimate(shapes("qwen3-8b"), spec(model={"quantize": "nf4"}), gpus=1)
+
+    assert 0.3 < quantised.weights / plain.weights < 0.4
+
+
+@pytest.mark.parametrize("model", catalog.entries())
+def test_more_gpus_never_need_more_memory_each(model: str) -> None:
+    totals = [
+        memory_plan.choose(shapes(model), spec(train={"sharding": "fsdp"}), gpus=gpus, gpu_bytes=0).estimate.total
+        for gpus in (2, 4, 8)
+    ]
+
+    assert totals == sorted(totals, reverse=True)
+
+
+def test_the_fewest_gpus_that_are_enough_go_down_with_their_memory() -> None:
+    fewest = []
+    for size in (40, 80, 141, 192):
+        enough = memory_plan.smallest(shapes("glm-4.5-air"), spec(), gpu_bytes=round(GPU_SIZES[size] * GIBIBYTE))
+        assert enough is not None
+        fewest.append(enough.gpus * enough.nodes)
+
+    assert fewest == [16, 4, 2, 2]
+    assert memory_plan.smallest(shapes("minimax-m2"), spec(), gpu_bytes=10 * GIBIBYTE) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "experts", "enough", "fewer"),
+    [
+        ("hunyuan-a13b", 80, True, (3, 1), (2, 1)),
+        ("minimax-m2", 141, True, (5, 1), (4, 1)),
+        ("minimax-m2", 40, False, (8, 7), (8, 6)),
+    ],
+)
+def test_any_number_of_gpus_is_tried_on_one_node_and_then_any_of_nodes(model, size, experts, enough, fewer) -> None:
+    wanted, gpu_bytes = spec(lora={"experts": experts}), round(GPU_SIZES[size] * GIBIBYTE)
+
+    found = memory_plan.smallest(shapes(model), wanted, gpu_bytes=gpu_bytes)
+
+    assert found is not None
+    assert (found.gpus, found.nodes) == enough
+    gpus, nodes = fewer
+    assert not memory_plan.choose(shapes(model), wanted, gpus=gpus, nodes=nodes, gpu_bytes=gpu_bytes).fits
+
+
+@pytest.mark.parametrize(("shards", "each"), [(8, 8), (32, 2), (40, 2), (64, 1)])
+def test_experts_that_gpus_do_not_divide_leave_air_in_the_parts(shards: int, each: int) -> None:
+    layer = shapes("hunyuan-a13b").layers[0]
+    stacks = layer.of("experts")
+
+    assert [stack.copies for stack in stacks] == [64, 64]
+    assert [stack.part(shards) * 64 for stack in stacks] == [each * stack.parameters for stack in stacks]
+    assert layer.part(shards) * shards >= layer.parameters
+
+
+def test_a_micro_batch_takes_the_room_that_is_left() -> None:
+    chosen = memory_plan.choose(shapes("qwen3-8b"), spec(), gpus=1, gpu_bytes=40 * GIBIBYTE).estimate
+
+    tokens = memory_plan.most_tokens(shapes("qwen3-8b"), spec(), chosen, gpus=1, nodes=1, gpu_bytes=40 * GIBIBYTE)
+
+    larger = memory_plan.estimate(shapes("qwen3-8b"), spec(), gpus=1, tokens=tokens)
+    assert chosen.tokens < tokens < memory_plan.GPU_TOKENS
+    assert 0.98 * 40 * GIBIBYTE < larger.total <= 40 * GIBIBYTE
