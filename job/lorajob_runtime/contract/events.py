@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from lorajob_runtime.system.plain_files import NotPlainError, open_plain, read_plain
+from lorajob_runtime.contract.plain_files import NotPlainError, open_plain, read_plain
 
 Event = dict[str, Any]
 

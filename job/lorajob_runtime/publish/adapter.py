@@ -11,6 +11,7 @@ from typing import Any
 from lorajob_runtime.contract import events, layout
 from lorajob_runtime.contract.errors import LorajobError, StorageError
 from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.contract.plain_files import open_plain, read_plain
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.fetch import FetchedModel
 from lorajob_runtime.models import end_tokens, quantization
@@ -19,7 +20,6 @@ from lorajob_runtime.publish import loss_curve, model_card
 from lorajob_runtime.publish.adapter_info import AdapterInfo
 from lorajob_runtime.publish.facts import RunFacts, gather, installed_versions
 from lorajob_runtime.storage import checkpoint
-from lorajob_runtime.system.plain_files import open_plain, read_plain
 
 _NOT_PUBLISHED = frozenset({*layout.RESUME_ONLY, layout.MANIFEST, layout.ADAPTER_CONFIG})
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lorajob_runtime.contract.errors import STOPPED, InterruptedByUserError, LorajobError, StorageError, TakenOverError
 from lorajob_runtime.contract.layout import RunFolder, step_name
+from lorajob_runtime.contract.plain_files import NotPlainError
 from lorajob_runtime.run.event_stream import Journal
 from lorajob_runtime.run.limits import Limits
 from lorajob_runtime.run.signals import Interrupts
@@ -17,7 +18,6 @@ from lorajob_runtime.storage import checkpoint
 from lorajob_runtime.storage.ownership import Lease
 from lorajob_runtime.storage.store import Store
 from lorajob_runtime.storage.uploader import Uploader
-from lorajob_runtime.system.plain_files import NotPlainError
 
 _LOST_HINT = "see to the storage: the next attempt, or `lorajob retry`, goes on from what is there"
 

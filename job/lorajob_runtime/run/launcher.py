@@ -23,10 +23,10 @@ from lorajob_runtime.contract import errors
 from lorajob_runtime.contract.errors import FailureClass, FullDiskError, LorajobError, OutOfMemoryError, PeerError
 from lorajob_runtime.contract.kubernetes import RENDEZVOUS_PORT
 from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.contract.plain_files import NotPlainError, open_plain, read_plain
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.models.provenance import describe
 from lorajob_runtime.system import environment, key_isolation, processes
-from lorajob_runtime.system.plain_files import NotPlainError, open_plain, read_plain
 from lorajob_runtime.train.job import TrainPlan
 
 if TYPE_CHECKING:

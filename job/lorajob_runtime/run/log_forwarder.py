@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from lorajob_runtime.system.plain_files import NotPlainError, open_plain
+from lorajob_runtime.contract.plain_files import NotPlainError, open_plain
 
 _EVERY_SECONDS = 0.5
 _MOST_BYTES = 1 << 20

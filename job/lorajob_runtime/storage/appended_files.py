@@ -23,8 +23,8 @@ from pathlib import Path
 
 from lorajob_runtime.contract.errors import CredentialsError
 from lorajob_runtime.contract.layout import parts_of
+from lorajob_runtime.contract.plain_files import open_plain, path_of
 from lorajob_runtime.storage.store import Store
-from lorajob_runtime.system.plain_files import open_plain, path_of
 
 _FAN = 16
 _PART_BYTES = 8 << 20

@@ -20,7 +20,7 @@ from typing import Any, TypedDict
 from lorajob_runtime.contract import layout
 from lorajob_runtime.contract.errors import StorageError
 from lorajob_runtime.contract.layout import RunFolder
-from lorajob_runtime.system.plain_files import NotPlainError, open_plain, read_plain
+from lorajob_runtime.contract.plain_files import NotPlainError, open_plain, read_plain
 
 
 class FileEntry(TypedDict):

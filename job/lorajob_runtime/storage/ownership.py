@@ -25,9 +25,9 @@ from typing import Protocol
 
 from lorajob_runtime.contract.errors import ConfigError, CredentialsError, LorajobError, TakenOverError
 from lorajob_runtime.contract.layout import LEASES, OWNER, SPEC
+from lorajob_runtime.contract.plain_files import NotPlainError, read_plain
 from lorajob_runtime.storage.store import Store
 from lorajob_runtime.system.environment import Pod
-from lorajob_runtime.system.plain_files import NotPlainError, read_plain
 
 _MARK = re.compile(r"[0-9a-f]{16}")
 _NUMBERED = re.compile(rf"{LEASES}/(\d+)\.json")

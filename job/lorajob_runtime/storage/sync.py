@@ -25,11 +25,11 @@ from lorajob_runtime.contract.layout import (
     checkpoint_key,
     step_of,
 )
+from lorajob_runtime.contract.plain_files import pinned, read_plain
 from lorajob_runtime.storage import checkpoint
 from lorajob_runtime.storage.appended_files import Appended
 from lorajob_runtime.storage.checkpoint import Manifest
 from lorajob_runtime.storage.store import Store
-from lorajob_runtime.system.plain_files import pinned, read_plain
 
 
 class Mirror:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from lorajob_runtime.contract.errors import FullDiskError, LorajobError, StorageError, TakenOverError
 from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.contract.plain_files import NotPlainError
 from lorajob_runtime.storage.store import Store
 from lorajob_runtime.storage.sync import Mirror
-from lorajob_runtime.system.plain_files import NotPlainError
 
 _LONGEST_PAUSE_SECONDS = 60.0
 _LONGEST_LAST_PAUSE_SECONDS = 5.0

@@ -21,11 +21,11 @@ from lorajob_runtime import publish
 from lorajob_runtime.contract import layout
 from lorajob_runtime.contract.errors import LorajobError, StorageError
 from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.contract.plain_files import NotPlainError
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.fetch import FetchedModel
 from lorajob_runtime.publish import adapter_info
 from lorajob_runtime.storage import checkpoint
-from lorajob_runtime.system.plain_files import NotPlainError
 from small_models import TOKENIZER_FILES, finished_run, smollm2, tiny_llama
 
 SPEC = {"name": "keeper", "data": {"system": "You keep the light."}, "train": {"maxSteps": 8}}

@@ -21,11 +21,11 @@ from lorajob_runtime.contract.layout import (
     RunFolder,
     checkpoint_key,
 )
+from lorajob_runtime.contract.plain_files import NotPlainError
 from lorajob_runtime.storage import checkpoint
 from lorajob_runtime.storage.folder import FolderStore
 from lorajob_runtime.storage.store import Entry
 from lorajob_runtime.storage.sync import Mirror
-from lorajob_runtime.system.plain_files import NotPlainError
 
 
 class WatchedStore(FolderStore):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lorajob_runtime.contract.plain_files import NotPlainError, read_plain
 from lorajob_runtime.report.swanlab.chart_points import Point
-from lorajob_runtime.system.plain_files import NotPlainError, read_plain
 
 _ID_LENGTH = 21
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
