@@ -18,7 +18,7 @@ from lorajob_runtime.contract.layout import DATA_PREFIX
 from lorajob_runtime.contract.spec import DataSpec
 from lorajob_runtime.data.rows.files import ending_of, located, stamp
 from lorajob_runtime.data.rows.issues import refuse_unusable
-from lorajob_runtime.data.rows.loading import load
+from lorajob_runtime.data.rows.load import load
 
 if TYPE_CHECKING:
     from lorajob_runtime.storage.store import Store

@@ -17,10 +17,10 @@ from lorajob_runtime.contract.spec import DataSpec, RunSpec
 from lorajob_runtime.contract.text import brief, counted, harmless
 from lorajob_runtime.data.chat.chat_template import ThinkingMode
 from lorajob_runtime.data.chat.tokenizer import Tokenizer, decode, load_tokenizer
+from lorajob_runtime.data.encode_dataset import Survey, notes, refuse, survey, unused_names, warnings
 from lorajob_runtime.data.rows import unused
 from lorajob_runtime.data.rows.issues import Fault
-from lorajob_runtime.data.rows.loading import load
-from lorajob_runtime.data.survey import Survey, notes, refuse, survey, unused_names, warnings
+from lorajob_runtime.data.rows.load import load
 from lorajob_runtime.data.tokens import Ids, Mask
 from lorajob_runtime.models import token_limits
 

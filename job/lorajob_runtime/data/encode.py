@@ -17,7 +17,7 @@ from lorajob_runtime.contract.errors import ModelError
 from lorajob_runtime.data.chat.chat_template import ChatTemplate, Rendered, ThinkingMode, stop_ids
 from lorajob_runtime.data.chat.tokenizer import Tokenizer, decode, encode, start_ids
 from lorajob_runtime.data.rows.conversation import Conversation, RowError, Text, too_deep
-from lorajob_runtime.data.segments import Segments
+from lorajob_runtime.data.sequences import Segments
 from lorajob_runtime.data.tokens import Ids, Mask
 from lorajob_runtime.models.token_limits import UNKNOWN, Bounds
 

@@ -14,10 +14,10 @@ from lorajob_runtime.contract.spec import DataSpec, RunSpec
 from lorajob_runtime.data.chat.chat_template import stop_ids
 from lorajob_runtime.data.chat.tokenizer import Tokenizer, load_tokenizer
 from lorajob_runtime.data.encode import Sample
-from lorajob_runtime.data.rows.loading import Loaded, load
-from lorajob_runtime.data.survey import Survey, notes, refuse, survey, unused_names, warnings
+from lorajob_runtime.data.encode_dataset import Survey, notes, refuse, survey, unused_names, warnings
+from lorajob_runtime.data.model_limits import foreign_id
+from lorajob_runtime.data.rows.load import Loaded, load
 from lorajob_runtime.data.tokens import Ids, Mask, TokenRows, TokenWriter, fingerprint
-from lorajob_runtime.data.unreadable import foreign_id
 from lorajob_runtime.models import token_limits
 from lorajob_runtime.models.token_limits import Bounds
 

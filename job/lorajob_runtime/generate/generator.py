@@ -15,7 +15,7 @@ from typing import Any
 from lorajob_runtime.contract.errors import DataError, LorajobError, ModelError, OutOfMemoryError
 from lorajob_runtime.contract.spec import ModelSpec
 from lorajob_runtime.data.chat import reasoning
-from lorajob_runtime.data.chat.adapting import Tools
+from lorajob_runtime.data.chat.adapt_messages import Tools
 from lorajob_runtime.data.chat.chat_template import prompt_ids, stop_ids
 from lorajob_runtime.data.chat.tokenizer import Tokenizer, decode, encode, load_tokenizer, needs_code, said, start_ids
 from lorajob_runtime.data.rows.conversation import Message

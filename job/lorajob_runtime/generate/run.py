@@ -11,7 +11,7 @@ from typing import TextIO
 
 from lorajob_runtime import fetch
 from lorajob_runtime.contract.errors import DataError
-from lorajob_runtime.generate import batch, talk
+from lorajob_runtime.generate import batch, interactive
 from lorajob_runtime.generate.generator import Generator, Sampling
 from lorajob_runtime.generate.request import Request
 from lorajob_runtime.publish import adapter_lookup
@@ -83,7 +83,7 @@ def _talk(
             stdout.write(json.dumps(item, ensure_ascii=False) + "\n")
             stdout.flush()
     elif request.prompt is not None:
-        show = talk.show_both if request.compare_base else talk.show
+        show = interactive.show_both if request.compare_base else interactive.show
         asked = batch.conversation(request.prompt, system)
         if not show(generator, sampling, asked, stdout, thoughts=request.shows_thoughts(stdout)):
             say(
@@ -91,7 +91,7 @@ def _talk(
                 "tokens (--max-new-tokens allows more, --thoughts show shows them)"
             )
     else:
-        talk.talk(
+        interactive.talk(
             generator,
             sampling,
             system=system,

@@ -14,7 +14,7 @@ from lorajob_runtime.data.check import check
 from lorajob_runtime.data.prepare import prepare
 from lorajob_runtime.data.rows.formats import detect
 from lorajob_runtime.data.rows.issues import TOO_LONG, Fault, FaultLog, refuse_dropped, refuse_unusable
-from lorajob_runtime.data.rows.loading import load
+from lorajob_runtime.data.rows.load import load
 from lorajob_runtime.report.lines import lines
 
 GOOD = {"instruction": "Q", "output": "A"}

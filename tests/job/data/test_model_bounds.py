@@ -14,8 +14,8 @@ from transformers import AutoTokenizer
 from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.spec import RunSpec, parse
 from lorajob_runtime.data.check import check, check_text
+from lorajob_runtime.data.model_limits import foreign_id
 from lorajob_runtime.data.prepare import DataReport, prepare
-from lorajob_runtime.data.unreadable import foreign_id
 from lorajob_runtime.models import token_limits
 from lorajob_runtime.models.token_limits import Bounds
 from lorajob_runtime.report import lines

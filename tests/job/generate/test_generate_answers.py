@@ -18,7 +18,7 @@ from lorajob_runtime.contract.spec import ModelSpec
 from lorajob_runtime.data.chat.chat_template import ChatTemplate
 from lorajob_runtime.data.chat.tokenizer import encode
 from lorajob_runtime.data.rows.turns import conversation
-from lorajob_runtime.generate import batch, talk
+from lorajob_runtime.generate import batch, interactive
 from lorajob_runtime.generate.generator import Generator, Sampling
 from lorajob_runtime.system.environment import Environment
 from small_models import smollm2
@@ -336,7 +336,7 @@ class Recorder:
 
 def converse(recorder: Recorder, typed: str, *, thoughts: bool = False) -> tuple[str, list[str]]:
     out, notes = io.StringIO(), list[str]()
-    talk.talk(
+    interactive.talk(
         recorder,  # type: ignore[arg-type]
         SHORT,
         system="S",
@@ -385,7 +385,7 @@ def test_at_a_terminal_a_thought_is_dimmed() -> None:
 
     out = Terminal()
 
-    talk.show(Recorder(THOUGHTS), SHORT, [{"role": "user", "content": "a"}], out, thoughts=True)  # type: ignore[arg-type]
+    interactive.show(Recorder(THOUGHTS), SHORT, [{"role": "user", "content": "a"}], out, thoughts=True)  # type: ignore[arg-type]
 
     assert out.getvalue().replace("\033[0m\033[2m", "") == "\033[2mhm\n\033[0m\none\n"
 

@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 from lorajob_runtime.contract.errors import ModelError
 from lorajob_runtime.contract.text import brief
-from lorajob_runtime.data.chat import abilities, presence, whole
-from lorajob_runtime.data.chat.abilities import ANSWER, ANSWERED, ASKED
-from lorajob_runtime.data.chat.adapting import LOST_THOUGHT, Thoughts, Tools, adapt
-from lorajob_runtime.data.chat.applying import applied
-from lorajob_runtime.data.chat.continuation import continuation
+from lorajob_runtime.data.chat import content_check, multi_turn, template_probe
+from lorajob_runtime.data.chat.adapt_messages import LOST_THOUGHT, Thoughts, Tools, adapt
+from lorajob_runtime.data.chat.completion import continuation
+from lorajob_runtime.data.chat.multi_turn import Answer, Turn
 from lorajob_runtime.data.chat.reasoning import Reply, apart, opens_thought
+from lorajob_runtime.data.chat.render_function import applied
+from lorajob_runtime.data.chat.template_probe import ANSWER, ANSWERED, ASKED
 from lorajob_runtime.data.chat.tokenizer import Tokenizer, added_tokens, control_tokens, encode, token_id
-from lorajob_runtime.data.chat.whole import Answer, Turn
 from lorajob_runtime.data.rows.conversation import Conversation, Message, RowError
 from lorajob_runtime.models import chat_families
 from lorajob_runtime.models.chat_families import OPEN_THOUGHT, SWITCH, THOUGHT_FIELDS
@@ -73,7 +73,7 @@ class ChatTemplate:
         self.family = chat_families.recognise(source)
         self._switch = {SWITCH: thinking}
         self._asked: tuple[Tools, str] | None = None
-        self._abilities = abilities.probe(self._closed)
+        self._abilities = template_probe.probe(self._closed)
         if thinking and not self._abilities.thinks:
             raise chat_families.refuse_thinking("the model's chat template")
         self.thinking_mode = self._mode()
@@ -111,8 +111,8 @@ class ChatTemplate:
             remarks[EMPTY_THOUGHT] = None
         messages = adapted.messages
         wanted = _wanted(messages, remarks)
-        found = whole.render(self, messages, adapted.tools, wanted)
-        lost = presence.lost_roles(found.last_prompt, messages[: wanted[-1]])
+        found = multi_turn.render(self, messages, adapted.tools, wanted)
+        lost = content_check.lost_roles(found.last_prompt, messages[: wanted[-1]])
         remarks |= found.remarks | {f"{role} turns are left out by the chat template": None for role in lost}
         return Rendered(answers=found.answers, remarks=tuple(remarks))
 
@@ -140,7 +140,7 @@ class ChatTemplate:
             prompt = self._prompt(before, tools)
             finished = self.finished(messages, tools)
             rest = self._rest(prompt, finished, last, tools)
-            if not presence.shows(rest, said.answer):
+            if not content_check.shows(rest, said.answer):
                 rest = self._standing_in(rest, prompt, messages, tools)
         except RowError:
             raise
@@ -237,8 +237,8 @@ class ChatTemplate:
         """The control token that ends a call, where that is another than ends an answer."""
         if not self._abilities.tools:
             return None
-        call = abilities.probe_call(as_text=self._abilities.arguments_as_text)
-        rest = self.finished([ASKED, call], abilities.PROBE_TOOLS).removesuffix(self._after_turn)
+        call = template_probe.probe_call(as_text=self._abilities.arguments_as_text)
+        rest = self.finished([ASKED, call], template_probe.PROBE_TOOLS).removesuffix(self._after_turn)
         if rest.endswith(self.end_of_turn):
             return None
         return next((token for token in control_tokens(self._tokenizer) if rest.endswith(token)), None)
@@ -325,18 +325,18 @@ def _said(message: Message) -> Reply:
 def _missing(rest: str, said: Reply, message: Message) -> str | None:
     """What of a message is not in what would be trained, and cannot be done without."""
     calls = message.get("tool_calls", ())
-    if not presence.shows(rest, said.thought):
+    if not content_check.shows(rest, said.thought):
         return "a thought"
-    if not presence.shows(rest, said.answer) and not calls:
+    if not content_check.shows(rest, said.answer) and not calls:
         return "an answer"
-    lost = presence.missing_calls(rest, message)
+    lost = content_check.missing_calls(rest, message)
     if lost:
         return "a call" if lost == len(calls) else "a call beside another"
     return None
 
 
 def _remarked(rest: str, answer: str) -> Iterator[str]:
-    if not presence.shows(rest, answer):
+    if not content_check.shows(rest, answer):
         yield SAID_BESIDE_CALL
     elif answer not in rest:
         yield BLANKS_CUT

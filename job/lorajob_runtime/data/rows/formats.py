@@ -17,12 +17,12 @@ from typing import Any, TypeGuard
 from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.spec import DataSpec
 from lorajob_runtime.contract.text import keys_of, kind, unicode
-from lorajob_runtime.data.rows import readings, unsupported
-from lorajob_runtime.data.rows.calls import calls_of
+from lorajob_runtime.data.rows import column_roles, unsupported
+from lorajob_runtime.data.rows.column_roles import NEEDS, TURN_COLUMNS, Reading, has, turn_column
 from lorajob_runtime.data.rows.conversation import Aside, Conversation, Message, RowError, Text
 from lorajob_runtime.data.rows.json_rows import value_of
-from lorajob_runtime.data.rows.readings import NEEDS, TURN_COLUMNS, Reading, has, turn_column
 from lorajob_runtime.data.rows.suggestions import first_row, no_form, refuse_columns
+from lorajob_runtime.data.rows.tool_calls import calls_of
 from lorajob_runtime.data.rows.turns import finished, messages_of, tool_list, turn_list
 from lorajob_runtime.data.rows.unsupported import Foreign
 from lorajob_runtime.data.rows.unused import beside, has_something, named, says_something
@@ -78,7 +78,7 @@ class Form:
         if any(has_something(row.get(column)) for column in columns):
             return
         present = {name: value for name, value in row.items() if has_something(value)}
-        others = readings.possible({name.lower(): name for name in present}, {})
+        others = column_roles.possible({name.lower(): name for name in present}, {})
         other = next((reading for reading in others if reading.fits(present)), None)
         if other is not None:
             said = [turn_column(present, {})] if "messages" in NEEDS[other.form] else other.carried().values()
@@ -209,8 +209,10 @@ def detect(rows: Sequence[object], data: DataSpec, further: Collection[str] = ()
             said = f"data.columns maps {role} to {column!r}, a column that no row has: {first_row(rows[0])}"
             raise DataError(said, hint="name a column that is there")
     names = _names(looked_at)
-    possible = [reading for reading in readings.possible(names, data.columns) if data.format in ("auto", reading.form)]
-    reading, others = readings.chosen(possible, looked_at)
+    possible = [
+        reading for reading in column_roles.possible(names, data.columns) if data.format in ("auto", reading.form)
+    ]
+    reading, others = column_roles.chosen(possible, looked_at)
     chosen = frozenset(data.columns[role] for role in ("output", "messages", "text") if role in data.columns)
     if known := _mostly_foreign(looked_at, reading, chosen):
         raise DataError(known.of_file, hint=known.hint)
@@ -229,7 +231,7 @@ def detect(rows: Sequence[object], data: DataSpec, further: Collection[str] = ()
 
 def _refuse_unfit(mapped: Mapping[str, str], form: str) -> None:
     """Raises DataError when data.columns names a column for a role that a form has no use for."""
-    unfit = next((role for role in mapped if role not in readings.TAKES[form]), None)
+    unfit = next((role for role in mapped if role not in column_roles.TAKES[form]), None)
     if unfit is None:
         return
     where = ", whose turns have thoughts of their own" if unfit == "thought" and "messages" in NEEDS[form] else ""

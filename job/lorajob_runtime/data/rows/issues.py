@@ -16,7 +16,7 @@ from lorajob_runtime.contract.spec import dropped_share
 from lorajob_runtime.contract.text import counted
 from lorajob_runtime.data.rows.conversation import Conversation, RowError, Text, too_deep
 from lorajob_runtime.data.rows.formats import Form
-from lorajob_runtime.data.rows.loading import Loaded
+from lorajob_runtime.data.rows.load import Loaded
 
 Severity = Literal["error", "dropped", "truncated", "warning"]
 

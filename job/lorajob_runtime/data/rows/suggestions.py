@@ -8,10 +8,10 @@ from typing import Any
 
 from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.text import keys_of, kind, quoted
-from lorajob_runtime.data.rows import readings
+from lorajob_runtime.data.rows import column_roles
+from lorajob_runtime.data.rows.column_roles import TURN_COLUMNS
 from lorajob_runtime.data.rows.conversation import RowError
 from lorajob_runtime.data.rows.json_rows import is_turn
-from lorajob_runtime.data.rows.readings import TURN_COLUMNS
 from lorajob_runtime.data.rows.turns import pair_keys, turn_list
 
 _NAME_COLUMNS = "name columns as in --columns input=COLUMN,output=COLUMN"
@@ -80,7 +80,7 @@ def _why(first: object, names: Mapping[str, str], is_alone: bool) -> tuple[str, 
     for name, value in first.items():
         if found := _conversation(str(name), value):
             return found
-    if odd := readings.looks_like(names):
+    if odd := column_roles.looks_like(names):
         return odd, _NAME_COLUMNS
     return _lists_inside(first, is_alone) or _columns_in_one(first) or ("", _NAME_COLUMNS)
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lorajob_runtime.contract.text import brief, keys_of, kind
-from lorajob_runtime.data.rows import masks
-from lorajob_runtime.data.rows.calls import CALLS, calls_in, calls_of
+from lorajob_runtime.data.rows import training_marks
 from lorajob_runtime.data.rows.conversation import Aside, Conversation, Message, RowError
 from lorajob_runtime.data.rows.json_rows import text_of, value_of
+from lorajob_runtime.data.rows.tool_calls import CALLS, calls_in, calls_of
 from lorajob_runtime.data.rows.unused import beside, has_something, says_something
 from lorajob_runtime.data.rows.values import as_text, parsed
 
@@ -197,7 +197,7 @@ def _plain(turn: Mapping[str, Any]) -> Message | None:
 def _round(number: int, turn: dict[str, Any], pair: tuple[str, str], aside: Aside) -> list[Message]:
     """A question with its answer in one turn, and what stands before them as system prompt."""
     asked, answered = pair
-    marks = {key: turn[key] for key in turn.keys() & masks.KEYS}
+    marks = {key: turn[key] for key in turn.keys() & training_marks.KEYS}
     thoughts = {key: turn[key] for key in THOUGHTS if key in turn}
     aside.unused.update(beside("turn key", turn, {asked, answered, "system", *marks, *thoughts}))
     spoken = [{"role": "user", "content": turn[asked]}]
@@ -218,7 +218,7 @@ def _message(number: int, turn: dict[str, Any], aside: Aside) -> Message:
     said_in = (*_SAID, _REFUSAL) if role == "assistant" else _SAID
     if turn.keys().isdisjoint(said_in) and calls is None and says_something(turn, beside=_READ):
         raise RowError(f"turn {number} has the keys {keys_of(turn)}: it needs value or content")
-    is_trained, used = masks.trained(turn, number)
+    is_trained, used = training_marks.trained(turn, number)
     used |= _READ
     at = next((key for key in said_in if has_something(turn.get(key))), "content")
     content, used = turn.get(at), used | {at}

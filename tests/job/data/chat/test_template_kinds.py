@@ -9,7 +9,7 @@ from right_or_said import CALLS, TALKS, conversation, encoded, wrongs
 from template_kinds import KINDS, tokenizer_of
 
 from lorajob_runtime.contract.errors import ConfigError, ModelError
-from lorajob_runtime.data.chat import adapting, chat_template
+from lorajob_runtime.data.chat import adapt_messages, chat_template
 from lorajob_runtime.data.chat.chat_template import ChatTemplate
 from lorajob_runtime.data.encode import Encoder
 from lorajob_runtime.data.rows.conversation import Conversation, RowError
@@ -92,7 +92,7 @@ def test_a_thought_that_no_prompt_opens_is_opened(smollm2: Any) -> None:
     on = _shown("drops thoughts that no prompt opens", "thought", smollm2.tokenizer, thinking=True)
     off = _shown("drops thoughts that no prompt opens", "thought", smollm2.tokenizer)
     assert on == ([_HOW_MANY + "⟦<think>\nBecause seven.\n</think>\n\nIt is seven.<|im_end|>⟧"], ())
-    assert off == ([_HOW_MANY + "⟦It is seven.<|im_end|>⟧"], (adapting.SWITCHED_OFF,))
+    assert off == ([_HOW_MANY + "⟦It is seven.<|im_end|>⟧"], (adapt_messages.SWITCHED_OFF,))
 
 
 def test_an_answer_without_a_thought_ends_one_empty_thought(smollm2: Any) -> None:
@@ -120,7 +120,7 @@ def test_abilities_that_are_only_named_are_none(smollm2: Any) -> None:
     assert template.thinking_mode == "none"
     assert '"name": "weather"' in template.prompt(CALLS["call"][:1], conversation("call").tools)
     _, remarks = _shown("names abilities in a comment", "call", smollm2.tokenizer)
-    assert remarks == (adapting.TOOLS_TOLD,)
+    assert remarks == (adapt_messages.TOOLS_TOLD,)
 
 
 def test_calls_that_a_template_writes_only_beside_tools_are_written_as_text(smollm2: Any) -> None:
@@ -128,7 +128,7 @@ def test_calls_that_a_template_writes_only_beside_tools_are_written_as_text(smol
     without = Conversation(messages=CALLS["call"])
     result = encoded(encoder, without)
     assert not isinstance(result, RowError)
-    assert result.remarks == (adapting.CALLS_TOLD,)
+    assert result.remarks == (adapt_messages.CALLS_TOLD,)
     assert '<tool_call>\n{"name": "weather"' in encoder.tokenizer.decode(result.sequences[0][0].tolist())
     assert wrongs(encoder, without) == []
 
@@ -136,11 +136,11 @@ def test_calls_that_a_template_writes_only_beside_tools_are_written_as_text(smol
 @pytest.mark.parametrize(
     ("kind", "name", "remark"),
     [
-        ("lists tools and writes no calls", "call", adapting.TOOLS_TOLD),
+        ("lists tools and writes no calls", "call", adapt_messages.TOOLS_TOLD),
         ("says nothing beside a call", "words and a call", chat_template.SAID_BESIDE_CALL),
-        ("leaves out results of tools", "call", adapting.RESULTS_ASKED),
-        ("has no system role and wants turns to alternate", "system", adapting.SYSTEM_ASKED),
-        ("has no system role and wants turns to alternate", "two questions", adapting.QUESTIONS_JOINED),
+        ("leaves out results of tools", "call", adapt_messages.RESULTS_ASKED),
+        ("has no system role and wants turns to alternate", "system", adapt_messages.SYSTEM_ASKED),
+        ("has no system role and wants turns to alternate", "two questions", adapt_messages.QUESTIONS_JOINED),
         ("has no system role and wants turns to alternate", "blanks", chat_template.BLANKS_CUT),
         ("plain", "greeting", chat_template.GREETING),
         ("plain", "greeting behind a system prompt", chat_template.GREETING),

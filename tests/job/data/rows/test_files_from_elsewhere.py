@@ -11,7 +11,7 @@ from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.spec import DataSpec
 from lorajob_runtime.data.rows.conversation import RowError
 from lorajob_runtime.data.rows.issues import converted
-from lorajob_runtime.data.rows.loading import load
+from lorajob_runtime.data.rows.load import load
 from lorajob_runtime.data.rows.read import read
 
 HERE = Path(__file__).parents[1] / "files_from_elsewhere"

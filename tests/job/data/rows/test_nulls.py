@@ -18,7 +18,7 @@ from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.spec import DataSpec
 from lorajob_runtime.data.rows.conversation import RowError
 from lorajob_runtime.data.rows.issues import converted
-from lorajob_runtime.data.rows.loading import load
+from lorajob_runtime.data.rows.load import load
 from lorajob_runtime.data.rows.read import read
 
 Row = dict[str, Any]

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lorajob_runtime.data.chat.multi_turn import Answer
 from lorajob_runtime.data.chat.tokenizer import Tokenizer, added_tokens, encode
-from lorajob_runtime.data.chat.whole import Answer
 from lorajob_runtime.data.tokens import Ids, Mask
 
 _BEFORE = ("a", "a ", "a\n", "。")

@@ -9,10 +9,10 @@ from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.spec import DataSpec, RunSpec
 from lorajob_runtime.contract.text import counted
 from lorajob_runtime.data.chat.tokenizer import Tokenizer
-from lorajob_runtime.data.collect import Collected, Sink, collect
 from lorajob_runtime.data.encode import Encoder
+from lorajob_runtime.data.encode_rows import Collected, Sink, collect
 from lorajob_runtime.data.rows.issues import NO_ANSWER_LEFT, TOO_LONG, nothing_left, refuse_dropped, refuse_errors
-from lorajob_runtime.data.rows.loading import Loaded
+from lorajob_runtime.data.rows.load import Loaded
 from lorajob_runtime.data.rows.select import Selection
 from lorajob_runtime.data.rows.unused import UnusedNames
 from lorajob_runtime.models.token_limits import UNKNOWN, Bounds

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from lorajob_runtime.data.chat.abilities import ASKED
-from lorajob_runtime.data.chat.adapting import Tools
+from lorajob_runtime.data.chat.adapt_messages import Tools
+from lorajob_runtime.data.chat.template_probe import ASKED
 from lorajob_runtime.data.rows.conversation import Message
 
 _FEW = 4

@@ -14,6 +14,7 @@ import numpy as np
 from lorajob_runtime.contract.spec import DataSpec
 from lorajob_runtime.data.chat.tokenizer import control_tokens
 from lorajob_runtime.data.encode import Encoded, Encoder, Sample, cut
+from lorajob_runtime.data.model_limits import foreign_id, reason_against, remark_on
 from lorajob_runtime.data.rows.conversation import Conversation, RowError, Text
 from lorajob_runtime.data.rows.formats import Form
 from lorajob_runtime.data.rows.issues import NO_ANSWER_LEFT, TOO_LONG, Fault, FaultLog, converted
@@ -21,7 +22,6 @@ from lorajob_runtime.data.rows.read import Source
 from lorajob_runtime.data.rows.select import Selection
 from lorajob_runtime.data.rows.unused import UnusedNames
 from lorajob_runtime.data.tokens import Ids, Mask
-from lorajob_runtime.data.unreadable import foreign_id, reason_against, remark_on
 from lorajob_runtime.models.token_limits import Bounds
 
 

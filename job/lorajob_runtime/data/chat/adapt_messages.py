@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from lorajob_runtime.data.chat import tool_prompt
-from lorajob_runtime.data.chat.abilities import Abilities
 from lorajob_runtime.data.chat.reasoning import apart
+from lorajob_runtime.data.chat.template_probe import Abilities
 from lorajob_runtime.data.rows.conversation import Message
 from lorajob_runtime.data.rows.json_rows import text_of
 from lorajob_runtime.models.chat_families import CLOSE_THOUGHT, OPEN_THOUGHT
