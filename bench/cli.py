@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorajob.cluster import Cluster, connect
-from lorajob.platform import platform_config
+from lorajob.platform import platform_lookup, platform_parsing
 from lorajob.spec import spec_file
 from lorajob.submit import manifest
 from lorajob_runtime import __version__
@@ -140,8 +140,8 @@ def place(kubeconfig: str) -> Iterator[Cluster]:
     with connect(kubeconfig, namespace=name, timeout_seconds=120) as cluster:
         cluster.post("/api/v1/namespaces", {"metadata": {"name": name}})
         try:
-            text = spec_file.dumps(platform_config.to_dict(platform_config.parse(PLATFORM, "the bench")))
-            config = {"metadata": {"name": platform_config.CONFIG_MAP}, "data": {platform_config.CONFIG_KEY: text}}
+            text = spec_file.dumps(platform_parsing.to_dict(platform_parsing.parse(PLATFORM, "the bench")))
+            config = {"metadata": {"name": platform_lookup.CONFIG_MAP}, "data": {platform_lookup.CONFIG_KEY: text}}
             cluster.post(cluster.config_maps(), config)
             yield cluster
         finally:
@@ -163,7 +163,7 @@ def job(name: str, namespace: str) -> manifest.Manifests:
             "resources": {"queue": "bench", "gpus": 4},
         }
     )
-    config = platform_config.parse(PLATFORM, "the bench")
+    config = platform_parsing.parse(PLATFORM, "the bench")
     return manifest.build(run, config, namespace=namespace, version=__version__)
 
 

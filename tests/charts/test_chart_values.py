@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from golden import chart_documents
-from lorajob.platform import platform_config
+from lorajob.platform import platform_parsing
 from lorajob_runtime.contract import kubernetes
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import ConfigError
@@ -44,15 +44,15 @@ def test_the_chart_s_own_values_are_as_its_schema_says(schema: dict[str, Any]) -
 
 
 def test_the_values_without_change_are_the_platform_s_own_defaults() -> None:
-    config = platform_config.parse(specs.merge(VALUES["platform"], NEEDED), "values.yaml")
+    config = platform_parsing.parse(specs.merge(VALUES["platform"], NEEDED), "values.yaml")
 
-    plain = platform_config.to_dict(platform_config.parse(NEEDED, "platform.yaml"))
+    plain = platform_parsing.to_dict(platform_parsing.parse(NEEDED, "platform.yaml"))
     usual = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    assert platform_config.to_dict(config) == specs.merge(plain, {"scheduling": {"tolerations": usual}})
+    assert platform_parsing.to_dict(config) == specs.merge(plain, {"scheduling": {"tolerations": usual}})
 
 
 def test_the_schema_has_exactly_the_fields_of_the_platform_s_config(schema: dict[str, Any]) -> None:
-    known = set(paths(platform_config.to_dict(platform_config.parse(NEEDED, "platform.yaml")))) - {"apiVersion"}
+    known = set(paths(platform_parsing.to_dict(platform_parsing.parse(NEEDED, "platform.yaml")))) - {"apiVersion"}
 
     assert {path for path, _ in chart_documents.leaves(schema["properties"]["platform"])} == known
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lorajob.platform import platform_config
+from lorajob.platform import platform_parsing
 from lorajob.submit import manifest
 from lorajob.submit.manifest import DataFile, Manifests
 from lorajob_runtime.contract import spec as specs
@@ -65,7 +65,7 @@ def build(name: str, namespace: str = NAMESPACE) -> Manifests:
     spec, more = RUNS[name]
     return manifest.build(
         specs.parse(specs.merge(spec, {"name": name})),
-        platform_config.parse(specs.merge(PLATFORM, more), "platform.yaml"),
+        platform_parsing.parse(specs.merge(PLATFORM, more), "platform.yaml"),
         namespace=namespace,
         version=VERSION,
         data=DATA.get(name),

@@ -12,7 +12,7 @@ from platform_install import CHART, RELEASE, SMALL, install_platform, run_helm
 
 from cluster_fixtures import TestCluster
 from lorajob.cluster import connect
-from lorajob.platform import platform_config
+from lorajob.platform import platform_lookup
 from lorajob_runtime.contract import spec as specs
 from waiting import wait_until
 
@@ -57,7 +57,7 @@ def test_an_installed_chart_is_all_that_a_run_needs(cluster: TestCluster, releas
 
 
 def test_the_command_line_reads_the_platform_that_the_values_say(cluster: TestCluster, release: str) -> None:
-    loaded = platform_config.load(connect(kubeconfig=str(cluster.kubeconfig), namespace=release), None, {})
+    loaded = platform_lookup.load(connect(kubeconfig=str(cluster.kubeconfig), namespace=release), None, {})
 
     assert (loaded.platform.image, loaded.platform.device) == (IMAGE, "cpu")
     assert loaded.platform.storage.uri == f"s3://{release}/runs"
@@ -72,7 +72,7 @@ def test_an_upgrade_changes_the_platform_and_a_null_leaves_a_secret_out(cluster:
 
     install_platform(cluster, release, image="localhost/none:2", values=secrets)
 
-    loaded = platform_config.load(connect(kubeconfig=str(cluster.kubeconfig), namespace=release), None, {})
+    loaded = platform_lookup.load(connect(kubeconfig=str(cluster.kubeconfig), namespace=release), None, {})
     assert (loaded.platform.image, loaded.platform.limits.gpus) == ("localhost/none:2", 4)
     assert loaded.platform.secrets.storage is None
 

@@ -12,7 +12,7 @@ from platform_install import CHART, RELEASE, run_helm
 
 from cluster_fixtures import TestCluster
 from lorajob.errors import UsageError
-from lorajob.platform import platform_config
+from lorajob.platform import platform_parsing
 from lorajob.submit import manifest
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import ConfigError
@@ -174,7 +174,7 @@ def helm(cluster: TestCluster, given: dict[str, Any]) -> str:
 
 def build(given: dict[str, Any]) -> manifest.Manifests:
     """The objects of a run of whose spec its user said nothing. Raises ConfigError, UsageError."""
-    config = platform_config.parse(specs.merge(VALUES["platform"], NEEDED, given), "values.yaml")
+    config = platform_parsing.parse(specs.merge(VALUES["platform"], NEEDED, given), "values.yaml")
     spec = specs.parse(specs.merge(config.defaults, {"name": "poems"}))
     return manifest.build(spec, config, namespace="default", version="0.1.0")
 

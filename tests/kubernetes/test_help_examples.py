@@ -28,7 +28,7 @@ from lorajob.cluster import Cluster, NotFound, connect
 from lorajob.errors import FAILED
 from lorajob.main import cli
 from lorajob.options.command import Command
-from lorajob.platform import platform_config as platforms
+from lorajob.platform import platform_parsing
 from lorajob.platform.platform_config import PlatformScheduling, PlatformStorage
 from lorajob.submit import manifest
 from lorajob_runtime.contract import layout
@@ -135,7 +135,7 @@ class StoredRuns(MadeRuns):
 
     def install(self) -> None:
         """What the chart brings: the platform's config, and the Secret with the key of its storage."""
-        text = json.dumps(platforms.to_dict(self.platform))
+        text = json.dumps(platform_parsing.to_dict(self.platform))
         keys = {"AWS_ACCESS_KEY_ID": self.s3.access_key, "AWS_SECRET_ACCESS_KEY": self.s3.secret_key}
         config = {"kind": "ConfigMap", "metadata": {"name": "lorajob-platform"}, "data": {"platform.yaml": text}}
         secret = {"kind": "Secret", "metadata": {"name": "lorajob-storage"}, "stringData": keys}

@@ -12,7 +12,7 @@ import pytest
 
 from cluster_fixtures import TestCluster
 from golden import run_manifests
-from lorajob.platform import platform_config
+from lorajob.platform import platform_parsing
 from lorajob.submit import manifest
 from lorajob.submit.manifest import DataFile
 from lorajob_runtime.contract import spec as specs
@@ -101,7 +101,7 @@ def test_a_warning_of_the_server_would_be_seen(cluster: TestCluster, watched_nam
 
 def test_a_config_map_takes_the_largest_dataset_that_the_manifest_takes(cluster: TestCluster, namespace: str) -> None:
     data = DataFile(name="poems.json.gz", content=os.urandom(manifest.DATA_MAX_BYTES))
-    spec, config = specs.parse({"name": "poems"}), platform_config.parse(run_manifests.PLATFORM, "platform.yaml")
+    spec, config = specs.parse({"name": "poems"}), platform_parsing.parse(run_manifests.PLATFORM, "platform.yaml")
     (config_map,) = manifest.build(spec, config, namespace=namespace, version="0.1.0", data=data).owned
 
     cluster.run_kubectl("create", "-f", "-", input=json.dumps(config_map))
@@ -119,7 +119,7 @@ def test_a_run_on_the_cpu_gets_a_pod_where_there_is_no_gpu_to_have(
     for name, device in (("with", "auto"), ("without", "cpu")):
         config = specs.merge(run_manifests.PLATFORM, {"device": device, "scheduling": {"nodeSelector": {"no": "node"}}})
         spec = specs.parse({"name": name, "resources": {"gpus": 4}})
-        made = manifest.build(spec, platform_config.parse(config, "x"), namespace=watched_namespace, version="0.1.0")
+        made = manifest.build(spec, platform_parsing.parse(config, "x"), namespace=watched_namespace, version="0.1.0")
         cluster.run_kubectl("create", "-f", "-", input=json.dumps(made.job))
 
     def seen(what: str) -> str:

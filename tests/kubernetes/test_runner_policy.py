@@ -16,7 +16,7 @@ import pytest
 from platform_install import install_platform
 
 from cluster_fixtures import TestCluster
-from lorajob.platform import platform_config
+from lorajob.platform import platform_parsing
 from lorajob.spec import spec_file
 from lorajob.submit import manifest
 from lorajob_runtime.contract import kubernetes
@@ -95,7 +95,7 @@ def _job(cluster: TestCluster, namespace: str, name: str) -> dict[str, Any]:
     text = cluster.run_kubectl(
         "get", "configmap", "lorajob-platform", f"--namespace={namespace}", "-o", r"jsonpath={.data.platform\.yaml}"
     )
-    config = platform_config.parse(spec_file.loads(text, "platform.yaml").values, "platform.yaml")
+    config = platform_parsing.parse(spec_file.loads(text, "platform.yaml").values, "platform.yaml")
     return manifest.build(specs.parse({"name": name}), config, namespace=namespace, version="0.1.0").job
 
 

@@ -20,7 +20,7 @@ from restricted import with_token
 
 from cluster_fixtures import TestCluster
 from golden import run_manifests
-from lorajob.platform import platform_config
+from lorajob.platform import platform_config, platform_parsing
 from lorajob.spec import spec_file
 from lorajob.submit import manifest
 from lorajob.submit.manifest import DataFile
@@ -81,7 +81,7 @@ class User:
     def platform(self) -> platform_config.Platform:
         path = r"jsonpath={.data.platform\.yaml}"
         text = self.cluster.run_kubectl("get", "cm", "lorajob-platform", f"--namespace={self.namespace}", "-o", path)
-        return platform_config.parse(spec_file.loads(text, "platform.yaml").values, "platform.yaml")
+        return platform_parsing.parse(spec_file.loads(text, "platform.yaml").values, "platform.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -315,7 +315,7 @@ def test_the_controller_of_cron_jobs_makes_all_but_runs_as_before(user: User) ->
 
 
 def test_a_platform_file_of_ones_own_lifts_no_limit(user: User) -> None:
-    lifted = platform_config.to_dict(user.platform()) | {"limits": {"gpus": 64, "trustRemoteCode": True}}
+    lifted = platform_parsing.to_dict(user.platform()) | {"limits": {"gpus": 64, "trustRemoteCode": True}}
     file = user.kubeconfig.parent / "mine.yaml"
     file.write_text(yaml.safe_dump(lifted))
 

@@ -15,7 +15,7 @@ from lorajob.options.cluster_options import cluster_options, connect_from, platf
 from lorajob.options.command import Command
 from lorajob.options.output_option import output_option
 from lorajob.plan import gpus, plan_text, run_plan
-from lorajob.platform import platform_config
+from lorajob.platform import platform_lookup
 from lorajob.platform.platform_config import Platform
 from lorajob.spec import resolve
 from lorajob.spec.field_texts import PLAN_TEXTS
@@ -82,11 +82,11 @@ def _warn(text: str) -> None:
 
 def _platform(file: Path | None, params: dict[str, Any]) -> Platform | None:
     """The platform, where there is one to be had. Raises UsageError and ConfigError for a file that is named."""
-    if platform_config.named_file(file) is not None:
-        return platform_config.load(None, file).platform
+    if platform_lookup.named_file(file) is not None:
+        return platform_lookup.load(None, file).platform
     try:
         with connect_from(params) as cluster:
-            return platform_config.load(cluster).platform
+            return platform_lookup.load(cluster).platform
     except UsageError:
         if params["kubeconfig"] or params["kube_context"]:
             raise

@@ -12,7 +12,7 @@ from lorajob.options import flags
 from lorajob.options.cluster_options import cluster_options, connect_from, platform_option
 from lorajob.options.command import Command
 from lorajob.options.run_names import run_name
-from lorajob.platform import platform_config
+from lorajob.platform import platform_lookup
 from lorajob.runs import live, retry
 from lorajob.submit import manifest
 from lorajob_runtime import __version__
@@ -46,7 +46,7 @@ def command(
     command goes on where it was.
     """
     with connect_from(params) as cluster:
-        loaded = platform_config.load(cluster, platform_file)
+        loaded = platform_lookup.load(cluster, platform_file)
         said = retry.retry(
             cluster,
             name,

@@ -18,7 +18,7 @@ from lorajob.options import flags
 from lorajob.options.cluster_options import cluster_options, connect_from, platform_option
 from lorajob.options.command import Command
 from lorajob.plan import plan_text
-from lorajob.platform import platform_config
+from lorajob.platform import platform_lookup
 from lorajob.platform.quantities import seconds
 from lorajob.spec import resolve
 from lorajob.submit import preview, submission
@@ -92,9 +92,9 @@ def command(
     to storage. What no flag says comes from ./lorajob.yaml, then from the platform, then from the model's recipe.
     """
     limit = seconds(wait_timeout, "--wait-timeout") if wait_timeout else None
-    only_prints = dry_run == "client" and platform_config.named_file(platform_file) is not None
+    only_prints = dry_run == "client" and platform_lookup.named_file(platform_file) is not None
     with _connection(params, is_needed=not only_prints) as cluster:
-        loaded = platform_config.load(cluster, platform_file)
+        loaded = platform_lookup.load(cluster, platform_file)
         resolved = resolve.resolve(files, flags.given(context), settings, defaults=loaded.platform.defaults)
         namespace = cluster.namespace if cluster is not None else params["namespace"] or "default"
         prepared = submission.prepare(resolved.spec, loaded.platform, namespace=namespace, rng=random.SystemRandom())

@@ -16,7 +16,7 @@ from lorajob.cluster import Cluster
 from lorajob.options.cluster_options import cluster_options, connect_from
 from lorajob.options.command import Command
 from lorajob.options.output_option import output_option
-from lorajob.platform import platform_config
+from lorajob.platform import platform_lookup
 from lorajob_runtime import __version__
 from lorajob_runtime.contract.errors import LorajobError
 from lorajob_runtime.contract.spec import API_VERSION
@@ -99,7 +99,7 @@ def _cluster_part(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _platform_part(cluster: Cluster) -> dict[str, Any]:
     try:
-        loaded = platform_config.load(cluster)
+        loaded = platform_lookup.load(cluster)
     except LorajobError as error:
         return {"error": error.message}
     image = loaded.platform.image

@@ -11,7 +11,7 @@ from lorajob.cluster import Cluster, NotFound
 from lorajob.errors import UsageError
 from lorajob.logs import log_lines, pod_logs
 from lorajob.logs.log_lines import Wanted
-from lorajob.platform import platform_config
+from lorajob.platform import platform_lookup
 from lorajob.platform.storage import connect_store
 from lorajob.runs import lookup
 from lorajob.runs.lookup import Found
@@ -108,7 +108,7 @@ def _without_run(
 
 
 def _store(cluster: Cluster, name: str, found: Found | None, query: Query) -> Store:
-    loaded = platform_config.load(cluster, query.platform_file)
+    loaded = platform_lookup.load(cluster, query.platform_file)
     uri = loaded.platform.storage.uri
     if found is not None:
         if found.status.storage is None:

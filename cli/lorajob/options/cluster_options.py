@@ -37,7 +37,7 @@ platform_option = option(
     type=click.Path(path_type=Path),
     help="Platform file. [LORAJOB_PLATFORM, else the namespace's ConfigMap, else ~/.config/lorajob/platform.yaml]",
 )
-"""--platform, as the parameter `platform_file`, for `lorajob.platform.platform_config.load`."""
+"""--platform, as the parameter `platform_file`, for `lorajob.platform.platform_lookup.load`."""
 
 
 def connect_from(params: Mapping[str, Any]) -> Cluster:

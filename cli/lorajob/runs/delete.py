@@ -10,7 +10,7 @@ from typing import Any
 
 from lorajob.cluster import Cluster, NotFound
 from lorajob.errors import UsageError
-from lorajob.platform import platform_config
+from lorajob.platform import platform_lookup
 from lorajob.platform.storage import connect_store
 from lorajob.runs import follow, lookup, retry
 from lorajob.runs import status as statuses
@@ -95,7 +95,7 @@ def in_order(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _artifacts(cluster: Cluster, name: str, status: RunStatus | None, platform_file: Path | None) -> Artifacts:
-    loaded = platform_config.load(cluster, platform_file)
+    loaded = platform_lookup.load(cluster, platform_file)
     uri = loaded.platform.storage.uri
     if status is not None and status.storage is not None:
         uri = status.storage.rpartition("/")[0]

@@ -15,7 +15,7 @@ from lorajob.cluster import Cluster, Forbidden, NotFound
 from lorajob.cluster.access import Access
 from lorajob.commands.version import image_version, skew
 from lorajob.errors import UsageError
-from lorajob.platform import platform_config
+from lorajob.platform import platform_lookup, platform_parsing
 from lorajob.spec import spec_file
 from lorajob.spec.resolve import resolve
 from lorajob_runtime import __version__
@@ -47,7 +47,7 @@ def _missing() -> Reply:
 
 
 def test_two_fields_make_a_platform_and_the_rest_has_defaults() -> None:
-    made = platform_config.parse(SMALL, PLACE)
+    made = platform_parsing.parse(SMALL, PLACE)
 
     assert made.storage.uri == "s3://bucket/lora"
     assert (made.service_account, made.cache.claim, made.secrets.storage) == (
@@ -60,7 +60,7 @@ def test_two_fields_make_a_platform_and_the_rest_has_defaults() -> None:
 
 
 def test_what_is_printed_reads_back_as_the_same_platform() -> None:
-    made = platform_config.parse(
+    made = platform_parsing.parse(
         SMALL
         | {
             "imagePullSecrets": ["pull"],
@@ -78,9 +78,9 @@ def test_what_is_printed_reads_back_as_the_same_platform() -> None:
         PLACE,
     )
 
-    printed = spec_file.loads(spec_file.dumps(platform_config.to_dict(made)), "printed").values
+    printed = spec_file.loads(spec_file.dumps(platform_parsing.to_dict(made)), "printed").values
 
-    assert platform_config.parse(printed, PLACE) == made
+    assert platform_parsing.parse(printed, PLACE) == made
 
 
 def test_the_example_of_the_docs_and_the_values_of_the_chart_are_platforms() -> None:
@@ -88,10 +88,10 @@ def test_the_example_of_the_docs_and_the_values_of_the_chart_are_platforms() -> 
     example = (root / "docs/platform.md").read_text("utf-8").partition("```yaml\n")[2].partition("```")[0]
     values = spec_file.load(root / "charts/lorajob/values.yaml").values["platform"]
 
-    documented = platform_config.parse(spec_file.loads(example, "docs/platform.md").values, "docs/platform.md")
-    platform_config.parse(values | SMALL, "the chart")
+    documented = platform_parsing.parse(spec_file.loads(example, "docs/platform.md").values, "docs/platform.md")
+    platform_parsing.parse(values | SMALL, "the chart")
 
-    assert platform_config.to_dict(documented).keys() == spec_file.loads(example, "example").values.keys()
+    assert platform_parsing.to_dict(documented).keys() == spec_file.loads(example, "example").values.keys()
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_what_is_wrong_in_a_platform_is_one_line_that_names_the_place_and_the_fi
     changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        platform_config.parse(SMALL | changes, PLACE)
+        platform_parsing.parse(SMALL | changes, PLACE)
 
     assert caught.value.message.startswith(f"{PLACE}: ")
     assert message in caught.value.message
@@ -159,7 +159,7 @@ def test_what_is_wrong_in_a_platform_is_one_line_that_names_the_place_and_the_fi
 
 def test_a_field_of_a_newer_chart_is_told_as_that() -> None:
     with pytest.raises(ConfigError) as caught:
-        platform_config.parse(SMALL | {"prefetch": True}, PLACE)
+        platform_parsing.parse(SMALL | {"prefetch": True}, PLACE)
 
     assert "newer lorajob" in caught.value.hint
 
@@ -180,10 +180,10 @@ def test_a_file_that_is_named_wins_over_the_namespace_and_that_over_the_users_ow
     named = home | {"LORAJOB_PLATFORM": str(variable)}
 
     found = [
-        platform_config.load(cluster, flag, named),
-        platform_config.load(cluster, None, named),
-        platform_config.load(cluster, None, home),
-        platform_config.load(cluster, None, home),
+        platform_lookup.load(cluster, flag, named),
+        platform_lookup.load(cluster, None, named),
+        platform_lookup.load(cluster, None, home),
+        platform_lookup.load(cluster, None, home),
     ]
 
     assert [each.platform.image for each in found] == ["flag", "variable", "namespace", "own"]
@@ -191,7 +191,7 @@ def test_a_file_that_is_named_wins_over_the_namespace_and_that_over_the_users_ow
         str(flag),
         str(variable),
         PLACE,
-        str(tmp_path / "own" / platform_config.OWN_FILE),
+        str(tmp_path / "own" / platform_lookup.OWN_FILE),
     ]
     assert len(server.requests) == 2, "a file that is named needs no cluster"
 
@@ -202,7 +202,7 @@ def test_without_any_platform_the_error_says_where_it_was_looked_for(
     server.answers += [_missing(), Reply(200, {"kind": "Namespace"})]
 
     with pytest.raises(ConfigError) as caught:
-        platform_config.load(cluster, None, {"HOME": str(tmp_path)})
+        platform_lookup.load(cluster, None, {"HOME": str(tmp_path)})
 
     assert "no ConfigMap lorajob-platform in namespace team" in caught.value.message
     assert f"{tmp_path}/.config/lorajob/platform.yaml" in caught.value.message
@@ -214,7 +214,7 @@ def test_a_namespace_that_does_not_exist_is_told_before_a_missing_platform(
     server.answers += [_missing(), _missing()]
 
     with pytest.raises(NotFound, match="namespace team does not exist") as caught:
-        platform_config.load(cluster, None, {"HOME": str(tmp_path)})
+        platform_lookup.load(cluster, None, {"HOME": str(tmp_path)})
 
     assert caught.value.failure.code == 102
 
@@ -226,7 +226,7 @@ def test_without_the_right_to_see_namespaces_the_platform_is_what_is_missing(
     server.answers += [_missing(), Reply(403, {"kind": "Status", "reason": "Forbidden", "message": answer})]
 
     with pytest.raises(ConfigError, match="no platform is configured"):
-        platform_config.load(cluster, None, {"HOME": str(tmp_path)})
+        platform_lookup.load(cluster, None, {"HOME": str(tmp_path)})
 
 
 @pytest.mark.parametrize("named", ["flag", "variable"])
@@ -234,7 +234,7 @@ def test_a_platform_file_that_is_named_and_missing_is_a_fault_of_the_command_lin
     missing = tmp_path / "missing.yaml"
 
     with pytest.raises(UsageError, match=r"the platform file .*/missing\.yaml does not exist") as caught:
-        platform_config.load(None, missing if named == "flag" else None, {"LORAJOB_PLATFORM": str(missing)})
+        platform_lookup.load(None, missing if named == "flag" else None, {"LORAJOB_PLATFORM": str(missing)})
 
     assert caught.value.failure.code == 2
     assert caught.value.hint == "correct --platform or LORAJOB_PLATFORM"
@@ -247,7 +247,7 @@ def test_a_broken_platform_file_is_the_platforms_fault(tmp_path: Path, text: str
     (tmp_path / "platform.yaml").write_text(text)
 
     with pytest.raises(ConfigError) as caught:
-        platform_config.load(None, tmp_path / "platform.yaml")
+        platform_lookup.load(None, tmp_path / "platform.yaml")
 
     assert message in caught.value.message
     assert caught.value.failure.code == 10
@@ -270,7 +270,7 @@ def test_a_broken_config_map_is_one_line_that_names_it(
     server.answers += [reply]
 
     with pytest.raises(ConfigError) as caught:
-        platform_config.load(cluster, None, {"HOME": str(tmp_path)})
+        platform_lookup.load(cluster, None, {"HOME": str(tmp_path)})
 
     assert caught.value.message.startswith("ConfigMap lorajob-platform in namespace team")
     assert message in caught.value.message
@@ -282,7 +282,7 @@ def test_a_config_map_that_may_not_be_read_is_no_missing_one(server: ApiServer, 
     server.answers += [Reply(403, {"kind": "Status", "code": 403, "reason": "Forbidden", "message": answer})]
 
     with pytest.raises(Forbidden, match="eve may not get configmaps in namespace team"):
-        platform_config.load(cluster)
+        platform_lookup.load(cluster)
 
 
 def test_the_platforms_defaults_lie_between_the_recipe_and_what_the_user_says(tmp_path: Path) -> None:
@@ -368,10 +368,10 @@ def test_a_limit_below_the_usual_number_of_retries_is_what_a_run_gets_that_says_
 ) -> None:
     defaults = {} if said is None else {"resources": {"retries": said}}
 
-    found = platform_config.parse(SMALL | {"limits": {"retries": limit}, "defaults": defaults}, PLACE)
+    found = platform_parsing.parse(SMALL | {"limits": {"retries": limit}, "defaults": defaults}, PLACE)
 
     assert specs.parse(specs.merge(found.defaults, {"name": "poems"})).resources.retries == given
-    assert platform_config.parse(platform_config.to_dict(found), PLACE) == found
+    assert platform_parsing.parse(platform_parsing.to_dict(found), PLACE) == found
 
 
 @pytest.mark.parametrize(
@@ -390,6 +390,6 @@ def test_a_limit_below_the_usual_number_of_retries_is_what_a_run_gets_that_says_
 )
 def test_what_no_submit_could_use_is_refused_where_the_platform_is_read(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        platform_config.parse(SMALL | changes, PLACE)
+        platform_parsing.parse(SMALL | changes, PLACE)
 
     assert message in caught.value.message

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from golden import run_manifests
 from lorajob.errors import UsageError
-from lorajob.platform import platform_config, quantities
+from lorajob.platform import platform_parsing, quantities
 from lorajob.submit import manifest
 from lorajob.submit.manifest import DataFile, DataTooLarge, Manifests
 from lorajob_runtime.contract import errors, kubernetes
@@ -34,7 +34,7 @@ def built(
     config = specs.merge({"image": "example/lorajob:1", "storage": STORAGE}, more or {})
     return manifest.build(
         specs.parse({"name": "poems", **(spec or {})}),
-        platform_config.parse(config, "platform.yaml"),
+        platform_parsing.parse(config, "platform.yaml"),
         namespace="team-a",
         version="0.1.0",
         data=data,
@@ -89,7 +89,7 @@ def any_spec(draw: st.DrawFn) -> RunSpec:
     )
 
 
-PLATFORM = platform_config.parse({"image": "example/lorajob:1", "storage": STORAGE}, "platform.yaml")
+PLATFORM = platform_parsing.parse({"image": "example/lorajob:1", "storage": STORAGE}, "platform.yaml")
 
 
 @given(spec=any_spec())

@@ -13,7 +13,7 @@ import yaml
 
 from lorajob.errors import UsageError
 from lorajob.plan import plan_text
-from lorajob.platform import platform_config
+from lorajob.platform import platform_parsing
 from lorajob.platform.platform_config import Platform
 from lorajob.spec import resolve
 from lorajob.submit import preview, submission
@@ -25,7 +25,7 @@ ROWS = [{"input": "Who are you?", "output": f"Number {number}."} for number in r
 
 
 def _platform(**values: Any) -> Platform:
-    return platform_config.parse(
+    return platform_parsing.parse(
         {"image": "registry.example/lorajob:9", "storage": {"uri": "s3://bucket/lora"}} | values, "p"
     )
 

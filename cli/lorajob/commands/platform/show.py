@@ -11,7 +11,7 @@ from lorajob import tables
 from lorajob.options.cluster_options import cluster_options, connect_from, platform_option
 from lorajob.options.command import Command
 from lorajob.options.output_option import output_option
-from lorajob.platform import platform_config
+from lorajob.platform import platform_lookup, platform_parsing
 
 
 @click.command(
@@ -31,11 +31,11 @@ def command(output_form: str, platform_file: Path | None, **params: Any) -> None
 
     Secrets stand in it by their names only. What it prints reads back with --platform.
     """
-    named = platform_config.named_file(platform_file)
+    named = platform_lookup.named_file(platform_file)
     if named is not None:
-        loaded = platform_config.load(None, named)
+        loaded = platform_lookup.load(None, named)
     else:
         with connect_from(params) as cluster:
-            loaded = platform_config.load(cluster)
+            loaded = platform_lookup.load(cluster)
     click.echo(f"platform: {loaded.source}", err=True)
-    click.echo(tables.document(platform_config.to_dict(loaded.platform), output_form), nl=False)
+    click.echo(tables.document(platform_parsing.to_dict(loaded.platform), output_form), nl=False)
