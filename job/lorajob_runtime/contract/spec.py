@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lorajob_runtime.contract import catalog, schema
+from lorajob_runtime.contract import catalog, hubs, schema
 from lorajob_runtime.contract.errors import ConfigError
 
 API_VERSION = "lorajob.dev/v1"
@@ -23,9 +23,6 @@ NAME_MAX_LENGTH = 52
 
 _RANGE, _HELD_OUT_RANGE = "a row range like 5:5000, :5 or -100:", "a row range like :5 or -100:"
 _DROPPED_SHARE = "a share from 0% to 100%, or error"
-
-ADDRESSES = ("modelscope:", "hf:", "package:", "s3://")
-"""How a model's place begins that is no folder."""
 
 FOLDERS = ("/", ".", "~")
 """How a folder begins that is never looked for in the catalog."""
@@ -51,7 +48,7 @@ class ModelSpec:
         local as `./models/tiny`, also before it is there.
         """
         place = self.source or self.name
-        return not place.startswith(ADDRESSES) and (place.startswith(FOLDERS) or catalog.find(place) is None)
+        return not place.startswith(hubs.PREFIXES) and (place.startswith(FOLDERS) or catalog.find(place) is None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -281,18 +278,17 @@ def check_pinned(model: ModelSpec) -> None:
         return
     if model.revision is None:
         raise ConfigError("model.trustRemoteCode is true: it needs model.revision, the commit whose code you have read")
-    if model.revision in _MOVING:
+    if model.revision in hubs.MOVING_REVISIONS:
+        without_commits = " and ".join(hub.title for hub in hubs.MODEL_HUBS if not hub.tells_commit)
         raise ConfigError(
             f"model.trustRemoteCode is true and model.revision {model.revision!r}, which moves: it must be the commit "
-            "whose code you have read, or on ModelScope the tag"
+            f"whose code you have read, or on {without_commits} the tag"
         )
 
 
-_MOVING = ("main", "master", "latest", "HEAD")
-
 COLUMN_ROLES = ("system", "instruction", "input", "output", "history", "messages", "text", "tools", "thought")
 
-_ELSEWHERE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|(?:hf|modelscope):")
+_ELSEWHERE = re.compile("|".join([r"[a-zA-Z][a-zA-Z0-9+.-]*://", *(re.escape(hub.prefix) for hub in hubs.MODEL_HUBS)]))
 _SLICE = re.compile(r"-?\d*:-?\d*")
 _SHARE = re.compile(r"(?:100(?:\.0+)?|\d{1,2}(?:\.\d+)?)%|error")
 _DURATION = re.compile(r"([1-9]\d*)([smhd])")
@@ -331,11 +327,11 @@ def _is_address(text: str, *, needs_key: bool = False) -> bool:
 
 
 _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("model.name", lambda v: v and _is_address(v), "a catalog name, modelscope:ORG/NAME, hf:ORG/NAME or a folder"),
+    ("model.name", lambda v: v and _is_address(v), f"a catalog name, {hubs.FORMS} or a folder"),
     (
         "model.source",
         lambda v: v and _is_address(v),
-        "modelscope:ORG/NAME, hf:ORG/NAME, s3://BUCKET/PREFIX or a folder",
+        f"{hubs.FORMS}, {hubs.S3.form} or a folder",
     ),
     ("data.source", lambda v: _is_place(v, needs_key=True), "a file, or s3://BUCKET/KEY"),
     ("storage.uri", lambda v: _is_place(v), "a folder, or s3://BUCKET/PREFIX"),

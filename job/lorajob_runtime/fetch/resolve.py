@@ -8,8 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorajob_runtime.contract import hubs
 from lorajob_runtime.contract.errors import ConfigError, CredentialsError, HubError, LorajobError, ModelError
-from lorajob_runtime.contract.spec import ADDRESSES, ModelSpec, check_pinned
+from lorajob_runtime.contract.spec import ModelSpec, check_pinned
 from lorajob_runtime.fetch import cache, package_weights, transfer
 from lorajob_runtime.fetch.selection import CONFIG, check_folder
 from lorajob_runtime.fetch.sources import Source, candidates
@@ -111,7 +112,7 @@ def _check_consent(model: ModelSpec, sources: list[Source], environment: Environ
 def _folder_of_that_name(model: ModelSpec, sources: list[Source]) -> str | None:
     """The model's name, where it is one of the catalog and of a folder with a model as well: the catalog wins."""
     text = model.source or model.name
-    if sources[0].kind == "folder" or text.startswith(ADDRESSES):
+    if sources[0].kind == "folder" or text.startswith(hubs.PREFIXES):
         return None
     return text if (Path(text) / CONFIG).is_file() else None
 
