@@ -164,7 +164,7 @@ class Cluster:
         """
         return datetime.now(UTC) + timedelta(seconds=self._transport.ahead_seconds)
 
-    def hurry(self, timeout_seconds: float) -> None:
+    def limit_timeout(self, timeout_seconds: float) -> None:
         """From now on no request takes longer than that."""
         limit = self._transport.timeout_seconds
         self._transport.timeout_seconds = timeout_seconds if limit is None else min(limit, timeout_seconds)

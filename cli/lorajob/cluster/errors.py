@@ -140,7 +140,7 @@ def target(method: str, path: str, *, watch: bool = False) -> Target:
     )
 
 
-_OF_OTHERS = (401, 413, 429)
+PROXY_STATUSES = (401, 413, 429)
 """Codes that mean the same from a proxy between. The server's own `404 page not found` is no Status either."""
 
 
@@ -155,7 +155,7 @@ def from_answer(what: Target, status: int, body: bytes, *, server: str) -> Clust
         "reason": reason,
         "details": details if isinstance(details, dict) else {},
     }
-    if not answer and status in range(400, 500) and status not in _OF_OTHERS and not body.startswith(b"404 page"):
+    if not answer and status in range(400, 500) and status not in PROXY_STATUSES and not body.startswith(b"404 page"):
         return Unreachable(
             f"{server} does not answer as a Kubernetes API does ({status}): {message}",
             hint="correct the server's address in your kubeconfig: https://, the host and the port",

@@ -10,7 +10,7 @@ import click
 
 from lorajob.errors import UsageError
 from lorajob.logs import log_sources
-from lorajob.logs.log_sources import Query
+from lorajob.logs.log_sources import LogQuery
 from lorajob.options import flags
 from lorajob.options.cluster_options import cluster_options, connect_from, platform_option
 from lorajob.options.command import Command
@@ -75,7 +75,7 @@ def command(
         raise UsageError("--follow goes on with the last attempt: leave --previous and --attempt away")
     if previous and attempt is not None:
         raise UsageError("--previous and --attempt both name an attempt: give one of them")
-    query = Query(
+    query = LogQuery(
         rank=None if rank == "all" else _number(rank),
         node=node,
         attempt=attempt,

@@ -64,7 +64,7 @@ def command(
     resolved = resolve.resolve(files, flags.given(context), settings, defaults=found.defaults if found else None)
     data = resolved.spec.data
     is_missing = dataset.is_missing(data)
-    local = dataset.look(data) if dataset.is_local(data) and not is_missing else None
+    local = dataset.inspect(data) if dataset.is_local(data) and not is_missing else None
     plan = run_plan.plan(resolved.spec, gpus.find(resolved.spec, found, gpu_memory), local)
     if is_missing:
         _warn(f"{data.source} is not there: how many steps there are, and how long an epoch takes, is not known")

@@ -81,7 +81,7 @@ def command(
     if dataset.is_local(spec.data) and not dataset.is_missing(spec.data):
         # of rows in no form that can be trained on it is said before a model is fetched for them; one that is missing
         # may be that of a finished run
-        dataset.look(spec.data)
+        dataset.inspect(spec.data)
     for path in resolved.files:
         click.echo(f"spec: {path}", err=True)
     click.echo(f"run: {spec.run_name}, results in {spec.storage.uri}", err=True)

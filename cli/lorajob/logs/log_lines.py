@@ -22,7 +22,7 @@ _STORED = re.compile(rf"{layout.LOGS}/attempt-(\d+)/([a-z]+)(?:-(\d+))?\.log\.gz
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
+class LogFilter:
     """What of a run's logs is to be shown."""
 
     rank: int | None = None
@@ -102,8 +102,8 @@ def merged(streams: Mapping[int, Iterable[Line]]) -> Iterator[tuple[int, Line]]:
         yield node, line
 
 
-def newest(pods: Iterable[PodStatus], *, back: int = 0) -> dict[int, PodStatus]:
-    """Node -> its newest pod that has begun, or the one `back` places before it, if it is still there."""
+def pods_of_attempt(pods: Iterable[PodStatus], *, ago: int = 0) -> dict[int, PodStatus]:
+    """Node -> its newest pod that has begun, or the one `ago` places before it, if it is still there."""
     of_node: dict[int, list[PodStatus]] = {}
     for pod in pods:
         if pod.started is not None:
@@ -111,8 +111,8 @@ def newest(pods: Iterable[PodStatus], *, back: int = 0) -> dict[int, PodStatus]:
     found = {}
     for node, mine in sorted(of_node.items()):
         mine.sort(key=lambda pod: (pod.started, pod.name))
-        if len(mine) > back:
-            found[node] = mine[-1 - back]
+        if len(mine) > ago:
+            found[node] = mine[-1 - ago]
     return found
 
 
@@ -121,7 +121,7 @@ def attempts(keys: Iterable[str]) -> list[int]:
     return sorted({int(match[1]) for key in keys if (match := _STORED.fullmatch(key))})
 
 
-def stored(keys: Iterable[str], attempt: int, wanted: Wanted) -> list[tuple[str, str]]:
+def stored(keys: Iterable[str], attempt: int, wanted: LogFilter) -> list[tuple[str, str]]:
     """The files in storage that have wanted lines: (key, what goes before each line), the supervisors' first."""
     found = []
     for key in keys:
@@ -138,7 +138,7 @@ def stored(keys: Iterable[str], attempt: int, wanted: Wanted) -> list[tuple[str,
     return [(key, mark) for *_, key, mark in sorted(found)]
 
 
-def _mark(kind: str, number: int, wanted: Wanted) -> str:
+def _mark(kind: str, number: int, wanted: LogFilter) -> str:
     if kind == "rank":
         return "" if wanted.rank is not None else f"[rank {number}] "
     of_node = f"[node {number}] " if wanted.nodes > 1 and wanted.node is None else ""

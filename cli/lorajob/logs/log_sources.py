@@ -10,7 +10,7 @@ from pathlib import Path
 from lorajob.cluster import Cluster, NotFound
 from lorajob.errors import UsageError
 from lorajob.logs import log_lines, pod_logs
-from lorajob.logs.log_lines import Wanted
+from lorajob.logs.log_lines import LogFilter
 from lorajob.platform import platform_lookup
 from lorajob.platform.storage import connect_store
 from lorajob.runs import lookup
@@ -23,7 +23,7 @@ from lorajob_runtime.storage.store import Store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Query:
+class LogQuery:
     """What a user asks of a run's log. At most one of `attempt` and `previous` is given."""
 
     rank: int | None = None
@@ -37,7 +37,7 @@ class Query:
     """Names the storage, instead of the namespace's own configuration."""
 
 
-def read(cluster: Cluster, name: str, query: Query, say: Callable[[str], None]) -> Iterator[str]:
+def read(cluster: Cluster, name: str, query: LogQuery, say: Callable[[str], None]) -> Iterator[str]:
     """The log as far as it is. `say` takes what a user should know beside it.
 
     Raises NotFound when there is neither a run of this name nor a log of one, UsageError for an attempt, rank or node
@@ -50,7 +50,7 @@ def read(cluster: Cluster, name: str, query: Query, say: Callable[[str], None]) 
         return
     wanted = _wanted(found.status.gpus, found.status.nodes, query)
     if query.attempt is None:
-        pods = pod_logs.newest_of(found, back=1 if query.previous else 0)
+        pods = pod_logs.pods_of_attempt(found, ago=1 if query.previous else 0)
         if any(wanted.has_node(node) for node in pods):
             yield from pod_logs.of_pods(cluster, pods, wanted, since_seconds=query.since_seconds, tail=query.tail)
             return
@@ -69,7 +69,7 @@ def read(cluster: Cluster, name: str, query: Query, say: Callable[[str], None]) 
             say(f"nor is there one of an earlier attempt to be had: {error.message}")
 
 
-def follow(cluster: Cluster, name: str, query: Query, say: Callable[[str], None]) -> Iterator[str]:
+def follow(cluster: Cluster, name: str, query: LogQuery, say: Callable[[str], None]) -> Iterator[str]:
     """The log as it grows, from before its pods begin, until the run ends.
 
     Raises NotFound, UsageError, ClusterError.
@@ -80,19 +80,19 @@ def follow(cluster: Cluster, name: str, query: Query, say: Callable[[str], None]
     return following.lines(since_seconds=query.since_seconds, tail=query.tail)
 
 
-def _wanted(gpus: int, nodes: int, query: Query) -> Wanted:
+def _wanted(gpus: int, nodes: int, query: LogQuery) -> LogFilter:
     if query.rank is not None and query.rank >= gpus * nodes:
         raise UsageError(f"--rank is {query.rank}: the run has ranks 0 to {gpus * nodes - 1}")
     if query.node is not None and query.node >= nodes:
         raise UsageError(f"--node is {query.node}: the run has nodes 0 to {nodes - 1}")
-    wanted = Wanted(rank=query.rank, node=query.node, gpus=gpus, nodes=nodes, timestamps=query.timestamps)
+    wanted = LogFilter(rank=query.rank, node=query.node, gpus=gpus, nodes=nodes, timestamps=query.timestamps)
     if query.rank is not None and not wanted.has_node(query.rank // gpus):
         raise UsageError(f"--rank is {query.rank} and --node {query.node}: that rank is on node {query.rank // gpus}")
     return wanted
 
 
 def _without_run(
-    cluster: Cluster, name: str, query: Query, missing: NotFound, say: Callable[[str], None]
+    cluster: Cluster, name: str, query: LogQuery, missing: NotFound, say: Callable[[str], None]
 ) -> Iterator[str]:
     """The log of a run whose Job is gone; without one, that it is missing is what there is to say."""
     try:
@@ -107,7 +107,7 @@ def _without_run(
     yield from _of_storage(store, attempt, wanted, query.tail)
 
 
-def _store(cluster: Cluster, name: str, found: Found | None, query: Query) -> Store:
+def _store(cluster: Cluster, name: str, found: Found | None, query: LogQuery) -> Store:
     loaded = platform_lookup.load(cluster, query.platform_file)
     uri = loaded.platform.storage.uri
     if found is not None:
@@ -117,7 +117,7 @@ def _store(cluster: Cluster, name: str, found: Found | None, query: Query) -> St
     return connect_store(uri, name, loaded.platform, cluster)
 
 
-def _attempt(store: Store, found: Found | None, query: Query) -> int:
+def _attempt(store: Store, found: Found | None, query: LogQuery) -> int:
     """Which attempt is meant. Raises UsageError when storage has no log of it."""
     known = log_lines.attempts(layout.whole_key(entry.key) for entry in store.list(layout.LOGS))
     if not known:
@@ -135,7 +135,7 @@ def _attempt(store: Store, found: Found | None, query: Query) -> int:
     return known[-1] if query.attempt is None else query.attempt
 
 
-def _of_storage(store: Store, attempt: int, wanted: Wanted, tail: int | None) -> Iterator[str]:
+def _of_storage(store: Store, attempt: int, wanted: LogFilter, tail: int | None) -> Iterator[str]:
     """The logs of an attempt, file after file: of the supervisors, then of each rank; with `tail` the end of each."""
     keys = {layout.whole_key(entry.key) for entry in store.list(layout.LOGS)}
     for key, mark in log_lines.stored(keys, attempt, wanted):
@@ -151,7 +151,7 @@ def _unpacked(store: Store, key: str) -> Iterator[str]:
         raise StorageError(f"{store.uri}/{key} is no log: it can't be decompressed") from error
 
 
-def _say_what_storage_lacks(query: Query, wanted: Wanted, say: Callable[[str], None]) -> None:
+def _say_what_storage_lacks(query: LogQuery, wanted: LogFilter, say: Callable[[str], None]) -> None:
     given = [("--since", query.since_seconds is not None), ("--timestamps", query.timestamps)]
     flags = [flag for flag, is_given in given if is_given]
     if flags:

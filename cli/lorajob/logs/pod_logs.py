@@ -11,7 +11,7 @@ from typing import Any
 
 from lorajob.cluster import Cluster, ClusterError, Forbidden, NotFound, Unreachable
 from lorajob.logs import log_lines
-from lorajob.logs.log_lines import Line, Wanted
+from lorajob.logs.log_lines import Line, LogFilter
 from lorajob.logs.resuming import Resumed
 from lorajob.runs import lookup, pod_states
 from lorajob.runs.lookup import Found
@@ -38,7 +38,7 @@ def last_lines(lines: Iterable[str], tail: int | None) -> Iterable[str]:
 def of_pods(
     cluster: Cluster,
     pods: Mapping[int, PodStatus],
-    wanted: Wanted,
+    wanted: LogFilter,
     *,
     since_seconds: int | None = None,
     tail: int | None = None,
@@ -52,9 +52,9 @@ def of_pods(
     return last_lines(_shown(log_lines.merged(parts), wanted), tail)
 
 
-def newest_of(found: Found, *, back: int = 0) -> dict[int, PodStatus]:
+def pods_of_attempt(found: Found, *, ago: int = 0) -> dict[int, PodStatus]:
     """Node -> the newest pod of a run, or an earlier one. Raises Forbidden for a user who may not see pods."""
-    return log_lines.newest(_pods_of(found), back=back)
+    return log_lines.pods_of_attempt(_pods_of(found), ago=ago)
 
 
 def waiting_text(status: RunStatus) -> str:
@@ -65,7 +65,7 @@ def waiting_text(status: RunStatus) -> str:
 class Following:
     """Follows the pods of a run, from before they begin and across retries, until the run ends."""
 
-    def __init__(self, cluster: Cluster, name: str, wanted: Wanted, notice: Callable[[str], None]) -> None:
+    def __init__(self, cluster: Cluster, name: str, wanted: LogFilter, notice: Callable[[str], None]) -> None:
         """`notice` gets one line whenever what is waited for changes, or a new pod is followed."""
         self._cluster = cluster
         self._name = name
@@ -82,7 +82,7 @@ class Following:
         """What there is already, the last `tail` lines of it, then what comes. Raises NotFound, ClusterError."""
         found = lookup.read(self._cluster, self._name)
         self._known = {pod.name for pod in _pods_of(found) if pod.started is not None}
-        begun = {node: pod for node, pod in newest_of(found).items() if self._wanted.has_node(node)}
+        begun = {node: pod for node, pod in pods_of_attempt(found).items() if self._wanted.has_node(node)}
         seen = {node: Resumed() for node in begun}
         history = {
             node: _noted(
@@ -190,7 +190,7 @@ class Following:
 class _History:
     """One pod's log as far as it is."""
 
-    def __init__(self, cluster: Cluster, pod: str, node: int, wanted: Wanted, since_seconds: int | None) -> None:
+    def __init__(self, cluster: Cluster, pod: str, node: int, wanted: LogFilter, since_seconds: int | None) -> None:
         self._cluster = cluster
         self._pod = pod
         self._node = node
@@ -240,7 +240,7 @@ def _noted(lines: Iterable[Line], seen: Resumed) -> Iterator[Line]:
         yield line
 
 
-def _shown(lines: Iterable[tuple[int, Line]], wanted: Wanted) -> Iterator[str]:
+def _shown(lines: Iterable[tuple[int, Line]], wanted: LogFilter) -> Iterator[str]:
     for node, line in lines:
         if (text := wanted.text(line, node)) is not None:
             yield text

@@ -10,7 +10,7 @@ from typing import Any
 
 from lorajob.runs import pod_states
 from lorajob.runs.pod_states import PodStatus, moment
-from lorajob.runs.run_facts import View
+from lorajob.runs.run_facts import RunFacts
 from lorajob_runtime.contract import errors
 from lorajob_runtime.contract.human import duration, one_line
 from lorajob_runtime.contract.kubernetes import LastWords, Progress
@@ -27,48 +27,50 @@ _LONGEST_PAUSE_SECONDS = 600
 _SHORT = 120
 
 
-def failure(view: View) -> LastWords:
+def why_failed(facts: RunFacts) -> LastWords:
     """Why a run has failed for good: what its last attempt said, else what Kubernetes says."""
-    condition = view.conditions.get("Failed") or view.conditions.get("FailureTarget") or {}
+    condition = facts.conditions.get("Failed") or facts.conditions.get("FailureTarget") or {}
     reason, message = condition.get("reason", ""), one_line(condition.get("message", ""))
     if reason == "DeadlineExceeded":
-        limit = duration(float(view.spec.get("activeDeadlineSeconds") or 0))
-        hint = f"`lorajob retry {view.name} --set resources.timeout=…` goes on from the last checkpoint"
+        limit = duration(float(facts.spec.get("activeDeadlineSeconds") or 0))
+        hint = f"`lorajob retry {facts.name} --set resources.timeout=…` goes on from the last checkpoint"
         return LastWords(exit_code=124, failure="timeout", message=f"ran longer than its limit of {limit}", hint=hint)
     named = re.search(r"for pod \S+/(\S+) failed with exit code (\d+)", message)
     ended = moment(condition.get("lastTransitionTime"))
-    if words := last_attempt(view, ended, pod_name=named[1] if named else None):
-        return _with_next_step(words, view.name)
-    hint = RETRY_HINT.format(name=view.name)
+    if words := last_attempt(facts, ended, pod_name=named[1] if named else None):
+        return _with_next_step(words, facts.name)
+    hint = RETRY_HINT.format(name=facts.name)
     if named:
         words = pod_states.of_code(int(named[2]), f"a pod ended with exit code {named[2]}")
-        return _with_next_step(words, view.name)
+        return _with_next_step(words, facts.name)
     if reason == "BackoffLimitExceeded":
-        gone = f"its pods are gone, and {min(view.failed, view.retries + 1)} of 1+{view.retries} attempts failed"
-        return LastWords(exit_code=1, failure="lost", message=gone, hint=f"{hint}; `lorajob logs {view.name}` has more")
+        gone = f"its pods are gone, and {min(facts.failed, facts.retries + 1)} of 1+{facts.retries} attempts failed"
+        return LastWords(
+            exit_code=1, failure="lost", message=gone, hint=f"{hint}; `lorajob logs {facts.name}` has more"
+        )
     return LastWords(exit_code=1, failure="lost", message=message or "its Job failed without a word", hint=hint)
 
 
-def last_attempt(view: View, ended: datetime | None, *, pod_name: str | None = None) -> LastWords | None:
+def last_attempt(facts: RunFacts, ended: datetime | None, *, pod_name: str | None = None) -> LastWords | None:
     """What the last attempt said: its pods, else the report if it is that attempt's.
 
     `ended` is when it ended, as far as the Job tells; `pod_name` the pod whose end the Job names. Of each node only the
     newest pod counts, since another one is of an attempt before.
     """
-    newest = [each for each in view.present if each.state == "Failed" and each.last_words is not None]
-    named = [each for each in view.pods or () if each.name == pod_name and each.last_words is not None]
+    newest = [each for each in facts.newest_pods if each.state == "Failed" and each.last_words is not None]
+    named = [each for each in facts.pods or () if each.name == pod_name and each.last_words is not None]
     failed = named or newest
-    report = view.report if view.report is not None and view.report.exit_code else None
+    report = facts.report if facts.report is not None and facts.report.exit_code else None
     if failed:
         last = max((each.finished for each in failed if each.finished), default=None)
-        if report is not None and report.pod not in {each.name for each in view.pods or ()} and _is_after(view, last):
+        if report is not None and report.pod not in {each.name for each in facts.pods or ()} and _is_after(facts, last):
             # the pod that reported its end last was deleted after it
             return reported(report)
         together = [each for each in failed if last is None or each.finished is None or _near(each.finished, last)]
         return _cause(together)
     if report is None or pod_name not in (None, report.pod):
         return None
-    is_last = ended is None or view.report_time is None or ended - view.report_time < _LAST_WORDS_BEFORE_FAILURE
+    is_last = ended is None or facts.report_time is None or ended - facts.report_time < _LAST_WORDS_BEFORE_FAILURE
     return reported(report) if is_last or pod_name else None
 
 
@@ -84,44 +86,44 @@ def reported(report: Progress) -> LastWords:
     )
 
 
-def ending(view: View, report: Progress) -> str:
+def ending(facts: RunFacts, report: Progress) -> str:
     """A run whose supervisor has told how its attempt ended, and whose pod still runs."""
     words = reported(report)
     said = f"{words.failure}: {one_line(words.message, _SHORT)}"
-    if words.exit_code == errors.PEER.code and view.nodes > 1:
+    if words.exit_code == errors.PEER.code and facts.nodes > 1:
         return f"another node was lost ({said}); training goes on from the last checkpoint when it is back"
     if words.exit_code == errors.STOPPED.code:
-        disruption = next((each.disruption for each in view.present if each.name == report.pod), "")
+        disruption = next((each.disruption for each in facts.newest_pods if each.name == report.pod), "")
         why = disruption or one_line(words.message, _SHORT)
         return f"its attempt was stopped ({why}) and its pod is ending"
     return f"its attempt has failed ({said}) and its pod is ending"
 
 
-def between_attempts(view: View) -> str:
+def between_attempts(facts: RunFacts) -> str:
     """What ended the attempt before the one that is to come, whether it counts, and what comes."""
-    gone = [each for each in view.present if each.state == "Failed"]
+    gone = [each for each in facts.newest_pods if each.state == "Failed"]
     held = next((each for each in gone if each.others), None)
     if held is not None and held.last_words is not None:
         said = f"{held.last_words.failure}: {one_line(held.last_words.message, _SHORT)}"
         others = ", ".join(held.others)
-        return f"attempt {view.attempts} failed ({said}); its pod ends when its other containers do: {others}"
+        return f"attempt {facts.attempts} failed ({said}); its pod ends when its other containers do: {others}"
     if gone and not any(each.counts for each in gone):
         why = next((each.disruption or each.reason for each in gone), "")
-        text = f"attempt {view.attempts} was interrupted ({one_line(why, _SHORT)}), which does not count"
-        return f"{text}; it goes on from the last checkpoint {_next(view)}"
-    words = last_attempt(view, view.changed if view.pods is None else None)
+        text = f"attempt {facts.attempts} was interrupted ({one_line(why, _SHORT)}), which does not count"
+        return f"{text}; it goes on from the last checkpoint {_next(facts)}"
+    words = last_attempt(facts, facts.changed if facts.pods is None else None)
     said = f" ({words.failure}: {one_line(words.message, _SHORT)})" if words else ""
-    text = f"attempt {min(view.failed, view.retries + 1)} {'was lost' if words is None else 'failed'}{said}"
+    text = f"attempt {min(facts.failed, facts.retries + 1)} {'was lost' if words is None else 'failed'}{said}"
     if words is not None and errors.from_name(words.failure).final:
         return f"{text}; it is not tried again"
-    if view.failed > view.retries:
+    if facts.failed > facts.retries:
         return f"{text}; no retry is left"
-    left = max(0, view.retries - view.failed)
-    return f"{text}; the next starts {_next(view)}, {left} of {view.retries} retries left after it"
+    left = max(0, facts.retries - facts.failed)
+    return f"{text}; the next starts {_next(facts)}, {left} of {facts.retries} retries left after it"
 
 
-def _next(view: View) -> str:
-    ended = max(view.failed, sum(each.state == "Failed" for each in view.pods or ()))
+def _next(facts: RunFacts) -> str:
+    ended = max(facts.failed, sum(each.state == "Failed" for each in facts.pods or ()))
     if ended <= 1:
         return "soon"
     pause = min(_FIRST_PAUSE_SECONDS * 2 ** min(ended - 1, 10), _LONGEST_PAUSE_SECONDS)
@@ -152,5 +154,5 @@ def _near(one: datetime, other: datetime) -> bool:
     return abs(one - other) < _LAST_WORDS_BEFORE_FAILURE
 
 
-def _is_after(view: View, ended: datetime | None) -> bool:
-    return ended is not None and view.report_time is not None and view.report_time > ended
+def _is_after(facts: RunFacts, ended: datetime | None) -> bool:
+    return ended is not None and facts.report_time is not None and facts.report_time > ended

@@ -29,7 +29,7 @@ _FRESH_STEPS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class View:
+class RunFacts:
     """What is known of a run when its phase and reason are decided."""
 
     name: str
@@ -52,7 +52,7 @@ class View:
     now: datetime
 
     @property
-    def present(self) -> tuple[PodStatus, ...]:
+    def newest_pods(self) -> tuple[PodStatus, ...]:
         """The newest pod of each node that has one."""
         return pod_states.newest(self.pods or ())
 
@@ -61,7 +61,7 @@ class View:
         """Nodes whose pod can be seen to run."""
         if self.pods is None:
             return min(self.nodes, int(self.state.get("ready") or 0))
-        return sum(each.runs for each in self.present)
+        return sum(each.runs for each in self.newest_pods)
 
     @property
     def has_pods(self) -> bool:
@@ -73,7 +73,7 @@ class View:
         """Whether it has done all it had to, which nothing that comes after can undo. Its Job may not say so yet."""
         if self.report is not None and self.report.exit_code == SUCCEEDED.code:
             return True
-        return len(self.present) == self.nodes and all(each.state == "Succeeded" for each in self.present)
+        return len(self.newest_pods) == self.nodes and all(each.state == "Succeeded" for each in self.newest_pods)
 
     @property
     def current(self) -> Progress | None:
@@ -85,7 +85,7 @@ class View:
         if self.report is None:
             return None
         if self.pods is not None:
-            is_current = any(each.name == self.report.pod and each.runs for each in self.present)
+            is_current = any(each.name == self.report.pod and each.runs for each in self.newest_pods)
         else:
             began = moment(self.state.get("startTime"))
             is_current = (
@@ -139,9 +139,9 @@ class View:
         if self.spec.get("suspend"):
             return bool(self.state.get("active")) or self._was_stopped
         if self.pods is not None:
-            is_there = any(each.state != "Failed" for each in self.present)
+            is_there = any(each.state != "Failed" for each in self.newest_pods)
             # one that was only interrupted is still the attempt that it was
-            return is_there or any(each.state == "Failed" and not each.counts for each in self.present)
+            return is_there or any(each.state == "Failed" and not each.counts for each in self.newest_pods)
         return self.has_pods or (self.report is not None and not self.failed)
 
     @property
@@ -173,7 +173,7 @@ class View:
         return self.report
 
 
-def view(
+def gather(
     job: Object,
     pods: Sequence[Object] | None,
     events: Sequence[Object],
@@ -182,11 +182,11 @@ def view(
     nodes: int,
     queue: str | None,
     queue_words: str,
-) -> View:
+) -> RunFacts:
     """What a Job, its pods (None: unknown) and their events say together."""
     meta, spec, state = job["metadata"], job["spec"], job.get("status") or {}
     report = contract.read_progress((meta.get("annotations") or {}).get(contract.PROGRESS_ANNOTATION, ""))
-    return View(
+    return RunFacts(
         name=meta["name"],
         spec=spec,
         state=state,

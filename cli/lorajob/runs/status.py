@@ -13,7 +13,7 @@ from typing import Any
 
 from lorajob.runs import diagnosis, failures, pod_states, run_facts
 from lorajob.runs.pod_states import PodStatus, moment
-from lorajob.runs.run_facts import View
+from lorajob.runs.run_facts import RunFacts
 from lorajob_runtime.contract import kubernetes as contract
 from lorajob_runtime.contract.human import one_line
 from lorajob_runtime.contract.kubernetes import LastWords, Progress
@@ -111,33 +111,33 @@ def from_objects(
     asked = _asked(spec)
     nodes = int(spec.get("completions") or spec.get("parallelism") or 1)
     queue = labels.get(contract.QUEUE_LABEL)
-    view = run_facts.view(job, pods, events, now, nodes=nodes, queue=queue, queue_words=queue_words)
+    facts = run_facts.gather(job, pods, events, now, nodes=nodes, queue=queue, queue_words=queue_words)
     cancelled = annotations.get(contract.CANCELLED_ANNOTATION)
-    phase = _phase(view, cancelled)
-    failure = failures.failure(view) if phase == "Failed" else None
+    phase = _phase(facts, cancelled)
+    failure = failures.why_failed(facts) if phase == "Failed" else None
     storage = _value(asked, "storage", "uri")
     return RunStatus(
         name=meta["name"],
         namespace=meta.get("namespace", ""),
         uid=meta.get("uid", ""),
         phase=phase,
-        reason=_reason(view, phase, failure, deleted=meta.get("deletionTimestamp") is not None),
+        reason=_reason(facts, phase, failure, deleted=meta.get("deletionTimestamp") is not None),
         model=_value(asked, "model", "name") or labels.get(contract.MODEL_LABEL) or "",
         data=_value(asked, "data", "source"),
         gpus=_count(asked, "gpus"),
         nodes=nodes,
         queue=queue,
         created=moment(meta.get("creationTimestamp")),
-        started=moment(view.state.get("startTime")) if view.has_begun else None,
-        finished=_finished(phase, view, cancelled),
-        attempts=view.attempts,
-        retries=view.retries,
-        progress=view.shown(is_over=phase in TERMINAL or phase == "Suspended"),
-        is_progressing=phase in RUNNING and view.is_progressing,
+        started=moment(facts.state.get("startTime")) if facts.has_begun else None,
+        finished=_finished(phase, facts, cancelled),
+        attempts=facts.attempts,
+        retries=facts.retries,
+        progress=facts.shown(is_over=phase in TERMINAL or phase == "Suspended"),
+        is_progressing=phase in RUNNING and facts.is_progressing,
         failure=failure,
         storage=f"{storage.rstrip('/')}/{meta['name']}" if storage else None,
         image=pod_states.container(spec["template"]).get("image"),
-        pods=view.pods,
+        pods=facts.pods,
     )
 
 
@@ -154,44 +154,44 @@ def percent(progress: Progress) -> float | None:
     return min(100.0, 100 * progress.step / progress.total_steps) if progress.total_steps else None
 
 
-def _phase(view: View, cancelled: str | None) -> str:
+def _phase(facts: RunFacts, cancelled: str | None) -> str:
     for condition, phase in _OUTCOMES.items():
-        if condition in view.conditions:
+        if condition in facts.conditions:
             return phase
-    if view.spec.get("suspend"):
+    if facts.spec.get("suspend"):
         # a queue holds its runs suspended until their turn comes
-        return "Cancelled" if cancelled else "Pending" if view.queue else "Suspended"
-    if view.has_succeeded:
+        return "Cancelled" if cancelled else "Pending" if facts.queue else "Suspended"
+    if facts.has_succeeded:
         return "Publishing"
-    report, all_run = view.current, view.running >= view.nodes
+    report, all_run = facts.current, facts.running >= facts.nodes
     if report is None:
         return "Preparing" if all_run else "Pending"
     phase = contract.PHASES.get(report.phase, "Preparing")
     # the weights come to each node for itself; nothing trains before all are there
-    if report.phase == "end" or (phase == "Training" and view.nodes > 1 and not all_run):
+    if report.phase == "end" or (phase == "Training" and facts.nodes > 1 and not all_run):
         return "Pending"
     return phase
 
 
-def _reason(view: View, phase: str, failure: LastWords | None, *, deleted: bool) -> str:
+def _reason(facts: RunFacts, phase: str, failure: LastWords | None, *, deleted: bool) -> str:
     if phase == "Failed" and failure is not None:
         text = f"{failure.failure}: {failure.message}"
     elif phase == "Pending":
-        text = diagnosis.pending(view)
+        text = diagnosis.why_pending(facts)
     else:
-        text = diagnosis.present(view, phase)
+        text = diagnosis.why_in_phase(facts, phase)
     if deleted:
         text = f"is being deleted; {text}" if text else "is being deleted"
     return shortened(one_line(text), LONGEST) if text else ""
 
 
-def _finished(phase: str, view: View, cancelled: str | None) -> datetime | None:
+def _finished(phase: str, facts: RunFacts, cancelled: str | None) -> datetime | None:
     if phase == "Cancelled":
         return moment(cancelled)
     if phase not in TERMINAL:
         return None
-    ends = [moment(view.conditions[each].get("lastTransitionTime")) for each in _OUTCOMES if each in view.conditions]
-    return moment(view.state.get("completionTime")) or next(iter(ends), None)
+    ends = [moment(facts.conditions[each].get("lastTransitionTime")) for each in _OUTCOMES if each in facts.conditions]
+    return moment(facts.state.get("completionTime")) or next(iter(ends), None)
 
 
 def _asked(spec: Object) -> Object:

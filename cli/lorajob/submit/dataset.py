@@ -47,7 +47,7 @@ class LocalData:
     rows: int | None = None
     verdict: str | None = None
 
-    def packed(self) -> DataFile | None:
+    def as_config_map(self) -> DataFile | None:
         """The file for a ConfigMap, compressed where that is smaller; None when it is too large. Raises DataError."""
         if self.size_bytes > LOOK_BYTES:
             return None
@@ -104,12 +104,12 @@ def is_missing(data: DataSpec) -> bool:
     return is_local(data) and not os.path.exists(os.path.expanduser(data.source or ""))
 
 
-def is_sent(local: LocalData, store: Store) -> bool:
+def is_uploaded(local: LocalData, store: Store) -> bool:
     """Whether storage has the file; `store` is that of DATA_PREFIX. Raises what the store raises."""
     return any(entry.size == local.size_bytes for entry in store.list(local.key))
 
 
-def look(data: DataSpec) -> LocalData:
+def inspect(data: DataSpec) -> LocalData:
     """The file that `data.source` names, after the checks that need none of the libraries that train.
 
     Raises DataError when it is missing, unreadable, empty, broken, of no known form, or has no row to train on.

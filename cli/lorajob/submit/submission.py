@@ -41,7 +41,7 @@ class Prepared:
     plan: RunPlan
     local: LocalData | None = None
     """The dataset, where it is a file here."""
-    is_uploaded: bool = False
+    goes_to_storage: bool = False
     """Whether the dataset goes through storage, since it is too large for a ConfigMap."""
 
     @property
@@ -52,7 +52,7 @@ class Prepared:
     @property
     def data_address(self) -> str | None:
         """Where in storage the dataset will be; None when it does not go there."""
-        return self.local.address(self.storage_uri) if self.local is not None and self.is_uploaded else None
+        return self.local.address(self.storage_uri) if self.local is not None and self.goes_to_storage else None
 
 
 def prepare(spec: RunSpec, platform: Platform, *, namespace: str, rng: random.Random) -> Prepared:
@@ -67,10 +67,10 @@ def prepare(spec: RunSpec, platform: Platform, *, namespace: str, rng: random.Ra
         storage=StorageSpec(uri=spec.storage.uri or platform.storage.uri),
     )
     _refuse_folder(spec.model)
-    local = dataset.look(spec.data) if dataset.is_local(spec.data) else None
+    local = dataset.inspect(spec.data) if dataset.is_local(spec.data) else None
     plan = run_plan.plan(spec, gpus.find(spec, platform), local)
     run_plan.refuse_oversize(plan)
-    packed = local.packed() if local is not None else None
+    packed = local.as_config_map() if local is not None else None
     sent = spec
     if local is not None and packed is None:
         source = local.address(spec.storage.uri or "")
@@ -81,7 +81,7 @@ def prepare(spec: RunSpec, platform: Platform, *, namespace: str, rng: random.Ra
         manifests=_build(sent, platform, namespace, packed),
         plan=plan,
         local=local,
-        is_uploaded=local is not None and packed is None,
+        goes_to_storage=local is not None and packed is None,
     )
 
 
@@ -91,15 +91,15 @@ def upload(prepared: Prepared, cluster: Cluster) -> bool:
     Returns whether it was sent. A name that is taken is seen first, since it would be sent for nothing. Raises
     AlreadyExists, CredentialsError without a key, and what storage raises.
     """
-    if prepared.local is None or not prepared.is_uploaded:
+    if prepared.local is None or not prepared.goes_to_storage:
         return False
     name = prepared.spec.run_name
     if exists(cluster, name):
-        raise taken(name, cluster.namespace)
+        raise name_taken(name, cluster.namespace)
     from lorajob.platform.storage import connect_store  # small data does without storage
 
     store = connect_store(prepared.storage_uri, DATA_PREFIX, prepared.platform, cluster)
-    if dataset.is_sent(prepared.local, store):
+    if dataset.is_uploaded(prepared.local, store):
         return False
     store.put(prepared.local.key, prepared.local.path)
     return True
@@ -114,7 +114,7 @@ def exists(cluster: Cluster, name: str) -> bool:
     return True
 
 
-def taken(name: str, namespace: str) -> AlreadyExists:
+def name_taken(name: str, namespace: str) -> AlreadyExists:
     """The error for a name that another run has."""
     return AlreadyExists(
         f"run {name} exists already in namespace {namespace}",
@@ -143,42 +143,42 @@ def create(cluster: Cluster, manifests: Manifests, *, dry_run: bool = False) -> 
         if dry_run or not (created or isinstance(error, Unreachable | KeyboardInterrupt)):
             raise
         name = manifests.job["metadata"]["name"]
-        _tell(error, _undo(cluster, name, maker, created[0] if created else None), name)
+        _add_to_error(error, _undo(cluster, name, maker, created[0] if created else None), name)
         raise
     return created
 
 
 @dataclass(frozen=True, slots=True)
-class _Left:
+class _UndoResult:
     """What is left of a submit that came to nothing, as an addition to its error."""
 
     words: str = ""
     hint: str = ""
 
 
-def _undo(cluster: Cluster, name: str, maker: str, job: Mapping[str, Any] | None) -> _Left:
+def _undo(cluster: Cluster, name: str, maker: str, job: Mapping[str, Any] | None) -> _UndoResult:
     """Deletes the Job of a submit, which is the one that `maker` made; `job` is what the server answered, if it did."""
-    cluster.hurry(_UNDO_SECONDS)
+    cluster.limit_timeout(_UNDO_SECONDS)
     try:
         found = job if job is not None else cluster.get(cluster.jobs(name))
         if job is None and maker not in [entry.get("manager") for entry in found["metadata"].get("managedFields", [])]:
-            return _Left()
+            return _UndoResult()
         cluster.delete(cluster.jobs(name), uid=found["metadata"]["uid"], propagation="Background")
     except (ClusterError, KeyboardInterrupt) as trouble:
         if job is None:
             # also where it is not there: the server may still be at it
-            return _Left(hint=f"should the request have arrived, `lorajob status {name}` shows the run")
+            return _UndoResult(hint=f"should the request have arrived, `lorajob status {name}` shows the run")
         if isinstance(trouble, NotFound):
-            return _Left()
+            return _UndoResult()
         why = trouble.message if isinstance(trouble, ClusterError) else "that was interrupted too"
-        return _Left(
+        return _UndoResult(
             f"and its Job could not be removed again: {why}",
             f"remove it by hand: kubectl delete job {name} -n {cluster.namespace}",
         )
-    return _Left("its Job was removed again" if job is None else "")
+    return _UndoResult("its Job was removed again" if job is None else "")
 
 
-def _tell(error: BaseException, left: _Left, name: str) -> None:
+def _add_to_error(error: BaseException, left: _UndoResult, name: str) -> None:
     """Adds what is left to an error. Raises InterruptedByUserError in place of an interrupt."""
     if isinstance(error, KeyboardInterrupt):
         message = f"interrupted while run {name} was created"

@@ -12,7 +12,7 @@ from lorajob_runtime.contract.errors import ConfigError
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "_ALLOC_FAILED")
 _NO_KERNEL = "no kernel image is available"
 """What CUDA says on a GPU of a generation that the program was not built for: one of the two must be another."""
-_OF_A_MOMENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET}
+TRANSIENT_ERRNOS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ECONNRESET}
 """What a network file system may fail with that answers the next time."""
 
 
@@ -33,7 +33,7 @@ def of_this_gpu(error: BaseException) -> ConfigError | None:
 def may_pass(error: BaseException) -> bool:
     """Whether the same may work the next time: a lost peer, a GPU that failed, a file system that did not answer."""
     if isinstance(error, OSError):
-        return error.errno in _OF_A_MOMENT
+        return error.errno in TRANSIENT_ERRNOS
     if _NO_KERNEL in str(error):
         return False
     return isinstance(error, dist.DistError | torch.AcceleratorError)

@@ -12,7 +12,7 @@ from run_objects import FIRST_POD, failed_pod, running_pod
 from fakes.api_server import DROP, ApiServer, Reply, api_server
 from lorajob.cluster import Cluster, ClusterError, Forbidden
 from lorajob.cluster.access import Access
-from lorajob.logs.log_lines import Line, Wanted
+from lorajob.logs.log_lines import Line, LogFilter
 from lorajob.logs.pod_logs import Following
 from lorajob.logs.resuming import Resumed
 
@@ -41,7 +41,7 @@ def _followed(server: ApiServer, *answers: Any) -> list[str]:
     server.answers += answers
     lines: queue.SimpleQueue[tuple[int, Line] | ClusterError] = queue.SimpleQueue()
     with Cluster(Access(server=server.address, namespace="team", source="the test"), timeout_seconds=5) as client:
-        following = Following(client, "zhenhuan", Wanted(), lambda _: None)
+        following = Following(client, "zhenhuan", LogFilter(), lambda _: None)
         following._lines = lines
         following._pump(0, FIRST_POD, Resumed())
     found = []

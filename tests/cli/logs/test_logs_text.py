@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from lorajob.logs import log_lines
-from lorajob.logs.log_lines import Line, Wanted
+from lorajob.logs.log_lines import Line, LogFilter
 from lorajob.runs.pod_states import PodStatus
 
 KEYS = [
@@ -58,12 +58,12 @@ def test_lines_are_whole_wherever_the_text_is_cut(size: int) -> None:
 
 
 def test_without_a_choice_every_line_is_shown_as_it_is() -> None:
-    assert Wanted().text(_line("phase train"), 0) == "phase train"
-    assert Wanted(gpus=2).text(_line("[rank 1] step 1"), 0) == "[rank 1] step 1"
+    assert LogFilter().text(_line("phase train"), 0) == "phase train"
+    assert LogFilter(gpus=2).text(_line("[rank 1] step 1"), 0) == "[rank 1] step 1"
 
 
 def test_one_rank_is_shown_without_its_mark_and_without_the_others() -> None:
-    wanted = Wanted(rank=1, gpus=2)
+    wanted = LogFilter(rank=1, gpus=2)
 
     assert wanted.text(_line("[rank 1] step 1"), 0) == "step 1"
     assert wanted.text(_line("[rank 10] step 1"), 0) is None
@@ -72,25 +72,25 @@ def test_one_rank_is_shown_without_its_mark_and_without_the_others() -> None:
 
 
 def test_supervisors_of_several_nodes_are_told_apart() -> None:
-    assert Wanted(nodes=2).text(_line("waiting"), 1) == "[node 1] waiting"
-    assert Wanted(nodes=2).text(_line("[rank 3] step 1"), 1) == "[rank 3] step 1"
-    assert Wanted(nodes=2, node=1).text(_line("waiting"), 1) == "waiting"
+    assert LogFilter(nodes=2).text(_line("waiting"), 1) == "[node 1] waiting"
+    assert LogFilter(nodes=2).text(_line("[rank 3] step 1"), 1) == "[rank 3] step 1"
+    assert LogFilter(nodes=2, node=1).text(_line("waiting"), 1) == "waiting"
 
 
 def test_times_are_shown_when_asked_for() -> None:
-    assert Wanted(timestamps=True).text(_line("a"), 0) == "2026-11-21T09:00:00.000000000Z a"
+    assert LogFilter(timestamps=True).text(_line("a"), 0) == "2026-11-21T09:00:00.000000000Z a"
 
 
 @pytest.mark.parametrize(
     ("wanted", "nodes"),
     [
-        (Wanted(gpus=4, nodes=3), [0, 1, 2]),
-        (Wanted(gpus=4, nodes=3, rank=5), [1]),
-        (Wanted(gpus=4, nodes=3, node=2), [2]),
-        (Wanted(gpus=4, nodes=3, node=2, rank=5), []),
+        (LogFilter(gpus=4, nodes=3), [0, 1, 2]),
+        (LogFilter(gpus=4, nodes=3, rank=5), [1]),
+        (LogFilter(gpus=4, nodes=3, node=2), [2]),
+        (LogFilter(gpus=4, nodes=3, node=2, rank=5), []),
     ],
 )
-def test_a_rank_is_looked_for_on_its_node_only(wanted: Wanted, nodes: list[int]) -> None:
+def test_a_rank_is_looked_for_on_its_node_only(wanted: LogFilter, nodes: list[int]) -> None:
     assert [node for node in range(3) if wanted.has_node(node)] == nodes
 
 
@@ -109,8 +109,8 @@ def test_lines_of_several_nodes_come_in_the_order_of_their_times() -> None:
 def test_the_newest_pod_of_each_node_that_has_begun_is_read() -> None:
     pods = [_pod("a-0-old", 0, 10), _pod("a-0-new", 0, 20), _pod("a-1-old", 1, 10), _pod("a-1-new", 1, None)]
 
-    assert {node: pod.name for node, pod in log_lines.newest(pods).items()} == {0: "a-0-new", 1: "a-1-old"}
-    assert {node: pod.name for node, pod in log_lines.newest(pods, back=1).items()} == {0: "a-0-old"}
+    assert {node: pod.name for node, pod in log_lines.pods_of_attempt(pods).items()} == {0: "a-0-new", 1: "a-1-old"}
+    assert {node: pod.name for node, pod in log_lines.pods_of_attempt(pods, ago=1).items()} == {0: "a-0-old"}
 
 
 def test_attempts_in_storage_are_counted_by_their_numbers() -> None:
@@ -118,7 +118,7 @@ def test_attempts_in_storage_are_counted_by_their_numbers() -> None:
 
 
 def test_files_of_an_attempt_come_with_the_supervisors_first_and_ranks_by_number() -> None:
-    assert log_lines.stored(KEYS, 1, Wanted(gpus=8, nodes=2)) == [
+    assert log_lines.stored(KEYS, 1, LogFilter(gpus=8, nodes=2)) == [
         ("logs/attempt-1/supervisor.log.gz", "[node 0] "),
         ("logs/attempt-1/supervisor-1.log.gz", "[node 1] "),
         ("logs/attempt-1/launcher.log.gz", "[node 0] [launcher] "),
@@ -129,8 +129,8 @@ def test_files_of_an_attempt_come_with_the_supervisors_first_and_ranks_by_number
 
 
 def test_files_of_one_rank_or_node_are_found_by_it() -> None:
-    assert log_lines.stored(KEYS, 1, Wanted(gpus=8, nodes=2, rank=10)) == [("logs/attempt-1/rank-10.log.gz", "")]
-    assert [key for key, _ in log_lines.stored(KEYS, 1, Wanted(gpus=8, nodes=2, node=1))] == [
+    assert log_lines.stored(KEYS, 1, LogFilter(gpus=8, nodes=2, rank=10)) == [("logs/attempt-1/rank-10.log.gz", "")]
+    assert [key for key, _ in log_lines.stored(KEYS, 1, LogFilter(gpus=8, nodes=2, node=1))] == [
         "logs/attempt-1/supervisor-1.log.gz",
         "logs/attempt-1/rank-10.log.gz",
     ]

@@ -13,7 +13,7 @@ import pytest
 
 import dataset_files
 from lorajob.submit import dataset
-from lorajob.submit.dataset import is_local, look, plain_name
+from lorajob.submit.dataset import inspect, is_local, plain_name
 from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.spec import DataSpec
 from lorajob_runtime.data.rows.read import read
@@ -32,7 +32,7 @@ def _data(path: Path, **changes: Any) -> DataSpec:
 
 
 def test_a_good_file_tells_its_rows_and_form(tmp_path: Path) -> None:
-    found = look(_data(_file(tmp_path, "rows.json", json.dumps(ROWS))))
+    found = inspect(_data(_file(tmp_path, "rows.json", json.dumps(ROWS))))
 
     assert found.rows == 20
     assert found.verdict is not None
@@ -64,7 +64,7 @@ def test_a_file_that_no_run_could_use_is_refused_here(
     tmp_path: Path, name: str, content: str | bytes, said: str
 ) -> None:
     with pytest.raises(DataError) as refused:
-        look(_data(_file(tmp_path, name, content)))
+        inspect(_data(_file(tmp_path, name, content)))
 
     assert said in refused.value.message
     assert name in refused.value.message or "known form" in said
@@ -95,7 +95,7 @@ def test_rows_that_no_model_could_be_trained_on_are_refused_here(
     tmp_path: Path, name: str, content: str, said: str
 ) -> None:
     with pytest.raises(DataError) as refused:
-        look(_data(_file(tmp_path, name, content)))
+        inspect(_data(_file(tmp_path, name, content)))
 
     assert said in refused.value.message
 
@@ -103,7 +103,7 @@ def test_rows_that_no_model_could_be_trained_on_are_refused_here(
 def test_only_the_rows_that_are_meant_are_looked_at(tmp_path: Path) -> None:
     rows = [{"instruction": 1, "output": ["x"]}, *ROWS]
 
-    found = look(_data(_file(tmp_path, "rows.json", json.dumps(rows)), rows="1:", eval_rows="1:3"))
+    found = inspect(_data(_file(tmp_path, "rows.json", json.dumps(rows)), rows="1:", eval_rows="1:3"))
 
     assert found.rows == 21
 
@@ -115,22 +115,22 @@ def test_a_file_that_is_not_there_or_a_folder_is_refused(tmp_path: Path) -> None
         (tmp_path, "is a folder"),
     ):
         with pytest.raises(DataError, match=said):
-            look(_data(path))
+            inspect(_data(path))
 
 
 def test_rows_and_columns_that_the_file_does_not_have_are_refused(tmp_path: Path) -> None:
     path = _file(tmp_path, "rows.json", json.dumps(ROWS))
 
     with pytest.raises(DataError, match="selects no row: the file has 20"):
-        look(_data(path, rows="30:40"))
+        inspect(_data(path, rows="30:40"))
     with pytest.raises(DataError, match="a column that no row has"):
-        look(_data(path, columns={"output": "answer"}))
+        inspect(_data(path, columns={"output": "answer"}))
 
 
 def test_csv_is_looked_at_as_text_with_all_its_rows_counted(tmp_path: Path) -> None:
     rows = "".join(f'"question {number}","answer, {number}"\n' for number in range(300))
 
-    found = look(_data(_file(tmp_path, "rows.csv", "input,output\n" + rows)))
+    found = inspect(_data(_file(tmp_path, "rows.csv", "input,output\n" + rows)))
 
     assert found.rows == 300
     assert found.verdict is not None
@@ -138,24 +138,24 @@ def test_csv_is_looked_at_as_text_with_all_its_rows_counted(tmp_path: Path) -> N
 
 
 def test_a_csv_value_may_be_as_long_as_any_other(tmp_path: Path) -> None:
-    assert look(_data(_file(tmp_path, "rows.csv", f"input,output\na,{'b' * 200_000}\n"))).rows == 1
+    assert inspect(_data(_file(tmp_path, "rows.csv", f"input,output\na,{'b' * 200_000}\n"))).rows == 1
 
 
 def test_a_file_too_large_to_read_through_is_only_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset, "LOOK_BYTES", 100)
 
-    found = look(_data(_file(tmp_path, "rows.json", json.dumps(ROWS))))
+    found = inspect(_data(_file(tmp_path, "rows.json", json.dumps(ROWS))))
 
     assert found.rows is None
-    assert found.packed() is None
+    assert found.as_config_map() is None
     assert found.address("s3://bucket/lora/") == f"s3://bucket/lora/.data/{found.sha256}/rows.json"
 
 
 def test_a_small_file_is_packed_the_same_way_each_time_and_opens_to_what_it_was(tmp_path: Path) -> None:
     content = json.dumps(ROWS)
-    found = look(_data(_file(tmp_path, "my rows.json", content)))
+    found = inspect(_data(_file(tmp_path, "my rows.json", content)))
 
-    first, second = found.packed(), found.packed()
+    first, second = found.as_config_map(), found.as_config_map()
 
     assert first is not None
     assert first == second
@@ -164,9 +164,9 @@ def test_a_small_file_is_packed_the_same_way_each_time_and_opens_to_what_it_was(
 
 
 def test_what_does_not_shrink_is_sent_as_it_is(tmp_path: Path) -> None:
-    found = look(_data(_file(tmp_path, "rows.json", '[{"text":"a"}]')))
+    found = inspect(_data(_file(tmp_path, "rows.json", '[{"text":"a"}]')))
 
-    packed = found.packed()
+    packed = found.as_config_map()
 
     assert packed is not None
     assert (packed.name, packed.content) == ("rows.json", b'[{"text":"a"}]')
@@ -200,10 +200,10 @@ def test_what_does_not_fit_a_config_map_even_compressed_goes_through_storage(tmp
     noise = random.Random(1).randbytes(1_200_000).hex()
     rows = [{"input": noise[start : start + 1000], "output": "b"} for start in range(0, len(noise), 1000)]
 
-    found = look(_data(_file(tmp_path, "rows.json", json.dumps(rows))))
+    found = inspect(_data(_file(tmp_path, "rows.json", json.dumps(rows))))
 
     assert found.rows == 2400
-    assert found.packed() is None
+    assert found.as_config_map() is None
 
 
 @pytest.mark.parametrize(
@@ -238,9 +238,9 @@ def test_only_files_of_this_machine_are_looked_at(source: str | None, expected: 
 def test_every_kind_of_file_travels_under_a_name_that_a_run_reads_as_the_same_rows(name: str, tmp_path: Path) -> None:
     kind = name.lower().partition(".")[2].replace("ndjson", "jsonl")
     path = dataset_files.write(kind, dataset_files.FORMS["qa"], tmp_path).rename(tmp_path / name)
-    found = look(_data(path))
+    found = inspect(_data(path))
 
-    packed = found.packed()
+    packed = found.as_config_map()
 
     assert packed is not None
     (tmp_path / "pod").mkdir()
@@ -257,4 +257,4 @@ def test_a_compressed_file_that_is_long_when_unpacked_is_only_hashed(
     path = _file(tmp_path, "rows.json.gz", gzip.compress(json.dumps(ROWS).encode()))
     monkeypatch.setattr(dataset, "LOOK_BYTES", 2 * path.stat().st_size)
 
-    assert look(_data(path)).rows is None
+    assert inspect(_data(path)).rows is None
