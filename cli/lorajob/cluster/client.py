@@ -13,10 +13,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 from urllib.parse import quote, urlencode
 
-from lorajob.cluster import errors
+from lorajob.cluster import answers, errors
 from lorajob.cluster.access import Access
 from lorajob.cluster.backoff import Pauses
 from lorajob.cluster.kubeconfig import find
+from lorajob.cluster.request_target import target_of
 from lorajob.cluster.transport import Answer, Transport
 
 Json = dict[str, Any]
@@ -252,8 +253,8 @@ class Cluster:
         return plain
 
     def _error(self, method: str, path: str, query: Mapping[str, Any], status: int, body: bytes) -> errors.ClusterError:
-        what = errors.target(method, path, watch=bool(query.get("watch")))
-        return errors.from_answer(what, status, body, server=self._transport.place)
+        what = target_of(method, path, watch=bool(query.get("watch")))
+        return answers.error_of(what, status, body, server=self._transport.place)
 
 
 def _plain(answer: Answer) -> bytes:

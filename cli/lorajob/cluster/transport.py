@@ -7,36 +7,32 @@ from __future__ import annotations
 
 import http.client
 import os
-import select
-import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from lorajob.cluster import proxy as proxies
 from lorajob.cluster import tls
 from lorajob.cluster.access import Access
 from lorajob.cluster.backoff import Pauses
+from lorajob.cluster.connection import Connection
 from lorajob.cluster.errors import Unreachable
 from lorajob.cluster.network_errors import LOST, explain
+from lorajob.cluster.stream import Stream
 from lorajob_runtime import __version__
 
 if TYPE_CHECKING:
     from lorajob.cluster.logins import Credentials
-
-CONNECT_TIMEOUT_SECONDS = 10.0
-"""A server that is there takes a connection at once; whoever forgot the VPN should not wait longer."""
 
 RETRIES = 3
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 10.0
 _FRESH_SECONDS = 30.0
 """A login that is refused so soon after it was made is not made again."""
-_READ_BYTES = 1 << 16
 _CLOCK_TOLERANCE_SECONDS = 5.0
 
 
@@ -54,41 +50,6 @@ class Answer:
         return float(text) if text.isdigit() else None
 
 
-class _Connection(http.client.HTTPConnection):
-    """A connection that may go through a proxy, and speaks TLS with a server of the kubeconfig's choice of name."""
-
-    def __init__(self, host: str, port: int, *, context: ssl.SSLContext | None, name: str) -> None:
-        super().__init__(host, port)
-        self._context = context
-        self._name = name
-        self._wire: socket.socket | None = None
-
-    def connect(self) -> None:
-        limit, self.timeout = self.timeout, min(self.timeout or CONNECT_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS)
-        super().connect()
-        # a router that forgot the connection is noticed, however long the server has nothing to say
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if self._context is not None:
-            self.sock = self._context.wrap_socket(self.sock, server_hostname=self._name)
-        self.timeout = limit
-        self.sock.settimeout(limit)
-        # http.client forgets the socket of an answer that ends with its connection, and its time limit with it
-        self._wire = self.sock
-
-    def limit(self, deadline: float | None) -> None:
-        """What comes next may take until `deadline`, of time.monotonic(). Raises TimeoutError when that is past."""
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            raise TimeoutError
-        self.timeout = left
-        if self._wire is not None:
-            self._wire.settimeout(left)
-
-    def is_stale(self) -> bool:
-        """Whether the server has closed the idle connection: there is something to read where nothing may be."""
-        return self.sock is None or bool(select.select([self.sock], [], [], 0)[0])
-
-
 class Transport:
     """Sends requests to the server of one Access. Safe to use from several threads."""
 
@@ -102,7 +63,7 @@ class Transport:
         self._host, self._secure, self._prefix = address.hostname or "", address.scheme == "https", address.path
         self._port = address.port or (443 if self._secure else 80)
         self._proxy = proxies.choose(access.server, access.proxy, os.environ if variables is None else variables)
-        self._idle: list[_Connection] = []
+        self._idle: list[Connection] = []
         self._credentials: Credentials | None = None
         self._logged_in = 0.0
         self._context: ssl.SSLContext | None = None
@@ -146,7 +107,7 @@ class Transport:
         began = None if self.timeout_seconds is None else time.monotonic() + self.timeout_seconds
         try:
             connection = self._connection()
-            stream = Stream(self, connection, self._exchange(connection, "GET", path, None, headers, began))
+            stream = Stream(self._get_fault, connection, self._exchange(connection, "GET", path, None, headers, began))
         except (OSError, http.client.HTTPException) as error:
             raise self.fault(error, "GET") from error
         if stream.status == 401 and self._forget_login():
@@ -164,6 +125,9 @@ class Transport:
         """Ends the connections that were kept."""
         while self._idle:
             self._idle.pop().close()
+
+    def _get_fault(self, error: Exception) -> Unreachable:
+        return self.fault(error, "GET")
 
     def _ask(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], deadline: float | None
@@ -184,7 +148,7 @@ class Transport:
 
     def _exchange(
         self,
-        connection: _Connection,
+        connection: Connection,
         method: str,
         path: str,
         body: bytes | None,
@@ -211,7 +175,7 @@ class Transport:
             return
         self.ahead_seconds = ahead if abs(ahead) > _CLOCK_TOLERANCE_SECONDS else 0.0
 
-    def _idle_connection(self) -> _Connection | None:
+    def _idle_connection(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
             if not connection.is_stale():
@@ -219,7 +183,7 @@ class Transport:
             connection.close()
         return None
 
-    def _connection(self) -> _Connection:
+    def _connection(self) -> Connection:
         if self._secure and self._context is None:
             shown = self._login()
             certificate = shown.certificate if shown is not None else self.access.client_certificate
@@ -227,8 +191,8 @@ class Transport:
             self._context = tls.context(self.access, certificate, key)
         name = self.access.tls_server_name or self._host
         if self._proxy is None:
-            return _Connection(self._host, self._port, context=self._context, name=name)
-        connection = _Connection(self._proxy.host, self._proxy.port, context=self._context, name=name)
+            return Connection(self._host, self._port, context=self._context, name=name)
+        connection = Connection(self._proxy.host, self._proxy.port, context=self._context, name=name)
         connection.set_tunnel(self._host, self._port, headers=self._proxy.headers())
         return connection
 
@@ -259,68 +223,6 @@ class Transport:
         self._context = None
         self.close()
         return True
-
-
-class Stream:
-    """An answer that comes bit by bit. `deadline`, of time.monotonic(), ends it in good order."""
-
-    def __init__(self, transport: Transport, connection: _Connection, response: http.client.HTTPResponse) -> None:
-        self.deadline: float | None = None
-        self._transport = transport
-        self._connection = connection
-        self._response = response
-        self._is_late = False
-
-    @property
-    def status(self) -> int:
-        return self._response.status
-
-    def read(self) -> bytes:
-        """The rest of the answer. Raises Unreachable."""
-        try:
-            return self._response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise self._transport.fault(error, "GET") from error
-
-    def lines(self) -> Iterator[bytes]:
-        """The lines without their ends, until the server or the deadline ends them. Raises Unreachable.
-
-        A line of which the deadline left the end away is left out.
-        """
-        rest = b""
-        while data := self._next():
-            *whole, rest = (rest + data).split(b"\n")
-            yield from whole
-        if rest and not self._is_late:
-            yield rest
-
-    def close(self) -> None:
-        self._response.close()
-        self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _next(self) -> bytes:
-        try:
-            self._connection.limit(self.deadline)
-            # read1 of an answer whose length is known would wait for more than there is
-            if self._response.chunked or self._response.length is None:
-                return self._response.read1(_READ_BYTES)
-            return self._response.read(_READ_BYTES) or self._end()
-        except TimeoutError:
-            self._is_late = True
-            return b""
-        except (OSError, http.client.HTTPException) as error:
-            raise self._transport.fault(error, "GET") from error
-
-    def _end(self) -> bytes:
-        if self._response.length:
-            raise http.client.IncompleteRead(b"", self._response.length)
-        return b""
 
 
 def _wait(seconds: float, deadline: float | None) -> bool:

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lorajob.cluster.answers import error_of
 from lorajob.cluster.backoff import Pauses
-from lorajob.cluster.errors import ClusterError, Gone, Unreachable, from_answer, target
+from lorajob.cluster.errors import ClusterError, Gone, Unreachable
+from lorajob.cluster.request_target import target_of
 
 Json = dict[str, Any]
 
@@ -141,5 +143,5 @@ class Watch:
 
     def _error(self, status: Json) -> ClusterError:
         code = int(status.get("code") or 500)
-        what = target("GET", self.path, watch=True)
-        return from_answer(what, code, json.dumps(status).encode(), server="the server")
+        what = target_of("GET", self.path, watch=True)
+        return error_of(what, code, json.dumps(status).encode(), server="the server")

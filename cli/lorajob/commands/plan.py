@@ -14,7 +14,7 @@ from lorajob.options import flags
 from lorajob.options.cluster_options import cluster_options, connect_from, platform_option
 from lorajob.options.command import Command
 from lorajob.options.output_option import output_option
-from lorajob.plan import gpus, plan_text, run_plan
+from lorajob.plan import gpus, plan_document, plan_text, run_plan
 from lorajob.platform import platform_lookup
 from lorajob.platform.platform_config import Platform
 from lorajob.spec import resolve
@@ -69,7 +69,7 @@ def command(
     if is_missing:
         _warn(f"{data.source} is not there: how many steps there are, and how long an epoch takes, is not known")
     if output_form != "table":
-        click.echo(tables.document(run_plan.to_dict(plan), output_form), nl=False)
+        click.echo(tables.document(plan_document.to_dict(plan), output_form), nl=False)
         return
     tables.show(plan_text.lines(plan))
     for warning in plan_text.warnings(plan) if plan.choice is not None else ():

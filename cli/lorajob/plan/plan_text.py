@@ -39,7 +39,7 @@ def lines(plan: RunPlan) -> list[str]:
         ("download", "" if plan.entry is None else f"{download_size(plan.entry.weights_bytes)}, once into the cache"),
         ("results", results_text(plan)),
         ("steps", steps_text(plan)),
-        ("time", pace_text(plan)),
+        ("time", speed_text(plan)),
     ]
     return [*tables.fields(facts), "", *_parts(plan), "", *_enough(plan)]
 
@@ -137,19 +137,18 @@ def steps_text(plan: RunPlan) -> str:
     return f"{known}{epochs}{most}, {counted(batch, 'row')} a step ({shares})"
 
 
-def pace_text(plan: RunPlan) -> str:
+def speed_text(plan: RunPlan) -> str:
     """Roughly how fast, and what that rests on; empty where the GPUs are not known or cannot hold the model."""
-    pace = plan.pace
-    if pace is None:
+    speed = plan.speed
+    if speed is None:
         return ""
-    speed = f"about {human.count(pace.tokens_per_second)} tokens a second"
-    if pace.epoch_seconds is not None:
-        speed += (
-            f", {human.duration(pace.epoch_seconds)} an epoch of about {human.count(pace.epoch_tokens or 0)} tokens"
-        )
-    if pace.gathered_per_second is not None:
-        return f"{speed}, if weights are gathered at {pace.gathered_per_second / 1e9:.0f} GB/s"
-    return f"{speed}, if {pace.reached:.0%} of {pace.teraflops} TFLOP/s are reached"
+    text = f"about {human.count(speed.tokens_per_second)} tokens a second"
+    if speed.epoch_seconds is not None:
+        epoch_tokens = human.count(speed.epoch_tokens or 0)
+        text += f", {human.duration(speed.epoch_seconds)} an epoch of about {epoch_tokens} tokens"
+    if speed.gathered_per_second is not None:
+        return f"{text}, if weights are gathered at {speed.gathered_per_second / 1e9:.0f} GB/s"
+    return f"{text}, if {speed.reached:.0%} of {speed.teraflops} TFLOP/s are reached"
 
 
 def warnings(plan: RunPlan) -> list[str]:
@@ -197,5 +196,5 @@ def rows(plan: RunPlan) -> Iterator[tuple[str, str]]:
     yield "adapter", adapter_text(plan)
     yield "spread", spread_text(plan)
     yield "memory", memory_text(plan)
-    if plan.pace is not None:
-        yield "time", pace_text(plan)
+    if plan.speed is not None:
+        yield "time", speed_text(plan)

@@ -1,0 +1,193 @@
+"""From what a server answers to the error that says it in one line: who may not do what, what was refused. Pure.
+
+Answers are `Status` objects (https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/). Some
+causes differ only in their message, whose wording is that of Kubernetes 1.35.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lorajob.cluster.errors import (
+    AlreadyExists,
+    ClusterError,
+    Conflict,
+    Forbidden,
+    Gone,
+    NotFound,
+    QuotaExceeded,
+    Refused,
+    Unauthenticated,
+    Unreachable,
+)
+from lorajob.cluster.request_target import RequestTarget
+
+MESSAGE_MAX_LENGTH = 1000
+"""Of what a server or a proxy says, so much is shown."""
+
+PROXY_STATUSES = (401, 413, 429)
+"""Codes that mean the same from a proxy between. The server's own `404 page not found` is no Status either."""
+
+
+def error_of(what: RequestTarget, status: int, body: bytes, *, server: str) -> ClusterError:
+    """The error for an answer that is not a success. `body` is a Status object, or what a proxy between put there."""
+    answer = _status_object(body)
+    reason = str(answer.get("reason") or "")
+    message = _one_line(answer.get("message")) or _text_of(body) or f"HTTP {status}"
+    details = answer.get("details")
+    known: dict[str, Any] = {
+        "status": status,
+        "reason": reason,
+        "details": details if isinstance(details, dict) else {},
+    }
+    if not answer and status in range(400, 500) and status not in PROXY_STATUSES and not body.startswith(b"404 page"):
+        return Unreachable(
+            f"{server} does not answer as a Kubernetes API does ({status}): {message}",
+            hint="correct the server's address in your kubeconfig: https://, the host and the port",
+            **known,
+        )
+    if status == 401:
+        return Unauthenticated(
+            f"{server} does not accept your credentials: {message}",
+            hint="they are expired or wrong: log in to the cluster again, or take another --context",
+            **known,
+        )
+    if status == 403:
+        return _forbidden(what, message, known)
+    if status == 404:
+        return _not_found(what, message, known)
+    if status == 409:
+        return _taken(what, message, known)
+    if status == 410:
+        known["details"]["continue"] = str((answer.get("metadata") or {}).get("continue") or "")
+        return Gone(f"{what}: {message}", **known)
+    if status in (400, 405, 413, 415, 422):
+        return _refused(what, message, known)
+    if status < 400:
+        return Unreachable(
+            f"{server} sends us elsewhere ({status})", hint="correct the server's address in your kubeconfig", **known
+        )
+    return Unreachable(
+        f"{server} can't answer now ({status}): {message}", hint="try again; if it stays so, ask who runs it", **known
+    )
+
+
+_QUOTA = ("exceeded quota", "failed quota", "status unknown for quota")
+"""What the answer holds for a quota that is used up, that wants limits to be named, or that is not counted yet."""
+
+_DENIALS = (
+    "admission webhook",
+    "ValidatingAdmissionPolicy",
+    "violates PodSecurity",
+    "is forbidden: maximum",
+    "minimum ",
+)
+"""What an admission rule's answer holds, where it comes with the code of a missing permission."""
+
+
+def _forbidden(what: RequestTarget, message: str, known: Mapping[str, Any]) -> ClusterError:
+    if any(sign in message for sign in _QUOTA):
+        return QuotaExceeded(
+            f"the quota of namespace {what.namespace} does not allow it: {_after(message, 'is forbidden: ')}",
+            hint="ask for fewer GPUs, wait until other runs end, or ask for a larger quota",
+            **known,
+        )
+    if "because it is being terminated" in message:
+        return Refused(
+            f"namespace {what.namespace} is being deleted: nothing new can be made in it",
+            hint="take another namespace with -n",
+            **known,
+        )
+    # RBAC's answers are the only ones that say `User "x" cannot VERB`
+    if re.search(r'User ".*" cannot ', message) is None and any(sign in message for sign in _DENIALS):
+        return _refused(what, message, known)
+    user = re.search(r'User "([^"]+)"', message)
+    if user is not None and user[1] == "system:anonymous":
+        return Unauthenticated(
+            f"the cluster does not know who asks to {what}",
+            hint="your kubeconfig's user has no credential: log in, or take another --context",
+            **known,
+        )
+    who = f"{user[1]} may not" if user else "you may not"
+    scope = "" if what.namespace else " in the cluster"
+    return Forbidden(
+        f"{who} {what}{scope}" if user else f"{who} {what}{scope}: {message}",
+        hint=f"ask for the Role lorajob-user of namespace {what.namespace}, which the chart installs"
+        if what.namespace
+        else "ask who runs the cluster for this right",
+        **known,
+    )
+
+
+def _not_found(what: RequestTarget, message: str, known: Mapping[str, Any]) -> ClusterError:
+    if re.match(r'namespaces "[^"]*" not found', message):
+        return NotFound(
+            f"namespace {what.namespace} does not exist",
+            hint="take another one with -n, or have it created with `kubectl create namespace`",
+            **known,
+        )
+    if not known["details"].get("name") and message.startswith(("404 page", "the server could not find")):
+        return NotFound(
+            f"the cluster has no {what.resource}{'.' + what.group if what.group else ''}",
+            hint="lorajob needs Kubernetes 1.31 or newer",
+            **known,
+        )
+    where = f" in namespace {what.namespace}" if what.namespace else ""
+    return NotFound(f"{_kind(what)} {what.name} not found{where}" if what.name else message, **known)
+
+
+def _taken(what: RequestTarget, message: str, known: Mapping[str, Any]) -> ClusterError:
+    if known["reason"] != "AlreadyExists":
+        return Conflict(f"{what}: {message}", **known)
+    name = str(known["details"].get("name") or what.name)
+    if what.resource != "jobs":
+        return AlreadyExists(
+            f"{_kind(what)} {name} exists already in namespace {what.namespace}", hint="take another name", **known
+        )
+    return AlreadyExists(
+        f"run {name} exists already in namespace {what.namespace}",
+        hint=f"take another --name, or `lorajob retry {name}`, or `lorajob delete {name}` first",
+        **known,
+    )
+
+
+def _refused(what: RequestTarget, message: str, known: Mapping[str, Any]) -> ClusterError:
+    return Refused(
+        f"the cluster refuses to {what}: {message}",
+        hint="what a rule of the cluster asks for is in the message; its owners can say more",
+        **known,
+    )
+
+
+_KINDS = {"jobs": "run", "pods": "pod", "configmaps": "ConfigMap", "services": "Service", "secrets": "Secret"}
+
+
+def _kind(what: RequestTarget) -> str:
+    """One object of a resource, for a person: whoever asks for a Job here asks for a run."""
+    return _KINDS.get(what.resource, what.resource)
+
+
+def _status_object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) and value.get("kind") == "Status" else {}
+
+
+def _text_of(body: bytes) -> str:
+    """The text of an answer that is no Status object, as a proxy's page: its words without its tags."""
+    text = body[:20_000].decode("utf-8", "replace")
+    return _one_line(re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE))
+
+
+def _one_line(text: object) -> str:
+    line = " ".join(str(text or "").split())
+    return line if len(line) <= MESSAGE_MAX_LENGTH else line[: MESSAGE_MAX_LENGTH - 1] + "…"
+
+
+def _after(message: str, words: str) -> str:
+    return message.partition(words)[2] or message
