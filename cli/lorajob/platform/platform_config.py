@@ -8,6 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lorajob_runtime.contract import schema
+from lorajob_runtime.contract.schema import Reading
+from lorajob_runtime.contract.spec import RunSpec
+
+_PULL_SECRETS = Reading(right="a list of names of Secrets", null_is_default=True)
+_TOLERATIONS = Reading(
+    right="a list of tolerations, like [{key: nvidia.com/gpu, operator: Exists}]", null_is_default=True
+)
+_GPU_TYPES = Reading(
+    right="a mapping of names to labels of nodes, like {h200: {nvidia.com/gpu.product: NVIDIA-H200}}",
+    null_is_default=True,
+)
+_DEFAULTS = Reading(
+    right="a mapping of fields of a spec, like {train: {epochs: 2}}", null_is_default=True, part_of=RunSpec
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlatformStorage:
@@ -81,7 +97,7 @@ class PlatformResources:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlatformToleration:
-    """What one of `tolerations` may hold; it is handed on as it stands."""
+    """One of `tolerations`, as Kubernetes has them."""
 
     key: str | None = None
     operator: Literal["Exists", "Equal"] | None = None
@@ -95,9 +111,9 @@ class PlatformScheduling:
     """Where pods go. `gpu_types`: name for users -> labels of nodes that have it. Tolerations are Kubernetes' own."""
 
     gpu_resource: str = "nvidia.com/gpu"
-    gpu_types: dict[str, dict[str, str]] = field(default_factory=dict)
+    gpu_types: dict[str, dict[str, str]] = schema.read_as({}, _GPU_TYPES)
     node_selector: dict[str, str] = field(default_factory=dict)
-    tolerations: tuple[dict[str, Any], ...] = ()
+    tolerations: tuple[PlatformToleration, ...] = schema.read_as((), _TOLERATIONS)
     topology_key: str | None = None
     runtime_class_name: str | None = None
 
@@ -113,7 +129,7 @@ class Platform:
     storage: PlatformStorage
     api_version: Literal["lorajob.dev/v1"] = "lorajob.dev/v1"
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
-    image_pull_secrets: tuple[str, ...] = ()
+    image_pull_secrets: tuple[str, ...] = schema.read_as((), _PULL_SECRETS)
     service_account: str = "lorajob-runner"
     device: Literal["auto", "cpu"] = "auto"
     cache: PlatformCache = field(default_factory=PlatformCache)
@@ -121,7 +137,7 @@ class Platform:
     hub_endpoints: PlatformHubEndpoints = field(default_factory=PlatformHubEndpoints)
     swanlab: PlatformSwanLab = field(default_factory=PlatformSwanLab)
     secrets: PlatformSecrets = field(default_factory=PlatformSecrets)
-    defaults: dict[str, Any] = field(default_factory=dict)
+    defaults: dict[str, Any] = schema.read_as({}, _DEFAULTS)
     limits: PlatformLimits = field(default_factory=PlatformLimits)
     resources: PlatformResources = field(default_factory=PlatformResources)
     scheduling: PlatformScheduling = field(default_factory=PlatformScheduling)

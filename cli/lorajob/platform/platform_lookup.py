@@ -12,6 +12,7 @@ from lorajob.errors import UsageError
 from lorajob.platform.platform_config import Platform
 from lorajob.platform.platform_parsing import FORM, parse
 from lorajob.spec import spec_file
+from lorajob.spec.spec_file import MissingFileError
 from lorajob_runtime.contract.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,11 +69,11 @@ def named_file(file: Path | str | None, variables: Mapping[str, str] | None = No
 def _from_file(path: Path) -> LoadedPlatform:
     try:
         values = spec_file.load(path, FORM).values
+    except MissingFileError as error:
+        raise UsageError(
+            f"the platform file {path} does not exist", hint=f"correct --platform or {FILE_VARIABLE}"
+        ) from error
     except UsageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise UsageError(
-                f"the platform file {path} does not exist", hint=f"correct --platform or {FILE_VARIABLE}"
-            ) from error
         raise ConfigError(error.message, hint="correct the file; docs/platform.md explains every field") from error
     return LoadedPlatform(platform=parse(values, str(path)), source=str(path))
 

@@ -15,7 +15,7 @@ from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lorajob.platform.platform_config import Platform
+    from lorajob.platform.platform_config import Platform, PlatformToleration
 
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}([.]{_LABEL})*"
@@ -42,38 +42,50 @@ def check(platform: Platform, values: Mapping[str, Any]) -> None:
         for key in path.split("."):
             value = value[key]
         if value is not None and not is_right(value):
-            raise ConfigError(f"{path} is {value!r}: it must be {right}")
+            raise ConfigError(f"{path} is {value!r}: it must be {right}", path=path)
     for name, labels in platform.scheduling.gpu_types.items():
         if not _are_labels(labels):
-            raise ConfigError(f"scheduling.gpuTypes.{name} is {labels!r}: it must be {LABELS}")
+            path = f"scheduling.gpuTypes.{name}"
+            raise ConfigError(f"{path} is {labels!r}: it must be {LABELS}", path=path)
     for number, each in enumerate(platform.scheduling.tolerations):
         _check_toleration(each, f"scheduling.tolerations[{number}]")
     _check_defaults(platform)
 
 
-def _check_toleration(toleration: Mapping[str, Any], path: str) -> None:
+def _check_toleration(toleration: PlatformToleration, path: str) -> None:
     """As the API server does: https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/."""
-    key, exists = toleration.get("key") or "", toleration.get("operator") == "Exists"
-    value = toleration.get("value") or ""
+    key, exists = toleration.key or "", toleration.operator == "Exists"
+    value = toleration.value or ""
     if key and not _is_key(key):
-        raise ConfigError(f"{path}.key is {key!r}: it must be the key of a taint, like nvidia.com/gpu")
+        raise ConfigError(
+            f"{path}.key is {key!r}: it must be the key of a taint, like nvidia.com/gpu", path=f"{path}.key"
+        )
     if not key and not exists:
-        raise ConfigError(f"{path} has no key: that must have the operator Exists, and tolerates all taints")
+        raise ConfigError(f"{path} has no key: that must have the operator Exists, and tolerates all taints", path=path)
     if exists and value:
-        raise ConfigError(f"{path}.value is {value!r}: with the operator Exists there must be none")
+        raise ConfigError(
+            f"{path}.value is {value!r}: with the operator Exists there must be none", path=f"{path}.value"
+        )
     if not _is_label_value(value):
-        raise ConfigError(f"{path}.value is {value!r}: it must be the value of a taint, like present")
-    if toleration.get("tolerationSeconds") is not None and toleration.get("effect") != "NoExecute":
-        raise ConfigError(f"{path}.tolerationSeconds is set: it must come with the effect NoExecute")
+        raise ConfigError(
+            f"{path}.value is {value!r}: it must be the value of a taint, like present", path=f"{path}.value"
+        )
+    if toleration.toleration_seconds is not None and toleration.effect != "NoExecute":
+        path = f"{path}.tolerationSeconds"
+        raise ConfigError(f"{path} is set: it must come with the effect NoExecute", path=path)
 
 
 def _check_defaults(platform: Platform) -> None:
     """Raises ConfigError for defaults with which no submit could do, if its user says nothing to them."""
+    if platform.defaults.get("name") is not None:
+        raise ConfigError("defaults.name is set: every run needs a name of its own", path="defaults.name")
     try:
         spec = specs.parse(platform.defaults)
         run_limits.check_defaults(spec, platform)
     except (ConfigError, UsageError) as error:
-        raise ConfigError(f"defaults.{error.message}") from error
+        if error.path:
+            raise ConfigError(f"defaults.{error.message}", path=f"defaults.{error.path}") from error
+        raise ConfigError(f"defaults: {error.message}", path="defaults") from error
 
 
 def _matches(pattern: str) -> Callable[[str], bool]:

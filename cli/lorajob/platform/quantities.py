@@ -24,16 +24,16 @@ _SCALES: dict[str, Fraction] = {
 }
 
 
-def seconds(duration: str, place: str = "the duration") -> int:
-    """`90m` -> 5400. Raises UsageError, which names `place`."""
+def seconds(duration: str, place: str = "the duration", *, path: str = "") -> int:
+    """`90m` -> 5400. Raises UsageError, which names `path` where the duration is a field of the spec, else `place`."""
     match = _DURATION.fullmatch(duration)
     if match is None:
-        raise UsageError(f"{place} is {duration!r}: it must be a duration like 90m, 24h or 3d")
+        raise UsageError(f"{path or place} is {duration!r}: it must be a duration like 90m, 24h or 3d", path=path)
     return int(match[1]) * _SECONDS[match[2]]
 
 
-def amount(quantity: str, place: str = "the quantity") -> Fraction:
-    """`250m` -> 1/4, `64Gi` -> 64 * 2**30: exact, in cores or bytes. Raises UsageError, which names `place`.
+def amount(quantity: str, place: str = "the quantity", *, path: str = "") -> Fraction:
+    """`250m` -> 1/4, `64Gi` -> 64 * 2**30: exact, in cores or bytes. Raises UsageError, as `seconds` does.
 
     As the API server reads it: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/,
     without its exponents and signs, which nobody writes for a resource.
@@ -41,7 +41,8 @@ def amount(quantity: str, place: str = "the quantity") -> Fraction:
     match = _QUANTITY.fullmatch(quantity)
     value = Fraction(match[1]) * _SCALES[match[2] or ""] if match else 0
     if value <= 0:
-        raise UsageError(f"{place} is {quantity!r}: it must be a quantity above 0, like 8, 500m, 64Gi or 1.5T")
+        right = "a quantity above 0, like 8, 500m, 64Gi or 1.5T"
+        raise UsageError(f"{path or place} is {quantity!r}: it must be {right}", path=path)
     return Fraction(value)
 
 

@@ -40,8 +40,8 @@ def check_defaults(spec: RunSpec, platform: Platform) -> None:
     _check_names(spec, platform)
     _check_code(spec, platform)
     for path, given in (("resources.cpu", spec.resources.cpu), ("resources.memory", spec.resources.memory)):
-        if given != "auto" and quantities.amount(given, path) < quantities.MEBIBYTE and path == "resources.memory":
-            raise UsageError(f"{path} is {given!r}, in bytes: it must be a size like 64Gi")
+        if given != "auto" and quantities.amount(given, path=path) < quantities.MEBIBYTE and path == "resources.memory":
+            raise UsageError(f"{path} is {given!r}, in bytes: it must be a size like 64Gi", path=path)
 
 
 def _size_bytes(spec: RunSpec) -> int:
@@ -51,7 +51,7 @@ def _size_bytes(spec: RunSpec) -> int:
 def run_seconds(spec: RunSpec, platform: Platform) -> int:
     """How long the run may be active, in seconds: its own timeout, else the platform's. Raises UsageError."""
     if spec.resources.timeout is not None:
-        return quantities.seconds(spec.resources.timeout, "resources.timeout")
+        return quantities.seconds(spec.resources.timeout, path="resources.timeout")
     return quantities.seconds(platform.limits.timeout, "the platform's limits.timeout")
 
 
@@ -60,6 +60,7 @@ def _check_code(spec: RunSpec, platform: Platform) -> None:
         raise UsageError(
             "model.trustRemoteCode is true: this platform does not run code of model repositories",
             hint="take a model that transformers knows, or ask the platform's team (limits.trustRemoteCode)",
+            path="model.trustRemoteCode",
         )
 
 
@@ -67,7 +68,8 @@ def _check_uri(spec: RunSpec) -> None:
     uri = spec.storage.uri
     if uri is not None and not uri.startswith("s3://"):
         raise UsageError(
-            f"storage.uri is {uri!r}: on a cluster it must be s3://BUCKET/PREFIX, since a pod's folders end with it"
+            f"storage.uri is {uri!r}: on a cluster it must be s3://BUCKET/PREFIX, since a pod's folders end with it",
+            path="storage.uri",
         )
 
 
@@ -75,7 +77,8 @@ def _check_places(spec: RunSpec) -> None:
     _check_uri(spec)
     source = spec.data.source
     if source is not None and not source.startswith(("s3://", "/")):
-        raise UsageError(f"data.source is {source!r}: it must be s3://BUCKET/PATH, or a path in the pods")
+        message = f"data.source is {source!r}: it must be s3://BUCKET/PATH, or a path in the pods"
+        raise UsageError(message, path="data.source")
 
 
 def _check_amounts(spec: RunSpec, platform: Platform) -> None:
@@ -96,6 +99,7 @@ def _too_much(path: str, value: object, allowed: object) -> UsageError:
     return UsageError(
         f"{path} is {value}: this platform allows at most {allowed}",
         hint="ask for less, or ask the platform's team for more",
+        path=path,
     )
 
 
@@ -103,8 +107,10 @@ def _check_names(spec: RunSpec, platform: Platform) -> None:
     wanted, known = spec.resources, platform.scheduling.gpu_types
     if wanted.gpu_type is not None and wanted.gpu_type not in known:
         there = f"the platform knows {', '.join(known)}" if known else "the platform names no types of GPU"
-        raise UsageError(f"resources.gpuType is {wanted.gpu_type!r}: {there}")
+        raise UsageError(f"resources.gpuType is {wanted.gpu_type!r}: {there}", path="resources.gpuType")
     if wanted.queue is not None and _LABEL.fullmatch(wanted.queue) is None:
-        raise UsageError(f"resources.queue is {wanted.queue!r}: it must be the name of a Kueue LocalQueue")
+        message = f"resources.queue is {wanted.queue!r}: it must be the name of a Kueue LocalQueue"
+        raise UsageError(message, path="resources.queue")
     if wanted.priority is not None and _SUBDOMAIN.fullmatch(wanted.priority) is None:
-        raise UsageError(f"resources.priority is {wanted.priority!r}: it must be the name of a PriorityClass")
+        message = f"resources.priority is {wanted.priority!r}: it must be the name of a PriorityClass"
+        raise UsageError(message, path="resources.priority")

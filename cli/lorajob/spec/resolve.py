@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,17 +45,17 @@ class Layer:
     place: str | None = None
     """What a layer that the user did not give is called."""
 
-    def complain(self, path: str, message: str) -> ConfigError:
+    def complain(self, error: ConfigError) -> ConfigError:
         """The error for a field of this layer: it names the file and line, the --set, the flag, or the platform."""
+        message, path = error.message, error.path
         if self.place is not None:
-            return ConfigError(f"{self.place}: {message}", hint="who runs the platform must correct it")
+            return ConfigError(f"{self.place}: {message}", hint="who runs the platform must correct it", path=path)
         if self.file is not None:
-            return UsageError(
-                f"{self.file.place(path)}: {message}", hint="correct the file, or give the field as a flag"
-            )
+            hint = "correct the file, or give the field as a flag"
+            return UsageError(f"{self.file.place(path)}: {message}", hint=hint, path=path)
         if self.setting is not None:
-            return UsageError(f"--set {self.setting}: {message}")
-        return UsageError(message.replace(path, flag_of(path), 1) if path else message)
+            return UsageError(f"--set {self.setting}: {message}", path=path)
+        return UsageError(error.naming_it(flag_of(path)) if path else message, path=path)
 
 
 def resolve(
@@ -91,12 +90,6 @@ def resolve(
     return Resolved(spec=resolved, given=given, files=tuple(files))
 
 
-def path_in(message: str) -> str:
-    """The path of the field that a ConfigError of the spec begins with; "" if it names none."""
-    match = re.match(r"(?:unknown field )?([A-Za-z]+(?:\.[A-Za-z0-9_-]+)*)", message)
-    return match[1] if match else ""
-
-
 def _default_files() -> tuple[Path, ...]:
     return (DEFAULT_FILE,) if DEFAULT_FILE.exists() else ()
 
@@ -119,23 +112,19 @@ def _setting_layer(text: str) -> Layer:
 
 def _check(layer: Layer) -> None:
     """Unknown fields and wrong types of one layer; what is out of range is seen when all are together."""
-    version = layer.values.get("apiVersion", spec.API_VERSION)
-    if version != spec.API_VERSION:
-        message = f"apiVersion is {version!r}: this version of lorajob reads {spec.API_VERSION}"
-        raise layer.complain("apiVersion", message)
     try:
+        spec.check_version(layer.values)
         schema.decode(RunSpec, layer.values)
     except ConfigError as error:
-        raise layer.complain(path_in(error.message), error.message) from error
+        raise layer.complain(error) from error
 
 
 def _complaint(layers: Sequence[Layer], error: ConfigError) -> ConfigError:
     """The error in the words of the last layer that has the field; the recipe is never at fault."""
-    path = path_in(error.message)
     for layer in reversed(layers):
-        if _has(layer.values, path):
-            return layer.complain(path, error.message)
-    return UsageError(error.message)
+        if error.path and _has(layer.values, error.path):
+            return layer.complain(error)
+    return UsageError(error.message, path=error.path)
 
 
 def _has(values: Mapping[str, Any], path: str) -> bool:

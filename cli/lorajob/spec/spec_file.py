@@ -18,6 +18,10 @@ _MAX_DEPTH = 20
 """Of what is read as JSON; deeper ones are for the YAML reader to refuse."""
 
 
+class MissingFileError(UsageError):
+    """A file that is named is not there."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpecFile:
     """The fields in a file, and on which line each one stands."""
@@ -33,13 +37,18 @@ class SpecFile:
 
 
 def load(path: Path, form: str = FORM) -> SpecFile:
-    """Reads a spec file. Raises UsageError with file and line for what is not a YAML mapping; `form` says what is."""
+    """Reads a spec file. Raises UsageError with file and line for what is not a YAML mapping; `form` says what is.
+
+    Raises MissingFileError where there is none.
+    """
     try:
         if path.stat().st_size > MAX_SIZE_BYTES:
             raise UsageError(f"{path} has more than {MAX_SIZE_BYTES >> 20} MiB: {form}")
         text = path.read_text("utf-8")
     except FileNotFoundError as error:
-        raise UsageError(f"{path} does not exist", hint="`lorajob init` writes a lorajob.yaml to start from") from error
+        raise MissingFileError(
+            f"{path} does not exist", hint="`lorajob init` writes a lorajob.yaml to start from"
+        ) from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text") from error
     except OSError as error:

@@ -101,9 +101,24 @@ class LorajobError(Exception):
 
 
 class ConfigError(LorajobError):
-    """The spec, a flag or the platform asks for something wrong or impossible."""
+    """The spec, a flag or the platform asks for something wrong or impossible.
+
+    `path` is the field that is wrong, like train.saveSteps; "" where it is none. The message names it.
+    """
 
     failure = CONFIG
+
+    def __init__(self, message: str, *, hint: str | None = None, path: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.path = path
+
+    def naming_it(self, name: str) -> str:
+        """The message with another name for the field, as that of its flag."""
+        return self.message.replace(self.path, name, 1) if self.path else self.message
+
+
+class UnknownFieldError(ConfigError):
+    """A field, or a version of all fields, that this version of lorajob does not know and a newer one may."""
 
 
 class DataError(LorajobError):

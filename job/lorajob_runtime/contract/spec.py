@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lorajob_runtime.contract import catalog, hubs, schema
-from lorajob_runtime.contract.errors import ConfigError
+from lorajob_runtime.contract.errors import ConfigError, UnknownFieldError
+from lorajob_runtime.contract.schema import Reading
 
 API_VERSION = "lorajob.dev/v1"
 NAME_MAX_LENGTH = 52
@@ -62,12 +63,12 @@ class DataSpec:
     format: Literal["auto", "alpaca", "qa", "sharegpt", "messages", "text"] = "auto"
     columns: dict[str, str] = field(default_factory=dict)
     system: str | None = None
-    rows: str | None = schema.written(None, f"{_RANGE}, in quotes")
-    eval_rows: str | None = schema.written(None, f"{_HELD_OUT_RANGE}, in quotes")
+    rows: str | None = schema.read_as(None, Reading(right=f"{_RANGE}, in quotes"))
+    eval_rows: str | None = schema.read_as(None, Reading(right=f"{_HELD_OUT_RANGE}, in quotes"))
     max_length: int = 1024
     thinking: bool = False
     overflow: Literal["truncate", "drop", "error"] = "truncate"
-    max_dropped: str = schema.written("5%", _DROPPED_SHARE)
+    max_dropped: str = schema.read_as("5%", Reading(right=_DROPPED_SHARE))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,12 +184,19 @@ class RunSpec:
 def parse(value: object) -> RunSpec:
     """The spec in a mapping as read from YAML or JSON. Raises ConfigError with the one field that is wrong."""
     if isinstance(value, Mapping):
-        version = value.get("apiVersion", API_VERSION)
-        if version != API_VERSION:
-            raise ConfigError(f"apiVersion is {version!r}: this version of lorajob reads {API_VERSION}")
+        check_version(value)
     spec = schema.decode(RunSpec, value)
     validate(spec)
     return spec
+
+
+def check_version(value: Mapping[str, Any]) -> None:
+    """Raises UnknownFieldError for a spec or a platform in a form that this version of lorajob does not read."""
+    version = value.get("apiVersion", API_VERSION)
+    if version != API_VERSION:
+        raise UnknownFieldError(
+            f"apiVersion is {version!r}: this version of lorajob reads {API_VERSION}", path="apiVersion"
+        )
 
 
 def loads(text: str) -> RunSpec:
@@ -251,19 +259,22 @@ def validate(spec: RunSpec) -> None:
     if spec.name is not None and not valid_name(spec.name):
         raise ConfigError(
             f"name is {spec.name!r}: it must be lower-case letters, digits and -, start with a letter, "
-            f"and have at most {NAME_MAX_LENGTH} characters"
+            f"and have at most {NAME_MAX_LENGTH} characters",
+            path="name",
         )
     for path, is_right, right in _RULES:
         value = value_at(spec, path)
         if value is not None and not is_right(value):
-            raise ConfigError(f"{path} is {value!r}: it must be {right}")
+            raise ConfigError(f"{path} is {schema.plain(value)!r}: it must be {right}", path=path)
     for role in spec.data.columns:
         if role not in COLUMN_ROLES:
-            raise ConfigError(f"data.columns has {role!r}: the roles are {', '.join(COLUMN_ROLES)}")
+            raise ConfigError(
+                f"data.columns has {role!r}: the roles are {', '.join(COLUMN_ROLES)}", path="data.columns"
+            )
     if spec.model.trust_remote_code and not spec.model.is_local:
         check_pinned(spec.model)
     if spec.data.eval_rows is not None and spec.data.rows is None and spec.data.eval_rows == ":":
-        raise ConfigError("data.evalRows is ':': it must leave rows to train on")
+        raise ConfigError("data.evalRows is ':': it must leave rows to train on", path="data.evalRows")
     try:
         dumps(spec).encode()
     except UnicodeEncodeError as error:
@@ -277,12 +288,16 @@ def check_pinned(model: ModelSpec) -> None:
     if not model.trust_remote_code:
         return
     if model.revision is None:
-        raise ConfigError("model.trustRemoteCode is true: it needs model.revision, the commit whose code you have read")
+        raise ConfigError(
+            "model.trustRemoteCode is true: it needs model.revision, the commit whose code you have read",
+            path="model.trustRemoteCode",
+        )
     if model.revision in hubs.MOVING_REVISIONS:
         without_commits = " and ".join(hub.title for hub in hubs.MODEL_HUBS if not hub.tells_commit)
         raise ConfigError(
             f"model.trustRemoteCode is true and model.revision {model.revision!r}, which moves: it must be the commit "
-            f"whose code you have read, or on {without_commits} the tag"
+            f"whose code you have read, or on {without_commits} the tag",
+            path="model.trustRemoteCode",
         )
 
 
@@ -342,6 +357,7 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("lora.rank", lambda v: 1 <= v <= 1024, "from 1 to 1024"),
     ("lora.alpha", lambda v: v > 0, "above 0"),
     ("lora.dropout", lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    ("lora.targets", lambda v: len(v) > 0, "auto or a list of texts"),
     ("train.epochs", lambda v: 0 < v <= 10_000, "above 0 and at most 10000"),
     ("train.maxSteps", lambda v: v >= 1, "at least 1, or null"),
     ("train.learningRate", lambda v: 0 < v < 1, "above 0 and below 1"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lorajob.platform import quantities
 from lorajob.submit.manifest import data as datasets
 from lorajob.submit.manifest import sizing
-from lorajob_runtime.contract import kubernetes
+from lorajob_runtime.contract import kubernetes, schema
 from lorajob_runtime.contract.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _placement(spec: RunSpec, platform: Platform) -> dict[str, Any]:
     types = {} if spec.resources.gpu_type is None else scheduling.gpu_types[spec.resources.gpu_type]
     placement: dict[str, Any] = {
         "nodeSelector": {**scheduling.node_selector, **types},
-        "tolerations": [dict(each) for each in scheduling.tolerations],
+        "tolerations": [schema.plain(each) for each in scheduling.tolerations],
     }
     if spec.resources.nodes > 1 and scheduling.topology_key is not None:
         near = {

@@ -49,7 +49,7 @@ def resources(spec: RunSpec, platform: Platform) -> dict[str, dict[str, str]]:
 def cpu_cores(spec: RunSpec, platform: Platform) -> Fraction:
     """Cores of one node's pod: what the spec says, else the platform's share of every GPU."""
     if spec.resources.cpu != "auto":
-        return quantities.amount(spec.resources.cpu, "resources.cpu")
+        return quantities.amount(spec.resources.cpu, path="resources.cpu")
     share = quantities.amount(str(platform.resources.cpu_per_gpu), "the platform's resources.cpuPerGpu")
     return share * spec.resources.gpus
 
@@ -63,9 +63,10 @@ def memory_bytes(spec: RunSpec, platform: Platform) -> Fraction:
     count as the container's. The page cache of the weights counts too, but is given back under pressure.
     """
     if spec.resources.memory != "auto":
-        given = quantities.amount(spec.resources.memory, "resources.memory")
+        given = quantities.amount(spec.resources.memory, path="resources.memory")
         if given < quantities.MEBIBYTE:
-            raise UsageError(f"resources.memory is {spec.resources.memory!r}, in bytes: it must be a size like 64Gi")
+            message = f"resources.memory is {spec.resources.memory!r}, in bytes: it must be a size like 64Gi"
+            raise UsageError(message, path="resources.memory")
         return given
     gpus = spec.resources.gpus
     share = quantities.amount(platform.resources.memory_per_gpu, "the platform's resources.memoryPerGpu") * gpus
