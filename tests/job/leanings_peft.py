@@ -32,7 +32,7 @@ def nested_wrappers() -> None:
 
 @leaned_on(
     "peft ParamWrapper: A [experts * rank, in], B [out, rank * experts]",
-    by="train/lora/experts.py, publish/expert_layouts.py, architecture.py",
+    by="train/lora/experts.py, publish/expert_layouts.py, models/families/layers.py",
     why="the factored products and the per-expert files read them in this order",
 )
 def layout_of_stacks() -> None:

@@ -15,7 +15,7 @@ import families
 
 @leaned_on(
     "transformers: experts of all three mixtures are the same two stacks of weights, called with (x, index, weights)",
-    by="train/lora/experts.py, train/lora/inventory.py, architecture.py",
+    by="train/lora/experts.py, train/lora/inventory.py, models/families/layers.py",
     why="others than silu(gate) * up, or another order of gate and up, keep PEFT's slow way",
 )
 def fused_experts() -> None:
@@ -30,7 +30,7 @@ def fused_experts() -> None:
 
 @leaned_on(
     "transformers: names of routers and shared experts, beside `experts` in the same block",
-    by="train/lora/inventory.py, architecture.py",
+    by="train/lora/inventory.py, models/families/layers.py",
     why="a weight's part of the model is known by its path",
 )
 def names_in_blocks() -> None:
@@ -232,7 +232,7 @@ def code_of_repositories() -> None:
 
 @leaned_on(
     "transformers tokenizers: the backend's batch call, and the list of added tokens",
-    by="data/chat/tokenizer.py, data/chat/hunyuan_tokenizer.py",
+    by="data/chat/tokenizer.py, data/chat/tiktoken_tokenizer.py",
     why="texts are encoded many at a time with nothing added; control tokens in a dataset's text are found",
 )
 def tokenizers_backend() -> None:

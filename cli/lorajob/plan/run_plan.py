@@ -19,8 +19,8 @@ from lorajob_runtime.contract.spec import ModelSpec, RunSpec
 from lorajob_runtime.fetch.sources import candidates
 from lorajob_runtime.models import memory_plan as estimates
 from lorajob_runtime.models import preflight
-from lorajob_runtime.models.architecture import Architecture
 from lorajob_runtime.models.memory_plan import GIBIBYTE, GPU_SIZES, Choice, Enough
+from lorajob_runtime.models.shapes import Architecture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,8 +12,8 @@ from lorajob.plan.gpus import Gpu
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.data.rows.select import select
 from lorajob_runtime.models import memory_plan
-from lorajob_runtime.models.architecture import Architecture
 from lorajob_runtime.models.memory_plan import Choice
+from lorajob_runtime.models.shapes import Architecture
 
 BYTES_PER_TOKEN = 3.5
 """Of a dataset's file: Chinese takes three bytes a character and less than one token, English four bytes a token."""

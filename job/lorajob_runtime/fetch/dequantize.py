@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_DIGITS_APART = frozenset({"smollm", "starcoder", "refact", "command-r"})
-"""Families (GGUF `tokenizer.ggml.pre`) whose tokenizer takes every digit for itself; transformers' conversion from
-GGUF leaves that out, which changes how blanks and line ends before a number are cut."""
+from lorajob_runtime.models import families
 
 
 def dequantize(gguf: Path, folder: Path) -> list[Path]:
@@ -24,8 +22,9 @@ def dequantize(gguf: Path, folder: Path) -> list[Path]:
     with _read_once():
         tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        family = _field(gguf, "tokenizer.ggml.pre")
-    if family in _DIGITS_APART:
+        kind = _field(gguf, "tokenizer.ggml.pre")
+    if any(kind in family.gguf_splits_digits for family in families.ALL):
+        # without it blanks and line ends before a number are cut in another way
         _take_digits_apart(tokenizer)
     tokenizer.model_max_length = model.config.max_position_embeddings
     # what says that the weights are quantised: they no longer are

@@ -11,7 +11,8 @@ import functools
 from dataclasses import dataclass
 
 from lorajob_runtime.contract.spec import LoraSpec
-from lorajob_runtime.models.architecture import Architecture, Layer, Matrix, adapted
+from lorajob_runtime.models.lora_weights import adapted
+from lorajob_runtime.models.shapes import Architecture, Layer, Matrix
 
 FLOAT = 4
 """Bytes of an fp32 number: norms, routing and the loss are worked out in it whatever the weights are."""
@@ -123,7 +124,7 @@ def _layer(
                 token=element * (inputs + len(adapters) * lora.rank),
                 constant=sum(_thin_copies(matrix, lora.rank, element) for matrix in adapters),
             )
-    if layer.chosen:
+    if layer.experts_per_token:
         kept += _routing(layer, element) + _routed(layer, chosen, lora.rank, element)
     return LayerMemory(kept=kept, passing=_passing(architecture, layer, chosen, lora.rank, element))
 
@@ -170,7 +171,7 @@ def _routing(layer: Layer, element: int) -> Bytes:
     """Every expert's score and whether it may be chosen; the chosen ones' numbers, places and weights."""
     (router,) = layer.of("router")
     cast = 0 if element == FLOAT else router.parameters * FLOAT
-    return Bytes(token=router.outputs * (FLOAT + 1) + layer.chosen * (3 * INDEX + 2 * FLOAT), constant=cast)
+    return Bytes(token=router.outputs * (FLOAT + 1) + layer.experts_per_token * (3 * INDEX + 2 * FLOAT), constant=cast)
 
 
 def _routed(layer: Layer, chosen: frozenset[str], rank: int, element: int) -> Bytes:
@@ -183,7 +184,7 @@ def _routed(layer: Layer, chosen: frozenset[str], rank: int, element: int) -> By
     row = inputs.outputs + adapters * rank
     if not adapters:
         row += down.inputs + down.outputs
-    return Bytes(token=layer.chosen * row * element)
+    return Bytes(token=layer.experts_per_token * row * element)
 
 
 def _passing(architecture: Architecture, layer: Layer, chosen: frozenset[str], rank: int, element: int) -> Bytes:
@@ -196,9 +197,9 @@ def _passing(architecture: Architecture, layer: Layer, chosen: frozenset[str], r
     widest = max((matrix.inputs for matrix in layer.matrices if matrix.group in ("dense", "shared")), default=0)
     linear = (2 * max(widest, architecture.hidden) + architecture.hidden) * element
     passing = Bytes(token=max(linear, 5 * architecture.hidden * FLOAT))
-    if not layer.chosen:
+    if not layer.experts_per_token:
         return passing
     inputs, down = layer.of("experts")
-    rows = layer.chosen * (3 * inputs.inputs + inputs.outputs) * element
+    rows = layer.experts_per_token * (3 * inputs.inputs + inputs.outputs) * element
     adapters = sum(m.adapter_parameters(rank) for m in (inputs, down) if m.path in chosen)
     return Bytes(token=max(passing.token, rows), constant=adapters * FLOAT)

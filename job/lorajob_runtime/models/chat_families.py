@@ -1,13 +1,10 @@
-"""What chat templates do not say themselves: a few facts a family, recognised from the template's text.
-
-Everything else (roles, default system prompts, thinking blocks in the history) is asked of the template by rendering.
-"""
+"""Which family a chat template is of, by its text, and the words that the templates of all families share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lorajob_runtime.contract.errors import ConfigError
+from lorajob_runtime.models import families
+from lorajob_runtime.models.families.family import ChatFormat, Family
 
 OPEN_THOUGHT, CLOSE_THOUGHT = "<think>", "</think>"
 """How every family that thinks writes a thought into its text."""
@@ -18,42 +15,17 @@ SWITCH = "enable_thinking"
 THOUGHT_FIELDS = ("reasoning_content", "thinking", "reasoning")
 """Fields of a message that templates read a thought from, the commonest first."""
 
+CHATML = Family(name="chatml", chat=ChatFormat(signatures=("<|im_start|>", "<|im_end|>")))
+"""A format that templates of many families share."""
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Family:
-    """`marks` are texts that a template of this family has, all of them.
-
-    `end_of_turn` is for templates that write nothing after an answer: what the model must produce to hand over, and
-    what after a tool call. `switch_after_answer`: the thinking switch also writes behind a finished answer.
-    """
-
-    name: str
-    marks: tuple[str, ...]
-    end_of_turn: str | None = None
-    end_of_call: str | None = None
-    switch_after_answer: bool = False
-
-
-_FAMILIES = (
-    Family(
-        name="glm-4.5", marks=("[gMASK]<sop>", "<think></think>"), end_of_turn="<|user|>", end_of_call="<|observation|>"
-    ),
-    Family(name="minimax-m2", marks=("]~!b[", "]~b]ai")),
-    Family(name="hunyuan", marks=("<|startoftext|>", "<|extra_0|>"), switch_after_answer=True),
-    Family(name="qwen3", marks=("<|im_start|>", "enable_thinking", "last_query_index")),
-    Family(name="qwen2.5", marks=("<|im_start|>", "You are Qwen, created by Alibaba Cloud")),
-    Family(name="smollm2", marks=("<|im_start|>", "named SmolLM, trained by Hugging Face")),
-    Family(name="chatml", marks=("<|im_start|>", "<|im_end|>")),
-)
-
-UNKNOWN = Family(name="unknown", marks=())
+UNKNOWN = Family(name="unknown")
 """A template that is used as it is."""
 
 
-def recognise(template: str) -> Family:
+def detect(template: str) -> Family:
     """The family of a chat template's text; UNKNOWN for any other."""
-    for family in _FAMILIES:
-        if all(mark in template for mark in family.marks):
+    for family in (*families.ALL, CHATML):
+        if family.chat.signatures and all(each in template for each in family.chat.signatures):
             return family
     return UNKNOWN
 

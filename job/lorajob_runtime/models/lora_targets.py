@@ -11,20 +11,10 @@ from typing import Protocol, TypeVar
 
 from lorajob_runtime.contract.errors import ConfigError
 from lorajob_runtime.contract.spec import LoraSpec
+from lorajob_runtime.models import families
 
 AUTO_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """What `lora.targets: auto` stands for, as in the recipes; and whatever else attention and MLPs are made of."""
-
-FUSED = {
-    "gate_proj": "gate_up_proj",
-    "up_proj": "gate_up_proj",
-    "w1": "gate_up_proj",
-    "w3": "gate_up_proj",
-    "gate_up_proj": "gate_up_proj",
-    "down_proj": "down_proj",
-    "w2": "down_proj",
-}
-"""Names of one expert's projections, of the tutorials and of the hubs' files -> the stack that each is a part of."""
 
 _AUTO_GROUPS = ("attention", "dense", "shared")
 _LAYER = re.compile(r"^(.*?\.\d+)\.")
@@ -33,8 +23,6 @@ _TOWER = re.compile(r"vision|image|audio")
 
 _EMBEDDINGS = frozenset({"embed_tokens", "wte", "wpe", "word_embeddings", "tok_embeddings", "embed_in", "embeddings"})
 _NORM = re.compile(r"norm|^ln_|_ln$")
-
-_PARTNER = {"gate_proj": "up_proj", "up_proj": "gate_proj", "w1": "w3", "w3": "w1"}
 
 
 class Candidate(Protocol):
@@ -45,7 +33,7 @@ class Candidate(Protocol):
         """attention, dense, shared, experts, router or other."""
 
     @property
-    def dotted(self) -> str:
+    def full_name(self) -> str:
         """Its full name, of which users may name an end."""
 
     @property
@@ -64,7 +52,7 @@ def asks_for_experts(candidates: Iterable[Candidate], lora: LoraSpec) -> bool:
     """Whether a spec wants adapters on routed experts that are among the candidates, given that memory allows it."""
     experts = (each for each in candidates if each.group == "experts")
     if lora.experts == "auto":
-        return any(is_called(each, name) for each in experts for name in _asked(lora))
+        return any(matches(each, name) for each in experts for name in _asked(lora))
     return lora.experts and any(experts)
 
 
@@ -77,44 +65,44 @@ def select(candidates: Sequence[AnyCandidate], lora: LoraSpec, *, experts: bool,
     _refuse_absent(candidates, lora, model)
     chosen: set[str] = set()
     for name in _asked(lora):
-        matches = [each for each in candidates if is_called(each, name)]
-        if any(each.tied for each in matches):
+        called = [each for each in candidates if matches(each, name)]
+        if any(each.tied for each in called):
             raise ConfigError(
                 f"lora.targets has {name!r}: {model} has one weight for its head and its embedding, and an adapter on "
                 "one of them would be another model when it is merged; leave it out"
             )
-        usable = [each for each in matches if each.group != "router" and (experts or each.group != "experts")]
+        usable = [each for each in called if each.group != "router" and (experts or each.group != "experts")]
         if lora.targets != "auto" and not usable:
-            raise ConfigError(_useless(name, matches, candidates, model))
-        chosen |= {each.dotted for each in usable}
-        _refuse_half(name, _asked(lora), usable)
+            raise ConfigError(_no_match_message(name, called, candidates, model))
+        chosen |= {each.full_name for each in usable}
+        _require_gate_and_up(name, _asked(lora), usable)
     if lora.targets == "auto" and chosen:
         # models may have projections of other names, and several in one matrix
-        chosen |= {each.dotted for each in candidates if each.group in _AUTO_GROUPS and _layer(each)}
+        chosen |= {each.full_name for each in candidates if each.group in _AUTO_GROUPS and _layer(each)}
         _refuse_bare_layers(candidates, chosen, model)
     if experts and lora.experts is True:
-        chosen |= {each.dotted for each in candidates if each.group == "experts"}
+        chosen |= {each.full_name for each in candidates if each.group == "experts"}
     if lora.router:
-        chosen |= {each.dotted for each in candidates if each.group == "router"}
+        chosen |= {each.full_name for each in candidates if each.group == "router"}
     if not chosen:
         raise ConfigError(
             f"lora.targets is auto: {model} has none of {', '.join(AUTO_TARGETS)}; it has {names(candidates)}"
         )
-    return [each for each in candidates if each.dotted in chosen]
+    return [each for each in candidates if each.full_name in chosen]
 
 
-def is_called(candidate: Candidate, name: str) -> bool:
+def matches(candidate: Candidate, name: str) -> bool:
     """Whether `name` is the candidate's, an end of its full name, or that of an expert's projection in a stack."""
     if candidate.is_stack:
         prefix, _, last = name.rpartition(".")
-        fused = FUSED.get(last, last)
-        name = f"{prefix}.{fused}" if prefix else fused
-    return f".{candidate.dotted}".endswith(f".{name}")
+        stack = families.expert_stacks().get(last, last)
+        name = f"{prefix}.{stack}" if prefix else stack
+    return f".{candidate.full_name}".endswith(f".{name}")
 
 
 def names(candidates: Sequence[Candidate]) -> str:
     """What may be named, for a person."""
-    return ", ".join(sorted({each.dotted.rsplit(".", 1)[-1] for each in candidates if not each.tied}))
+    return ", ".join(sorted({each.full_name.rsplit(".", 1)[-1] for each in candidates if not each.tied}))
 
 
 def _asked(lora: LoraSpec) -> tuple[str, ...]:
@@ -131,7 +119,7 @@ def _refuse_absent(candidates: Sequence[Candidate], lora: LoraSpec, model: str) 
             raise ConfigError(f"lora.{field} is true: {model} has no {title}, so it must be false or left out")
 
 
-def _useless(name: str, matches: Sequence[Candidate], candidates: Sequence[Candidate], model: str) -> str:
+def _no_match_message(name: str, matches: Sequence[Candidate], candidates: Sequence[Candidate], model: str) -> str:
     if not matches and (kind := _kind_without(name)) is not None:
         return f"lora.targets has {name!r}: {kind}, which gets no adapter; {model} has {names(candidates)}"
     if not matches:
@@ -151,14 +139,14 @@ def _kind_without(name: str) -> str | None:
 
 def _layer(candidate: Candidate) -> str | None:
     """`model.layers.7`, the decoder layer that a weight is in; None for one of no such layer."""
-    found = _LAYER.match(candidate.dotted)
+    found = _LAYER.match(candidate.full_name)
     return found[1] if found and not _TOWER.search(found[1]) else None
 
 
 def _refuse_bare_layers(candidates: Sequence[Candidate], chosen: set[str], model: str) -> None:
     """Raises ConfigError for decoder layers with weights none of which is chosen."""
     inside = [each for each in candidates if each.group not in ("router", "experts") and _layer(each)]
-    adapted = {_layer(each) for each in inside if each.dotted in chosen}
+    adapted = {_layer(each) for each in inside if each.full_name in chosen}
     bare = [each for each in inside if _layer(each) not in adapted]
     if bare:
         count = len({_layer(each) for each in bare})
@@ -168,9 +156,9 @@ def _refuse_bare_layers(candidates: Sequence[Candidate], chosen: set[str], model
         )
 
 
-def _refuse_half(name: str, asked: Sequence[str], usable: Sequence[Candidate]) -> None:
+def _require_gate_and_up(name: str, asked: Sequence[str], usable: Sequence[Candidate]) -> None:
     """Raises ConfigError for only one of gate and up of experts, which hold both in one weight."""
-    partner = _PARTNER.get(name.rsplit(".", 1)[-1])
+    partner = families.gate_and_up().get(name.rsplit(".", 1)[-1])
     if partner is None or not any(each.group == "experts" and each.is_stack for each in usable):
         return
     if not any(other.rsplit(".", 1)[-1] == partner for other in asked):

@@ -14,7 +14,8 @@ from typing import Literal
 from lorajob_runtime.contract.errors import ConfigError
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.models import activations
-from lorajob_runtime.models.architecture import Architecture, adapter_parameters, wants_experts
+from lorajob_runtime.models.lora_weights import adapter_parameters, wants_experts
+from lorajob_runtime.models.shapes import Architecture
 
 GIBIBYTE = 2**30
 
@@ -183,9 +184,9 @@ def _weights(arch: Architecture, spec: RunSpec, precision: Precision, shards: in
 def _part(arch: Architecture, shards: int) -> Mapping[str, int]:
     """The same in numbers."""
     return {
-        "weights": arch.part(shards),
-        "gathered_layers": GATHERED_LAYERS * shards * max(layer.part(shards) for layer in arch.layers),
-        "gathered_ends": shards * arch.ends_part(shards),
+        "weights": arch.shard_size(shards),
+        "gathered_layers": GATHERED_LAYERS * shards * max(layer.shard_size(shards) for layer in arch.layers),
+        "gathered_ends": shards * arch.embedding_and_head_shard_size(shards),
     }
 
 

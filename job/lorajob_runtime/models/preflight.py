@@ -15,10 +15,10 @@ from lorajob_runtime.contract.catalog import ModelEntry
 from lorajob_runtime.contract.errors import ConfigError, ModelError
 from lorajob_runtime.contract.spec import FOLDERS, ModelSpec, RunSpec
 from lorajob_runtime.models import architecture as architectures
-from lorajob_runtime.models import chat_families, token_limits
+from lorajob_runtime.models import chat_families, lora_weights, token_limits
 from lorajob_runtime.models import memory_plan as estimates
-from lorajob_runtime.models.architecture import Architecture
 from lorajob_runtime.models.memory_plan import Choice, Precision
+from lorajob_runtime.models.shapes import Architecture
 from lorajob_runtime.models.token_limits import Bounds
 
 _CONFIG, _TEMPLATE, _TOKENIZER_CONFIG = "config.json", "chat_template.jinja", "tokenizer_config.json"
@@ -111,8 +111,8 @@ def check(spec: RunSpec, architecture: Architecture | None, *, template: str | N
             f"model.quantize is {spec.model.quantize!r}: {name} is a mixture of experts, whose experts are no layers "
             "that can be quantised; leave it out"
         )
-    experts = architectures.wants_experts(architecture, spec.lora)
-    architectures.adapted(architecture, spec.lora, experts=experts, model=name)
+    experts = lora_weights.wants_experts(architecture, spec.lora)
+    lora_weights.adapted(architecture, spec.lora, experts=experts, model=name)
 
 
 def check_memory(

@@ -21,41 +21,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lorajob_runtime.contract import layout
 from lorajob_runtime.contract.errors import ConfigError, ModelError, StorageError
+from lorajob_runtime.models import families
+from lorajob_runtime.models.families.family import ExpertNames
+from lorajob_runtime.models.shapes import EXPERT_STACKS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Layout = Literal["vllm", "per-expert"]
 
-_ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
-_MLP = frozenset({"gate_proj", "up_proj", "down_proj"})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExpertNames:
-    """What the hub's files call the block of experts in a layer, and an expert's projections.
-
-    `linear`: the last parts of all other names that vLLM's model of this type takes adapters of.
-    """
-
-    linear: frozenset[str]
-    block: str = "mlp"
-    gate: str = "gate_proj"
-    up: str = "up_proj"
-    down: str = "down_proj"
-
-
-NAMES = {
-    "hunyuan_v1_moe": ExpertNames(linear=_ATTENTION | _MLP),
-    "glm4_moe": ExpertNames(linear=_ATTENTION | _MLP | {"gate"}),
-    "qwen3_moe": ExpertNames(linear=_ATTENTION | _MLP | {"gate", "lm_head", "embed_tokens"}),
-    "minimax_m2": ExpertNames(linear=_ATTENTION | {"gate"}, block="block_sparse_moe", gate="w1", up="w3", down="w2"),
-}
-"""By model type."""
-
 # the wrapper of gate_up_proj lies inside that of down_proj, where both have an adapter
 _STACK = re.compile(r"^(?P<block>.*\.mlp\.experts)(?P<inner>\.base_layer)?\.lora_(?P<factor>[AB])\.weight$")
-_STACKS = ("gate_up_proj", "down_proj")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,14 +90,14 @@ def convert(adapter: Path, output: Path, *, layout_name: Layout, model_type: str
 
     refuse_existing(output)
     config, weights = _read(adapter)
-    names = NAMES.get(model_type or "")
+    names = families.expert_names(model_type)
     stacks = {name: weights.pop(name) for name in list(weights) if _STACK.match(name)}
     if stacks:
         _check_stacks(config, adapter)
         if names is None:
             raise ConfigError(
                 f"the adapter is of a model of type {model_type}, whose experts' names are not known: "
-                f"it must be one of {', '.join(NAMES)}"
+                f"it must be one of {', '.join(families.with_experts())}"
             )
     blocks = _blocks(stacks, config)
     stacks.clear()
@@ -175,10 +151,10 @@ def _refuse_unknown(parts: Iterable[str], names: ExpertNames, model_type: str) -
     for name in parts:
         module = re.sub(r"\.lora_(embedding_)?[AB](\.weight)?$", "", name)
         last = module.rpartition(".")[2]
-        if last not in names.linear and ".experts." not in module:
+        if last not in names.vllm_linear and ".experts." not in module:
             raise ConfigError(
                 f"--layout is 'vllm': of a {model_type} vLLM takes no adapter of {last}; "
-                f"it takes those of {', '.join(sorted(names.linear))} and of the experts"
+                f"it takes those of {', '.join(sorted(names.vllm_linear))} and of the experts"
             )
 
 
@@ -285,5 +261,7 @@ def _config(config: dict[str, Any], blocks: dict[str, _Block], names: ExpertName
     if any(block.down for block in blocks.values()):
         modules.add(names.down)
     # those of linear layers end in .weight
-    parameters = (name for name in config.get("target_parameters") or () if name.rpartition(".")[2] not in _STACKS)
+    parameters = (
+        name for name in config.get("target_parameters") or () if name.rpartition(".")[2] not in EXPERT_STACKS
+    )
     return config | {"target_modules": sorted(modules), "target_parameters": sorted(parameters) or None}

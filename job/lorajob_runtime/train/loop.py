@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from lorajob_runtime.contract import identity, layout
 from lorajob_runtime.contract.errors import StoppedError
 from lorajob_runtime.contract.layout import RunFolder
-from lorajob_runtime.data.chat import hunyuan_tokenizer
+from lorajob_runtime.data.chat import tiktoken_tokenizer
 from lorajob_runtime.models import end_tokens
 from lorajob_runtime.storage import checkpoint
 from lorajob_runtime.train import heartbeat, memory_budget, samples, session
@@ -134,9 +134,9 @@ def _write(run: Session, step: int, path: Path, *, owes_look: bool) -> None:
 
 def _write_tokenizer(model: Path, path: Path) -> None:
     """The model's tokenizer, so that the adapter is asked with the one it was trained with."""
-    if hunyuan_tokenizer.found(model):
+    if (known := tiktoken_tokenizer.found(model)) is not None:
         # the form that needs no code of the model's repository
-        hunyuan_tokenizer.load(model).save_pretrained(str(path))
+        tiktoken_tokenizer.load(model, known).save_pretrained(str(path))
     for name in identity.TOKENIZER_FILES:
         if (model / name).is_file() and not (path / name).exists():
             shutil.copyfile(model / name, path / name)

@@ -9,8 +9,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from lorajob_runtime.models import architecture, memory_plan, preflight
-from lorajob_runtime.models.architecture import Architecture
+from lorajob_runtime.models import architecture, lora_weights, memory_plan, preflight
+from lorajob_runtime.models.shapes import Architecture
 from lorajob_runtime.train import memory_budget
 from lorajob_runtime.train.base_model.forward import Precision
 from lorajob_runtime.train.job import TrainPlan
@@ -68,7 +68,7 @@ def _choose(plan: TrainPlan, accelerator: Accelerator, precision: Precision, exp
 def wants_experts(plan: TrainPlan) -> bool:
     """Whether the spec asks for adapters on routed experts that the model is known to have."""
     shapes = _shapes(plan)
-    return shapes is not None and architecture.wants_experts(shapes, plan.spec.lora)
+    return shapes is not None and lora_weights.wants_experts(shapes, plan.spec.lora)
 
 
 def _shapes(plan: TrainPlan) -> Architecture | None:

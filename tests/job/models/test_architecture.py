@@ -10,8 +10,8 @@ import families
 from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.errors import ConfigError, ModelError
 from lorajob_runtime.contract.spec import LoraSpec
-from lorajob_runtime.models import architecture
-from lorajob_runtime.models.architecture import Architecture
+from lorajob_runtime.models import architecture, lora_weights
+from lorajob_runtime.models.shapes import Architecture
 
 MILLION = 10**6
 
@@ -72,12 +72,12 @@ def test_every_weight_has_the_name_and_shape_that_transformers_gives_it(name: st
     assert found is not None
     for weight in found.weights():
         matrix = weight.matrix
-        stored = real.get(weight.dotted, real.get(f"{weight.dotted}.weight"))
+        stored = real.get(weight.full_name, real.get(f"{weight.full_name}.weight"))
         shape = (matrix.outputs, matrix.inputs)
         assert stored is not None
         assert tuple(stored.shape) == ((matrix.copies, *shape) if weight.is_stack else shape)
-        assert (f"{weight.dotted}.bias" in real) == matrix.bias
-    matrices = {end for weight in found.weights() for end in (weight.dotted, f"{weight.dotted}.weight")}
+        assert (f"{weight.full_name}.bias" in real) == matrix.bias
+    matrices = {end for weight in found.weights() for end in (weight.full_name, f"{weight.full_name}.weight")}
     assert {parameter for parameter, value in real.items() if value.ndim > 1} <= matrices | {
         "model.embed_tokens.weight"
     }
@@ -103,7 +103,7 @@ def test_the_catalog_says_as_many_parameters_as_its_shapes_have(name: str) -> No
     ],
 )
 def test_an_adapter_of_rank_8_has_the_known_number_of_parameters(name, without_experts, with_experts) -> None:
-    counts = [architecture.adapter_parameters(of(name), LoraSpec(), experts=experts) for experts in (False, True)]
+    counts = [lora_weights.adapter_parameters(of(name), LoraSpec(), experts=experts) for experts in (False, True)]
 
     assert [round(count / MILLION, 1) for count in counts] == [without_experts, with_experts]
 
@@ -121,10 +121,10 @@ def test_an_adapter_of_rank_8_has_the_known_number_of_parameters(name, without_e
     ],
 )
 def test_targets_of_a_mixture_of_experts_mean_what_they_say(lora, groups) -> None:
-    chosen = architecture.adapted(of("glm-4.5-air"), lora, experts=True)
+    chosen = lora_weights.adapted(of("glm-4.5-air"), lora, experts=True)
 
     assert {weight.group for weight in chosen} == groups
-    assert architecture.wants_experts(of("glm-4.5-air"), lora) == ("experts" in groups)
+    assert lora_weights.wants_experts(of("glm-4.5-air"), lora) == ("experts" in groups)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_targets_of_a_mixture_of_experts_mean_what_they_say(lora, groups) -> Non
     ],
 )
 def test_routed_experts_are_wanted_where_a_name_is_theirs(name, targets, wanted) -> None:
-    assert architecture.wants_experts(of(name), LoraSpec(targets=targets)) == wanted
+    assert lora_weights.wants_experts(of(name), LoraSpec(targets=targets)) == wanted
 
 
 @pytest.mark.parametrize(
@@ -161,14 +161,14 @@ def test_routed_experts_are_wanted_where_a_name_is_theirs(name, targets, wanted)
 )
 def test_what_a_model_does_not_have_is_refused_in_one_line(name, lora, message) -> None:
     with pytest.raises(ConfigError) as raised:
-        architecture.adapted(of(name), lora, experts=True, model=name)
+        lora_weights.adapted(of(name), lora, experts=True, model=name)
 
     assert message in raised.value.message
 
 
 def test_a_target_that_only_routed_experts_have_is_refused_without_them() -> None:
     with pytest.raises(ConfigError, match="only routed experts are called so, and they get no adapter"):
-        architecture.adapted(of("minimax-m2"), LoraSpec(targets=("down_proj",), experts=False), experts=False)
+        lora_weights.adapted(of("minimax-m2"), LoraSpec(targets=("down_proj",), experts=False), experts=False)
 
 
 @pytest.mark.parametrize(("name", "renamed"), [("hunyuan-a13b", "hunyuan"), ("minimax-m2", "minimax")])

@@ -9,8 +9,8 @@ import pytest
 from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.spec import RunSpec, parse
 from lorajob_runtime.models import architecture, memory_plan
-from lorajob_runtime.models.architecture import Architecture
 from lorajob_runtime.models.memory_plan import GIBIBYTE, GPU_SIZES
+from lorajob_runtime.models.shapes import Architecture
 
 H100 = round(GPU_SIZES[80] * GIBIBYTE)
 H200 = round(GPU_SIZES[141] * GIBIBYTE)
@@ -104,8 +104,8 @@ def test_sharding_divides_the_weights_and_nothing_of_the_adapter() -> None:
     assert whole.weights == 2 * half.weights == 2 * shapes("qwen3-8b").parameters
     assert whole.adapter == half.adapter == 16 * whole.trained_parameters
     assert (whole.gathered_layers, whole.gathered_ends) == (0, 0)
-    assert half.gathered_layers == 3 * 2 * shapes("qwen3-8b").largest_layer
-    assert half.gathered_ends == 2 * shapes("qwen3-8b").ends
+    assert half.gathered_layers == 3 * 2 * max(layer.parameters for layer in shapes("qwen3-8b").layers)
+    assert half.gathered_ends == 2 * shapes("qwen3-8b").embedding_and_head
 
 
 def test_a_model_quantised_to_four_bits_takes_a_third() -> None:
@@ -161,8 +161,8 @@ def test_experts_that_gpus_do_not_divide_leave_air_in_the_parts(shards: int, eac
     stacks = layer.of("experts")
 
     assert [stack.copies for stack in stacks] == [64, 64]
-    assert [stack.part(shards) * 64 for stack in stacks] == [each * stack.parameters for stack in stacks]
-    assert layer.part(shards) * shards >= layer.parameters
+    assert [stack.shard_size(shards) * 64 for stack in stacks] == [each * stack.parameters for stack in stacks]
+    assert layer.shard_size(shards) * shards >= layer.parameters
 
 
 def test_a_micro_batch_takes_the_room_that_is_left() -> None:

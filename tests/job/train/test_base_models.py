@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, Ll
 from lorajob_runtime.contract import events, spec
 from lorajob_runtime.contract.errors import ConfigError
 from lorajob_runtime.contract.spec import LoraSpec
-from lorajob_runtime.models import architecture, preflight
-from lorajob_runtime.models.architecture import Architecture
+from lorajob_runtime.models import architecture, lora_weights, preflight
+from lorajob_runtime.models.shapes import Architecture
 from lorajob_runtime.train.lora import attach
 
 ONE_STEP = {"train": {"maxSteps": 1}}
@@ -67,7 +67,7 @@ def test_an_adapter_on_a_head_that_is_the_embedding_is_refused_before_and_after_
     model = AutoModelForCausalLM.from_pretrained(path)
 
     with pytest.raises(ConfigError, match=r"'lm_head': .* one weight for its head and its embedding"):
-        architecture.adapted(shapes(path), wanted, experts=False)
+        lora_weights.adapted(shapes(path), wanted, experts=False)
     with pytest.raises(ConfigError, match=r"'lm_head': .* one weight for its head and its embedding"):
         attach.attach(model, wanted, seed=1, experts=False)
 
@@ -83,7 +83,7 @@ def test_a_head_of_its_own_takes_one_and_merges_to_the_same_model(tmp_path: Path
 
     merged = model.merge_and_unload()(input_ids=ids).logits
 
-    assert len(architecture.adapted(shapes(path), wanted, experts=False)) == 2
+    assert len(lora_weights.adapted(shapes(path), wanted, experts=False)) == 2
     torch.testing.assert_close(merged, adapted, atol=1e-5, rtol=0)
 
 
@@ -101,13 +101,13 @@ def test_a_tied_head_is_refused_by_a_whole_training_with_10(tmp_path: Path) -> N
 )
 def test_what_is_there_and_gets_no_adapter_is_called_what_it_is(tmp_path: Path, name: str, kind: str) -> None:
     with pytest.raises(ConfigError, match=f"{name!r}: that is {kind}, which gets no adapter; .* has down_proj"):
-        architecture.adapted(shapes(tied(tmp_path, is_tied=False)), LoraSpec(targets=(name,)), experts=False)
+        lora_weights.adapted(shapes(tied(tmp_path, is_tied=False)), LoraSpec(targets=(name,)), experts=False)
 
 
 def test_auto_leaves_a_tied_head_alone(tmp_path: Path) -> None:
     path = tied(tmp_path, is_tied=True)
 
-    chosen = architecture.adapted(shapes(path), spec.LoraSpec(), experts=False)
+    chosen = lora_weights.adapted(shapes(path), spec.LoraSpec(), experts=False)
 
     assert {each.matrix.name for each in chosen} == {
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.spec import LoraSpec
-from lorajob_runtime.models import architecture
+from lorajob_runtime.models import architecture, lora_weights
 from lorajob_runtime.train.lora import attach
 
 RANK = 8
@@ -80,7 +80,7 @@ def test_every_part_of_an_adapter_has_the_numbers_of_the_formula(name: str) -> N
     assert report.trained_parameters == sum(FORMULAS[name].values())
     found = architecture.read(catalog.get(name).config)
     assert found is not None
-    assert report.trained_parameters == architecture.adapter_parameters(found, LoraSpec(rank=RANK), experts=True)
+    assert report.trained_parameters == lora_weights.adapter_parameters(found, LoraSpec(rank=RANK), experts=True)
     assert report.all_parameters - report.trained_parameters == catalog.get(name).parameters
 
 

@@ -59,6 +59,7 @@ def command(target: str, layout_name: Layout, output: Path, storage: str) -> Non
     if output.exists():
         raise UsageError(f"--output is {str(output)!r}: it exists already, it must be a new folder")
     require_runtime("converting an adapter")
+    from lorajob_runtime.models import families
     from lorajob_runtime.publish import convert
     from lorajob_runtime.system import environment
 
@@ -72,19 +73,14 @@ def command(target: str, layout_name: Layout, output: Path, storage: str) -> Non
     )
     click.echo(_written(done, output))
     if layout_name == "vllm":
-        if done.model_type == "hunyuan_v1_moe" and done.converted.layers:
-            click.echo(click.style("warning: ", fg="yellow") + _STACKED_ONLY, err=True)
+        names = families.expert_names(done.model_type)
+        if names is not None and names.vllm_note is not None and done.converted.layers:
+            click.echo(click.style("warning: ", fg="yellow") + names.vllm_note, err=True)
         if done.converted.rank > VLLM_RANKS[-1]:
             said = f"vLLM serves adapters of rank {VLLM_RANKS[-1]} at most, and this one has {done.converted.rank}"
             click.echo(click.style("warning: ", fg="yellow") + said, err=True)
         else:
             click.echo(f"  {_serve(done, output)}")
-
-
-_STACKED_ONLY = (
-    "vLLM 0.33 runs Hunyuan on transformers' code and loads its experts only as PEFT stacks them: there serve the "
-    'adapter as it was, with --enable-mixed-moe-lora-format and "is_3d_lora_weight": true'
-)
 
 
 def _written(done: Conversion, output: Path) -> str:

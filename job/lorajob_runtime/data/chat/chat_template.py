@@ -70,7 +70,7 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         source, for_tools = _source(tokenizer), _source(tokenizer, tools=[{}])
         self._plain, self._for_tools = (applied(tokenizer, _at(moment, each)) for each in (source, for_tools))
-        self.family = chat_families.recognise(source)
+        self.family = chat_families.detect(source)
         self._switch = {SWITCH: thinking}
         self._asked: tuple[Tools, str] | None = None
         self._abilities = template_probe.probe(self._closed)
@@ -81,7 +81,7 @@ class ChatTemplate:
         asked = self._prompt([ASKED], None)
         self.header = asked[_common(asked, self.finished([ASKED], None)) :]
         self.end_of_turn, self._after_turn = self._probe_end()
-        self._end_of_call = self.family.end_of_call or self._probe_end_of_call()
+        self._end_of_call = self.family.chat.end_of_call or self._probe_end_of_call()
 
     def text(self, messages: Sequence[Message], *, tools: Tools = None, parts: bool = False, **options: Any) -> str:
         """The template's own text. Raises whatever the template raises."""
@@ -173,7 +173,7 @@ class ChatTemplate:
         return prompt
 
     def _closed(self, messages: Sequence[Message], **options: Any) -> str:
-        switch = {} if self.family.switch_after_answer else self._switch
+        switch = {} if self.family.chat.switch_after_answer else self._switch
         return self.text(messages, **(switch | options))
 
     def _rest(self, prompt: str, finished: str, last: Message, tools: Tools) -> str:
@@ -228,7 +228,7 @@ class ChatTemplate:
         ends = [known[index] for index in encode(self._tokenizer, [tail])[0] if index in known]
         if ends:
             return ends[0], tail.partition(ends[0])[2]
-        end = self.family.end_of_turn or self._tokenizer.eos_token
+        end = self.family.chat.end_of_turn or self._tokenizer.eos_token
         if not end:
             raise ModelError("neither the model's chat template nor its tokenizer has an end-of-turn token")
         return str(end), tail

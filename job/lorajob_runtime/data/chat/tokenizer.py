@@ -8,7 +8,7 @@ from typing import Any
 
 from lorajob_runtime.contract.errors import ModelError
 from lorajob_runtime.contract.text import brief
-from lorajob_runtime.data.chat import hunyuan_tokenizer
+from lorajob_runtime.data.chat import tiktoken_tokenizer
 from lorajob_runtime.data.chat.reasoning import MARKS
 from lorajob_runtime.models import remote_code
 
@@ -25,10 +25,10 @@ def load_tokenizer(model_path: Path, *, trust_remote_code: bool = False) -> Toke
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    code = remote_code.reference(hunyuan_tokenizer.configuration(model_path), "AutoTokenizer")
+    code = remote_code.reference(tiktoken_tokenizer.configuration(model_path), "AutoTokenizer")
     try:
-        if hunyuan_tokenizer.found(model_path):
-            return hunyuan_tokenizer.load(model_path)
+        if (known := tiktoken_tokenizer.found(model_path)) is not None:
+            return tiktoken_tokenizer.load(model_path, known)
         return transformers.AutoTokenizer.from_pretrained(
             str(model_path), trust_remote_code=trust_remote_code and needs_code(model_path), local_files_only=True
         )
@@ -49,7 +49,7 @@ def needs_code(folder: Path) -> bool:
     """
     import transformers
 
-    config = hunyuan_tokenizer.configuration(folder)
+    config = tiktoken_tokenizer.configuration(folder)
     code = remote_code.reference(config, "AutoTokenizer")
     return code is not None and not hasattr(transformers, str(config.get("tokenizer_class")))
 

@@ -24,7 +24,7 @@ from transformers import (
 
 from lorajob_runtime.contract.errors import ConfigError, ModelError, OutOfMemoryError
 from lorajob_runtime.contract.spec import ModelSpec
-from lorajob_runtime.models import quantization, remote_code
+from lorajob_runtime.models import families, quantization, remote_code
 from lorajob_runtime.system import device_errors
 from lorajob_runtime.train.base_model import fp8
 from lorajob_runtime.train.base_model.class_probe import native_type
@@ -74,9 +74,11 @@ def configuration(path: Path, model: ModelSpec) -> tuple[PreTrainedConfig, bool]
     if (model_type := native_type(stored)) is not None:
         # its repository's name for it would keep transformers from what it knows of the weights
         config = CONFIG_MAPPING[model_type].from_pretrained(path, model_type=model_type)
+        for name, value in families.renamed_fields(stored, model_type).items():
+            setattr(config, name, value)
         if getattr(config, "head_dim", 0) is None:
-            # Hunyuan's own code calls it otherwise, and transformers' has no default for it
-            config.head_dim = stored.get("attention_head_dim") or config.hidden_size // config.num_attention_heads
+            # some of transformers' classes have no default for it
+            config.head_dim = config.hidden_size // config.num_attention_heads
         return config, False
     code = [remote_code.reference(stored, each) for each in ("AutoConfig", "AutoModelForCausalLM")]
     if code[1] is None or not model.trust_remote_code:

@@ -20,7 +20,7 @@ from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
-from lorajob_runtime.models.lora_targets import FUSED
+from lorajob_runtime.models.shapes import EXPERT_STACKS
 
 _log = logging.getLogger(__name__)
 Factors = tuple[Tensor, Tensor, float]
@@ -210,7 +210,7 @@ def factor(model: nn.Module) -> int:
 
 def _is_plain(experts: Any) -> bool:
     """Whether these are fused experts as `_Experts` computes them."""
-    if not all(getattr(getattr(experts, name, None), "ndim", 0) == 3 for name in set(FUSED.values())):
+    if not all(getattr(getattr(experts, name, None), "ndim", 0) == 3 for name in EXPERT_STACKS):
         return False
     odd = ("has_bias", "is_transposed", "has_post_expert_norm")
     return (

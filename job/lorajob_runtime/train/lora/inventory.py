@@ -14,13 +14,12 @@ from typing import Any, cast
 
 from torch import nn
 
-from lorajob_runtime.models import lora_targets
-from lorajob_runtime.models.architecture import Group
+from lorajob_runtime.models import families
+from lorajob_runtime.models.shapes import Group
 
 GROUPS: tuple[Group, ...] = ("attention", "dense", "shared", "experts", "router", "other")
-# module names that PEFT takes for those of experts, wherever they are
-_REWRITTEN = frozenset({"gate", *lora_targets.FUSED})
-_ROUTERS = ("gate", "router", "shared_expert_gate")
+_OTHER_ROUTERS = frozenset({"router", "shared_expert_gate"})
+"""What model types of no known family call their routers."""
 _MLPS = ("mlp", "feed_forward", "ffn")
 _BARE_MLP = ("fc1", "fc2")
 """An MLP's layers where they are the decoder layer's own, as OPT has them."""
@@ -43,7 +42,7 @@ class Target:
     @property
     def name(self) -> str:
         """What a user calls it: q_proj, gate_up_proj, gate."""
-        return self.dotted.rsplit(".", 1)[-1]
+        return self.full_name.rsplit(".", 1)[-1]
 
     @property
     def shown(self) -> str:
@@ -56,7 +55,7 @@ class Target:
         return self.path if self.parameter is None else f"{self.path}.{self.parameter}"
 
     @property
-    def dotted(self) -> str:
+    def full_name(self) -> str:
         """The path that users may name an end of."""
         return self.key if self.is_stack else self.path
 
@@ -70,12 +69,14 @@ def inventory(model: nn.Module) -> list[Target]:
     """Everything in a plain model that can get LoRA, in the model's order."""
     sparse = blocks(name for name, _ in model.named_modules())
     embedded = _embedding(model)
+    # module names that PEFT takes for those of experts, wherever they are
+    rewritten = {"gate", *families.expert_stacks()}
     found = []
     for name, module in model.named_modules():
         group = group_of(name, sparse)
         if isinstance(module, nn.Linear):
             # what PEFT would rewrite is named as a parameter
-            as_parameter = bool(sparse) and name.rsplit(".", 1)[-1] in _REWRITTEN
+            as_parameter = bool(sparse) and name.rsplit(".", 1)[-1] in rewritten
             parameter = "weight" if as_parameter else None
             found.append(
                 Target(group=group, path=name, parameter=parameter, linear=True, tied=module.weight is embedded)
@@ -104,7 +105,7 @@ def group_of(path: str, sparse: frozenset[str]) -> Group:
             inside = parts[index]
             if inside == "experts":
                 return "experts"
-            return "router" if inside in _ROUTERS else "shared"
+            return "router" if inside in families.router_names() | _OTHER_ROUTERS else "shared"
     # a layer can have several of a kind, by number
     around = next((part for part in reversed(parts[:-1]) if not part.isdigit()), "")
     if "att" in around:

@@ -13,7 +13,7 @@ from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.errors import ModelError
 from lorajob_runtime.data.chat.chat_template import ChatTemplate, prompt_ids, stop_ids
 from lorajob_runtime.data.rows.conversation import Conversation
-from lorajob_runtime.models.chat_families import recognise
+from lorajob_runtime.models.chat_families import detect
 
 FAMILIES = {
     "qwen3": "qwen3",
@@ -163,4 +163,4 @@ def test_a_template_that_cannot_be_trained_with_is_one_clear_line(
 
 
 def test_an_empty_template_text_is_of_no_family() -> None:
-    assert recognise("").name == "unknown"
+    assert detect("").name == "unknown"

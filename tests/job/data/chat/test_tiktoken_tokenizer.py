@@ -1,4 +1,4 @@
-"""Hunyuan's tokenizer is read from its own file, and none of its repository's code is needed."""
+"""A tokenizer that is a tiktoken file is read from that file, and none of its repository's code is needed."""
 
 from __future__ import annotations
 

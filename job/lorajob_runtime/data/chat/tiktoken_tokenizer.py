@@ -1,8 +1,8 @@
-"""Hunyuan's tokenizer from its hy.tiktoken, without the Python code that its repository brings for that.
+"""A tokenizer from a family's tiktoken file, without the Python code that its repository brings for that.
 
 The file holds byte strings in base64 and their ranks. Every pair of pieces that make a string is a merge of its rank,
-as in transformers' TikTokenConverter; the split pattern and the names of the control tokens are those of the
-repository's tokenization_hy.py. The same ids as tiktoken's on thousands of texts, Chinese, English and code.
+as in transformers' TikTokenConverter; the split pattern and the control tokens are facts of the family. The same ids as
+tiktoken's on thousands of texts, Chinese, English and code.
 """
 
 from __future__ import annotations
@@ -16,34 +16,28 @@ from pathlib import Path
 from typing import Any
 
 from lorajob_runtime.contract.errors import ModelError
+from lorajob_runtime.models import families
+from lorajob_runtime.models.families.family import TiktokenFile
 
-FILE = "hy.tiktoken"
-_CLASS = "HYTokenizer"
-_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_CONTROL_TOKENS = (
-    *("<|endoftext|>", "<|startoftext|>", "<|bos|>", "<|eos|>", "<|pad|>"),
-    *(f"<|extra_{number}|>" for number in range(205)),
-)
 _KEPT = ("chat_template", "model_max_length", "eos_token", "pad_token", "bos_token", "additional_special_tokens")
 
 
-def found(folder: Path) -> bool:
-    """Whether the folder's tokenizer is Hunyuan's, and there in this form only."""
-    if (folder / "tokenizer.json").exists() or not (folder / FILE).is_file():
-        return False
-    return bool(configuration(folder).get("tokenizer_class") == _CLASS)
+def found(folder: Path) -> TiktokenFile | None:
+    """What is known of a folder's tokenizer that is there in this form only; None for any other."""
+    if (folder / "tokenizer.json").exists():
+        return None
+    named = configuration(folder).get("tokenizer_class")
+    known = (family.tiktoken for family in families.ALL if family.tiktoken is not None)
+    return next((each for each in known if each.class_name == named and (folder / each.file).is_file()), None)
 
 
 @functools.lru_cache(maxsize=1)
-def load(folder: Path) -> Any:
+def load(folder: Path, known: TiktokenFile) -> Any:
     """The tokenizer as transformers' own class, with the settings beside it. Raises ModelError for a broken file."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    ranks = _ranks(folder / FILE)
+    ranks = _ranks(folder / known.file)
     letters = _letters()
 
     def text(token: bytes) -> str:
@@ -52,13 +46,13 @@ def load(folder: Path) -> Any:
     merges = [(text(left), text(right)) for left, right in _merges(ranks)]
     vocabulary = {text(token): rank for token, rank in ranks.items()}
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, fuse_unk=False, ignore_merges=True))
-    split = pre_tokenizers.Split(Regex(_PATTERN), behavior="isolated", invert=False)
+    split = pre_tokenizers.Split(Regex(known.split_pattern), behavior="isolated", invert=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in _CONTROL_TOKENS])
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in known.control_tokens])
     settings = {key: value for key, value in configuration(folder).items() if key in _KEPT and value is not None}
     if (template := folder / "chat_template.jinja").is_file():
         settings["chat_template"] = template.read_text("utf-8")
