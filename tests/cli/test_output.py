@@ -12,7 +12,8 @@ from run_objects import BEGAN, NOW, at, condition, failed_pod, job, progress, ru
 from lorajob import tables
 from lorajob.runs import live
 from lorajob.runs import page as display
-from lorajob.runs.status import RunStatus, from_job, from_objects
+from lorajob.runs.run_status import RunStatus
+from lorajob.runs.status import from_job, from_objects
 from lorajob_runtime.contract.kubernetes import QUEUE_LABEL, LastWords
 
 ACTIVE = {"active": 1, "ready": 1, "startTime": at(0)}

@@ -13,7 +13,7 @@ from made_runs import MadeRuns, condition, lorajob, made, now
 from referencing import Registry, Resource
 
 from calling import Call
-from lorajob.runs.status import PHASES
+from lorajob.runs.run_status import PHASES
 from lorajob_runtime.contract.kubernetes import CANCELLED_ANNOTATION, LastWords
 
 __all__ = ["lorajob", "made"]

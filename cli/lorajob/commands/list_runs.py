@@ -14,7 +14,7 @@ from lorajob.options.command import Command
 from lorajob.options.output_option import output_option
 from lorajob.runs import lookup, page
 from lorajob.runs.document import list_to_dict
-from lorajob.runs.status import PHASES
+from lorajob.runs.run_status import PHASES
 from lorajob_runtime.contract.errors import SUCCEEDED
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from lorajob.runs.pod_states import PodStatus
+from lorajob.runs.pod_status import PodStatus
 from lorajob_runtime.contract import layout
 
 _RANKED = re.compile(r"\[rank (\d+)\] ?")

@@ -111,9 +111,9 @@ def _store(cluster: Cluster, name: str, found: Found | None, query: LogQuery) ->
     loaded = platform_lookup.load(cluster, query.platform_file)
     uri = loaded.platform.storage.uri
     if found is not None:
-        if found.status.storage is None:
+        if found.status.storage_uri is None:
             raise ConfigError(f"run {name} does not say where its results are")
-        uri = found.status.storage.rpartition("/")[0]
+        uri = found.status.storage_uri
     return connect_store(uri, name, loaded.platform, cluster)
 
 

@@ -16,8 +16,8 @@ from lorajob.logs.resuming import Resumed
 from lorajob.runs import lookup, pod_states
 from lorajob.runs.lookup import Found
 from lorajob.runs.patience import PASSING, Patience
-from lorajob.runs.pod_states import PodStatus
-from lorajob.runs.status import RunStatus
+from lorajob.runs.pod_status import PodStatus
+from lorajob.runs.run_status import RunStatus
 from lorajob_runtime.contract.kubernetes import CONTAINER
 
 POLL_SECONDS = 1.0

@@ -14,7 +14,7 @@ from lorajob.platform import platform_lookup
 from lorajob.platform.storage import connect_store
 from lorajob.runs import follow, lookup, retry
 from lorajob.runs import status as statuses
-from lorajob.runs.status import RunStatus
+from lorajob.runs.run_status import RunStatus
 from lorajob_runtime.contract import layout
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.storage import ownership
@@ -97,8 +97,8 @@ def in_order(entries: Sequence[Entry]) -> list[Entry]:
 def _artifacts(cluster: Cluster, name: str, status: RunStatus | None, platform_file: Path | None) -> Artifacts:
     loaded = platform_lookup.load(cluster, platform_file)
     uri = loaded.platform.storage.uri
-    if status is not None and status.storage is not None:
-        uri = status.storage.rpartition("/")[0]
+    if status is not None and status.storage_uri is not None:
+        uri = status.storage_uri
     store = connect_store(uri, name, loaded.platform, cluster)
     ownership.check_owner(store, cluster.namespace)
     return Artifacts(store=store, entries=tuple(store.list()))

@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 from lorajob.runs import failures
-from lorajob.runs.pod_states import STARTING, PodStatus, moment
+from lorajob.runs.pod_states import STARTING
+from lorajob.runs.pod_status import PodStatus, moment
 from lorajob.runs.run_facts import RunFacts
 from lorajob_runtime.contract.human import duration, one_line
 

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from lorajob.runs.pod_states import PodStatus
-from lorajob.runs.status import RunStatus, percent
+from lorajob.runs.pod_status import PodStatus
+from lorajob.runs.run_status import RunStatus, percent
 from lorajob_runtime.contract.kubernetes import LastWords, Progress
 from lorajob_runtime.contract.spec import API_VERSION
 
-_OF_PARTS = frozenset({"is_progressing"})
-"""Fields that a part of the document says."""
+_PLAIN = (
+    *("name", "namespace", "uid", "phase", "reason", "model", "data", "gpus", "nodes", "queue"),
+    *("created", "started", "finished", "attempts", "retries"),
+)
+"""Fields that stand in the document as they are."""
 
 
 def to_dict(status: RunStatus) -> dict[str, Any]:
     """The JSON form of one run, apiVersion and kind included: docs/json.md and schemas/run.json describe it."""
     document: dict[str, Any] = {"apiVersion": API_VERSION, "kind": "Run"}
-    for item in dataclasses.fields(status):
-        if item.name not in _OF_PARTS:
-            document[item.name] = _plain(getattr(status, item.name))
+    document |= {name: _plain(getattr(status, name)) for name in _PLAIN}
     document["progress"] = None if status.progress is None else _progress_dict(status, status.progress)
     document["failure"] = None if status.failure is None else _failure_dict(status.failure)
-    if status.pods is None:
-        del document["pods"]
-    else:
+    document["storage"] = status.storage
+    document["image"] = status.image
+    if status.pods is not None:
         document["pods"] = [_pod_dict(each) for each in status.pods]
     return document
 

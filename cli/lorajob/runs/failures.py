@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from lorajob.runs import pod_states
-from lorajob.runs.pod_states import PodStatus, moment
+from lorajob.runs import pod_failures
+from lorajob.runs.pod_status import PodStatus, moment
 from lorajob.runs.run_facts import RunFacts
 from lorajob_runtime.contract import errors
 from lorajob_runtime.contract.human import duration, one_line
@@ -41,7 +41,7 @@ def why_failed(facts: RunFacts) -> LastWords:
         return _with_next_step(words, facts.name)
     hint = RETRY_HINT.format(name=facts.name)
     if named:
-        words = pod_states.of_code(int(named[2]), f"a pod ended with exit code {named[2]}")
+        words = pod_failures.of_code(int(named[2]), f"a pod ended with exit code {named[2]}")
         return _with_next_step(words, facts.name)
     if reason == "BackoffLimitExceeded":
         gone = f"its pods are gone, and {min(facts.failed, facts.retries + 1)} of 1+{facts.retries} attempts failed"

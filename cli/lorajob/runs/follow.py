@@ -11,7 +11,7 @@ from lorajob.errors import CANCELLED, FAILED, NOT_FINISHED, TIMED_OUT
 from lorajob.runs import lookup
 from lorajob.runs.lookup import Found
 from lorajob.runs.patience import PASSING, Patience
-from lorajob.runs.status import RunStatus
+from lorajob.runs.run_status import RunStatus
 from lorajob_runtime.contract.errors import SUCCEEDED, FailureClass, LorajobError
 from lorajob_runtime.contract.human import duration
 from lorajob_runtime.contract.kubernetes import RUN_LABEL

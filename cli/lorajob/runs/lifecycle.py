@@ -9,7 +9,7 @@ from lorajob.cluster import Cluster
 from lorajob.errors import UsageError
 from lorajob.runs import kueue, lookup
 from lorajob.runs import status as statuses
-from lorajob.runs.status import RunStatus
+from lorajob.runs.run_status import RunStatus
 from lorajob_runtime.contract.kubernetes import CANCELLED_ANNOTATION
 
 

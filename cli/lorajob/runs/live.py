@@ -14,7 +14,7 @@ from lorajob.cluster import Cluster
 from lorajob.runs import page
 from lorajob.runs.document import to_dict
 from lorajob.runs.follow import exit_code_of, follow
-from lorajob.runs.status import RunStatus
+from lorajob.runs.run_status import RunStatus
 from lorajob_runtime.contract.errors import SUCCEEDED
 from lorajob_runtime.contract.human import encodable
 

@@ -10,8 +10,8 @@ from typing import Any
 from lorajob.cluster import Cluster, Forbidden, NotFound
 from lorajob.runs import kueue
 from lorajob.runs import status as statuses
-from lorajob.runs.pod_states import PodStatus
-from lorajob.runs.status import RunStatus
+from lorajob.runs.pod_status import PodStatus
+from lorajob.runs.run_status import RunStatus
 from lorajob_runtime.contract.kubernetes import MANAGED_BY, MANAGED_BY_LABEL
 
 Job = dict[str, Any]

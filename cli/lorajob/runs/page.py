@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import click
 
 from lorajob import tables
-from lorajob.runs.pod_states import PodStatus
-from lorajob.runs.status import PHASES, RunStatus, percent
+from lorajob.runs.pod_status import PodStatus
+from lorajob.runs.run_status import PHASES, RunStatus, percent
 from lorajob.submit.manifest.data import is_mounted
 from lorajob_runtime.contract import human, layout
 

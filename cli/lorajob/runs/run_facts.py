@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from lorajob.runs import pod_states
-from lorajob.runs.pod_states import PodStatus, moment
+from lorajob.runs import pod_states, pod_status
+from lorajob.runs.pod_status import PodStatus, moment
 from lorajob_runtime.contract import kubernetes as contract
 from lorajob_runtime.contract.errors import INTERRUPTED, STOPPED, SUCCEEDED
 from lorajob_runtime.contract.kubernetes import Progress
@@ -54,7 +54,7 @@ class RunFacts:
     @property
     def newest_pods(self) -> tuple[PodStatus, ...]:
         """The newest pod of each node that has one."""
-        return pod_states.newest(self.pods or ())
+        return pod_status.newest(self.pods or ())
 
     @property
     def running(self) -> int:

@@ -1,38 +1,23 @@
 """What state a run is in, from the objects that Kubernetes keeps of it: one RunStatus. Pure.
 
-`list`, `status`, `watch`, `wait` and their JSON all have it from here; `list` has only the Jobs to tell it from.
+`list`, `status`, `watch`, `wait` and their JSON all take it from here; `list` has nothing but the Jobs to tell it from.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from lorajob.runs import diagnosis, failures, pod_states, run_facts
-from lorajob.runs.pod_states import PodStatus, moment
+from lorajob.runs import diagnosis, failures, pod_states, run_facts, spec_fields
+from lorajob.runs.pod_status import moment
 from lorajob.runs.run_facts import RunFacts
+from lorajob.runs.run_status import RUNNING, TERMINAL, RunStatus
 from lorajob_runtime.contract import kubernetes as contract
 from lorajob_runtime.contract.human import one_line
-from lorajob_runtime.contract.kubernetes import LastWords, Progress
+from lorajob_runtime.contract.kubernetes import LastWords
 
 Object = Mapping[str, Any]
-
-PHASES = (
-    "Pending",
-    "Suspended",
-    "Downloading",
-    "Preparing",
-    "Training",
-    "Publishing",
-    "Succeeded",
-    "Failed",
-    "Cancelled",
-)
-RUNNING = frozenset({"Downloading", "Preparing", "Training", "Publishing"})
-TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled"})
 
 _OUTCOMES = {
     "Complete": "Succeeded",
@@ -42,55 +27,8 @@ _OUTCOMES = {
 }
 """Condition -> phase. The second of each pair comes first, while pods are still being stopped: the end is certain."""
 
-
 LONGEST = 400
 """Characters of a reason: what the API server and the container runtime say can be pages."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunStatus:
-    """One run at one moment."""
-
-    name: str
-    namespace: str
-    uid: str
-    phase: str
-    """One of PHASES."""
-    reason: str
-    """Why it is in this phase, one line; empty where the phase says all."""
-    model: str
-    data: str | None
-    gpus: int
-    """GPUs a node."""
-    nodes: int
-    queue: str | None
-    created: datetime | None
-    started: datetime | None
-    """When the present stretch began: resuming sets it anew."""
-    finished: datetime | None
-    attempts: int
-    """Attempts begun since the run was submitted or last retried, counting the present one."""
-    retries: int
-    """How many attempts may fail before the run has failed."""
-    progress: Progress | None
-    """The last report: of the pod that runs now, or how far a run came that does not run. None when out of date."""
-    is_progressing: bool
-    """Whether that is what it does now: reported a short while ago, by a pod that can be seen to run."""
-    failure: LastWords | None
-    """Of a failed run: why."""
-    storage: str | None
-    """Where its results are: `<uri>/<name>`."""
-    image: str | None
-    pods: tuple[PodStatus, ...] | None = None
-    """None where nobody looked at them."""
-
-    @property
-    def is_terminal(self) -> bool:
-        return self.phase in TERMINAL
-
-    @property
-    def is_running(self) -> bool:
-        return self.phase in RUNNING
 
 
 def from_job(job: Object, now: datetime) -> RunStatus:
@@ -108,23 +46,22 @@ def from_objects(
     """
     meta, spec = job["metadata"], job["spec"]
     annotations, labels = meta.get("annotations") or {}, meta.get("labels") or {}
-    asked = _asked(spec)
+    asked = spec_fields.read(spec)
     nodes = int(spec.get("completions") or spec.get("parallelism") or 1)
     queue = labels.get(contract.QUEUE_LABEL)
     facts = run_facts.gather(job, pods, events, now, nodes=nodes, queue=queue, queue_words=queue_words)
     cancelled = annotations.get(contract.CANCELLED_ANNOTATION)
     phase = _phase(facts, cancelled)
     failure = failures.why_failed(facts) if phase == "Failed" else None
-    storage = _value(asked, "storage", "uri")
     return RunStatus(
         name=meta["name"],
         namespace=meta.get("namespace", ""),
         uid=meta.get("uid", ""),
         phase=phase,
         reason=_reason(facts, phase, failure, deleted=meta.get("deletionTimestamp") is not None),
-        model=_value(asked, "model", "name") or labels.get(contract.MODEL_LABEL) or "",
-        data=_value(asked, "data", "source"),
-        gpus=_count(asked, "gpus"),
+        model=asked.model or labels.get(contract.MODEL_LABEL) or "",
+        data=asked.data,
+        gpus=asked.gpus,
         nodes=nodes,
         queue=queue,
         created=moment(meta.get("creationTimestamp")),
@@ -135,7 +72,7 @@ def from_objects(
         progress=facts.shown(is_over=phase in TERMINAL or phase == "Suspended"),
         is_progressing=phase in RUNNING and facts.is_progressing,
         failure=failure,
-        storage=f"{storage.rstrip('/')}/{meta['name']}" if storage else None,
+        storage_uri=asked.storage_uri,
         image=pod_states.container(spec["template"]).get("image"),
         pods=facts.pods,
     )
@@ -147,11 +84,6 @@ def shortened(text: str, limit: int) -> str:
         return text
     begin = limit // 3
     return f"{text[:begin]}…{text[len(text) - (limit - begin - 1) :]}"
-
-
-def percent(progress: Progress) -> float | None:
-    """Share of the optimizer steps that are done, from 0 to 100; None before their number is known."""
-    return min(100.0, 100 * progress.step / progress.total_steps) if progress.total_steps else None
 
 
 def _phase(facts: RunFacts, cancelled: str | None) -> str:
@@ -192,28 +124,3 @@ def _finished(phase: str, facts: RunFacts, cancelled: str | None) -> datetime | 
         return None
     ends = [moment(facts.conditions[each].get("lastTransitionTime")) for each in _OUTCOMES if each in facts.conditions]
     return moment(facts.state.get("completionTime")) or next(iter(ends), None)
-
-
-def _asked(spec: Object) -> Object:
-    """The RunSpec on the pod template, as plain values: a list must not stumble over a spec that it need not know."""
-    annotations = (spec["template"].get("metadata") or {}).get("annotations") or {}
-    try:
-        asked = json.loads(annotations.get(contract.SPEC_ANNOTATION, "{}"))
-    except ValueError:
-        return {}
-    return asked if isinstance(asked, dict) else {}
-
-
-def _value(asked: Object, section: str, field: str) -> str | None:
-    group = asked.get(section)
-    value = group.get(field) if isinstance(group, dict) else None
-    if not isinstance(value, str):
-        return None
-    # a list does this thousands of times
-    return value if value.isascii() and value.isprintable() else one_line(value)
-
-
-def _count(asked: Object, field: str) -> int:
-    group = asked.get("resources")
-    value = group.get(field) if isinstance(group, dict) else None
-    return value if isinstance(value, int) else 1

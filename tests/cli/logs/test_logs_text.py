@@ -8,7 +8,7 @@ import pytest
 
 from lorajob.logs import log_lines
 from lorajob.logs.log_lines import Line, LogFilter
-from lorajob.runs.pod_states import PodStatus
+from lorajob.runs.pod_status import PodStatus
 
 KEYS = [
     "logs/attempt-1/launcher.log.gz",

@@ -28,7 +28,8 @@ from run_objects import (
     with_sidecar,
 )
 
-from lorajob.runs.status import LONGEST, RUNNING, RunStatus, from_job, from_objects
+from lorajob.runs.run_status import RUNNING, RunStatus
+from lorajob.runs.status import LONGEST, from_job, from_objects
 from lorajob_runtime.contract.kubernetes import PROGRESS_ANNOTATION, LastWords, Progress
 
 EVICTION = ("EvictionByEvictionAPI", "Eviction API: evicting")
