@@ -21,7 +21,7 @@ from lorajob.platform.platform_config import Platform, PlatformStorage
 from lorajob.submit import manifest
 from lorajob_runtime.contract.spec import ResourcesSpec, RunSpec
 from lorajob_runtime.storage.appended_files import Appended
-from lorajob_runtime.storage.store import open_store
+from lorajob_runtime.storage.open import open_store
 from lorajob_runtime.system.environment import Environment
 from s3_servers import S3Server
 

@@ -18,7 +18,6 @@ from lorajob.runs.pod_status import PodStatus
 from lorajob_runtime.contract import layout
 
 _RANKED = re.compile(r"\[rank (\d+)\] ?")
-_STORED = re.compile(rf"{layout.LOGS}/attempt-(\d+)/([a-z]+)(?:-(\d+))?\.log\.gz")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,17 +117,17 @@ def pods_of_attempt(pods: Iterable[PodStatus], *, ago: int = 0) -> dict[int, Pod
 
 def attempts(keys: Iterable[str]) -> list[int]:
     """The attempts of which storage has a log, by the keys below the run."""
-    return sorted({int(match[1]) for key in keys if (match := _STORED.fullmatch(key))})
+    return sorted({log.attempt for key in keys if (log := layout.log_of(key)) is not None})
 
 
 def stored(keys: Iterable[str], attempt: int, wanted: LogFilter) -> list[tuple[str, str]]:
     """The files in storage that have wanted lines: (key, what goes before each line), the supervisors' first."""
     found = []
     for key in keys:
-        match = _STORED.fullmatch(key)
-        if match is None or int(match[1]) != attempt:
+        log = layout.log_of(key)
+        if log is None or log.attempt != attempt:
             continue
-        kind, number = match[2], int(match[3] or 0)
+        kind, number = log.kind, log.number
         if kind == "rank":
             is_wanted = wanted.rank in (None, number) and wanted.has_node(number // wanted.gpus)
         else:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from lorajob.cluster import Cluster, Forbidden, NotFound
 from lorajob.platform.platform_config import Platform
 from lorajob_runtime.contract.errors import CredentialsError
-from lorajob_runtime.storage.store import Keys, Store, open_store
+from lorajob_runtime.storage.open import open_store
+from lorajob_runtime.storage.store import Keys, Store
 from lorajob_runtime.system import environment
 
 if TYPE_CHECKING:

@@ -39,6 +39,13 @@ RESUME_ONLY = (OPTIMIZER, STATE)
 
 _PARTS = ".parts"
 _STEP = re.compile(r"step-(\d{6,})")
+_ATTEMPT = re.compile(r"attempt-(\d+)")
+_LOG = re.compile(r"([a-z]+)(?:-(\d+))?\.log")
+_LEASE = re.compile(rf"{LEASES}/(\d+)\.json")
+
+ATTEMPT_PATTERN = "attempt-*"
+LOG_PATTERN, RANK_LOG_PATTERN = f"{ATTEMPT_PATTERN}/*.log", f"{ATTEMPT_PATTERN}/rank-*.log"
+"""What to look for below a run's folder of logs on this machine."""
 
 
 def step_name(step: int) -> str:
@@ -57,9 +64,79 @@ def checkpoint_key(step: int, file: str = "") -> str:
     return "/".join(part for part in (CHECKPOINTS, step_name(step), file) if part)
 
 
+def checkpoint_file(key: str) -> tuple[int, str] | None:
+    """checkpoints/step-000100/state.json -> (100, state.json); None for a key of anything else."""
+    folder, *rest = key.split("/")
+    step = step_of(rest[0]) if folder == CHECKPOINTS and len(rest) == 2 else None
+    return None if step is None else (step, rest[1])
+
+
+def attempt_name(attempt: int) -> str:
+    """3 -> attempt-3, the folder of an attempt's logs."""
+    return f"attempt-{attempt}"
+
+
+def attempt_of(name: str) -> int | None:
+    """attempt-3 -> 3; None for any other name."""
+    match = _ATTEMPT.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """One log of an attempt: of a training process (`kind` is rank), or of a node's launcher or supervisor."""
+
+    attempt: int
+    kind: str
+    number: int
+    """The rank over all nodes, or the node."""
+
+
+def log_key(attempt: int, file: str) -> str:
+    """Key of a log, compressed, whose file on this machine is called `file`."""
+    return f"{LOGS}/{attempt_name(attempt)}/{file}.gz"
+
+
+def log_of(key: str) -> LogFile | None:
+    """Which log a key is of; None for a key of anything else."""
+    folder, *rest = key.removesuffix(".gz").split("/")
+    if folder != LOGS or len(rest) != 2 or not key.endswith(".gz"):
+        return None
+    attempt, match = attempt_of(rest[0]), _LOG.fullmatch(rest[1])
+    return None if attempt is None or match is None else LogFile(attempt, match[1], int(match[2] or 0))
+
+
+def attempt_in(key: str) -> int | None:
+    """The attempt that a key below the logs belongs to."""
+    parts = key.split("/")
+    return attempt_of(parts[1]) if parts[0] == LOGS and len(parts) > 1 else None
+
+
+def rank_of_log(name: str) -> int | None:
+    """rank-3.log -> 3; None for any other name."""
+    match = _LOG.fullmatch(name)
+    return int(match[2]) if match and match[1] == "rank" and match[2] else None
+
+
+def lease_key(number: int) -> str:
+    """Key of a lease; the one with the highest number counts."""
+    return f"{LEASES}/{number:06d}.json"
+
+
+def lease_number(key: str) -> int | None:
+    """lease/000001.json -> 1; None for a key of anything else."""
+    match = _LEASE.fullmatch(key)
+    return int(match[1]) if match else None
+
+
 def parts_of(key: str) -> str:
     """Where the parts of a file are that still grows, as below a folder."""
     return f"{key}{_PARTS}"
+
+
+def part_key(key: str, offset: int, sha256: str) -> str:
+    """Key of the part that follows the first `offset` bytes of a file, of this SHA-256 in hexadecimal digits."""
+    return f"{parts_of(key)}/{offset:012d}-{sha256[:16]}"
 
 
 def whole_key(key: str) -> str:
@@ -100,7 +177,7 @@ class RunFolder:
 
     def log(self, attempt: int, rank: int) -> Path:
         """The plain text that a training process writes; it is compressed on upload."""
-        return self.root / LOGS / f"attempt-{attempt}" / f"rank-{rank}.log"
+        return self.logs / attempt_name(attempt) / f"rank-{rank}.log"
 
     @property
     def logs(self) -> Path:
@@ -108,11 +185,11 @@ class RunFolder:
 
     def launcher_log(self, attempt: int, node: int = 0) -> Path:
         """What training processes print before they open their own logs, and what torchrun says."""
-        return self.logs / f"attempt-{attempt}" / _of_node("launcher", node)
+        return self.logs / attempt_name(attempt) / _of_node("launcher", node)
 
     def supervisor_log(self, attempt: int, node: int = 0) -> Path:
         """Notices, warnings, and the trace of an error that nobody foresaw."""
-        return self.logs / f"attempt-{attempt}" / _of_node("supervisor", node)
+        return self.logs / attempt_name(attempt) / _of_node("supervisor", node)
 
     @property
     def work(self) -> Path:

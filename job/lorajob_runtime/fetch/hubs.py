@@ -177,7 +177,7 @@ class S3:
     verifies = False
 
     def __init__(self, source: Source) -> None:
-        from lorajob_runtime.storage.store import open_store
+        from lorajob_runtime.storage.open import open_store
 
         bucket, _, prefix = source.id.partition("/")
         parent, _, name = prefix.rpartition("/")

@@ -13,7 +13,8 @@ from lorajob_runtime.contract import catalog, layout, spec
 from lorajob_runtime.contract.errors import ConfigError, ModelError
 from lorajob_runtime.contract.spec import ModelSpec
 from lorajob_runtime.publish import adapter_info
-from lorajob_runtime.storage.store import Store, is_s3, open_store
+from lorajob_runtime.storage.open import open_store
+from lorajob_runtime.storage.store import Store, is_s3
 from lorajob_runtime.system.environment import Environment
 
 

@@ -17,7 +17,8 @@ from lorajob_runtime.contract.errors import ConfigError, DataError, LorajobError
 from lorajob_runtime.contract.spec import DataSpec, ModelSpec, RunSpec
 from lorajob_runtime.models import architecture, preflight, quantization, remote_code
 from lorajob_runtime.models.shapes import Architecture
-from lorajob_runtime.storage.store import Store, is_s3, open_store, split_s3
+from lorajob_runtime.storage.open import open_store
+from lorajob_runtime.storage.store import Store, is_s3, split_s3
 from lorajob_runtime.system import environment
 from lorajob_runtime.system import processes as system
 from lorajob_runtime.system.environment import Device, Environment

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lorajob_runtime.run.signals import Interrupts
 from lorajob_runtime.storage import ownership
-from lorajob_runtime.storage.uploader import Pace
+from lorajob_runtime.storage.uploader import UploadIntervals
 from lorajob_runtime.system.environment import Environment
 
 STORAGE_AT_END_SECONDS = 120.0
@@ -34,8 +34,8 @@ class Limits:
     """Without any sign of life while training."""
     sinks_at_end: float = 20
     poll: float = 0.2
-    lease: ownership.Pace = ownership.Pace()  # noqa: RUF009 frozen
-    pace: Pace = Pace()  # noqa: RUF009 frozen
+    lease: ownership.LeaseIntervals = ownership.LeaseIntervals()  # noqa: RUF009 frozen
+    pace: UploadIntervals = UploadIntervals()  # noqa: RUF009 frozen
 
     @property
     def last_words(self) -> float:
@@ -68,6 +68,6 @@ def limits_of(environment: Environment) -> Limits:
         storage_at_end=patience,
         storage_when_stopped=min(patience, stopped),
         grace=grace,
-        lease=ownership.Pace(release=min(ownership.Pace().release, grace / 24)),
+        lease=ownership.LeaseIntervals(release=min(ownership.LeaseIntervals().release, grace / 24)),
         stall=environment.stall_seconds or Limits().stall,
     )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from lorajob_runtime.contract import layout
 from lorajob_runtime.contract.plain_files import NotPlainError, open_plain
 
 _EVERY_SECONDS = 0.5
 _MOST_BYTES = 1 << 20
 """Read of one log at a time: a process that prints without end must not fill the supervisor's memory."""
-
-_RANK = re.compile(r"rank-(\d+)\.log")
 
 
 class Relay:
@@ -46,11 +44,11 @@ class Relay:
     def _pass_on(self, *, is_last: bool = False) -> bool:
         """Whether there was anything. `is_last`: a line without an end will get none."""
         is_any = False
-        for path in sorted(self._logs.glob("attempt-*/rank-*.log")):
-            if match := _RANK.fullmatch(path.name):
+        for path in sorted(self._logs.glob(layout.RANK_LOG_PATTERN)):
+            if (rank := layout.rank_of_log(path.name)) is not None:
                 for line in self._new_lines(path, is_last=is_last):
                     is_any = True
-                    self._write(f"[rank {match[1]}] {line}")
+                    self._write(f"[rank {rank}] {line}")
         return is_any
 
     def _new_lines(self, path: Path, *, is_last: bool) -> list[str]:

@@ -28,9 +28,11 @@ from lorajob_runtime.run.host_checks import (
 from lorajob_runtime.run.limits import Limits
 from lorajob_runtime.run.signals import Interrupts
 from lorajob_runtime.storage import ownership, resume
+from lorajob_runtime.storage.open import open_store, run_folder
 from lorajob_runtime.storage.ownership import Lease
-from lorajob_runtime.storage.resume import Start
-from lorajob_runtime.storage.store import Store, open_store, run_folder
+from lorajob_runtime.storage.resume import ResumePoint
+from lorajob_runtime.storage.store import Store
+from lorajob_runtime.storage.writer import writer_here
 from lorajob_runtime.system import key_isolation, run_lock
 from lorajob_runtime.system.environment import Environment
 
@@ -49,7 +51,7 @@ class Started:
     machine: Machine
     store: Store
     folder: RunFolder
-    start: Start
+    start: ResumePoint
     limits: Limits
     interrupts: Interrupts
     journal: Journal
@@ -120,7 +122,7 @@ def _hold(
 
     if not isinstance(store, S3Store):
         return None
-    writer = ownership.writer_here(environment.pod, folder.work)
+    writer = writer_here(environment.pod, folder.work)
     return stack.enter_context(ownership.hold(store, writer, say=say, pace=limits.lease))
 
 

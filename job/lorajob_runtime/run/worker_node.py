@@ -27,8 +27,9 @@ from lorajob_runtime.run.limits import Limits, limits_of
 from lorajob_runtime.run.signals import Interrupts
 from lorajob_runtime.run.start import folder_of
 from lorajob_runtime.storage import resume
-from lorajob_runtime.storage.store import Store, open_store
-from lorajob_runtime.storage.sync import Mirror
+from lorajob_runtime.storage.open import open_store
+from lorajob_runtime.storage.store import Store
+from lorajob_runtime.storage.sync import StorageSync
 from lorajob_runtime.system import run_lock
 from lorajob_runtime.system.environment import Environment, Pod
 
@@ -247,7 +248,7 @@ class NodeLogs:
     """Keeps this node's logs in storage, beside those of the others. What storage does not take is tried again."""
 
     def __init__(self, store: Store, folder: RunFolder, limits: Limits, interrupts: Interrupts) -> None:
-        self._mirror = Mirror(store, folder, keep=1)
+        self._sync = StorageSync(store, folder, keep=1)
         self._limits = limits
         self._interrupts = interrupts
         self._lock = threading.Lock()
@@ -278,7 +279,7 @@ class NodeLogs:
     def _upload(self, whole: bool) -> None:
         with self._lock:
             try:
-                self._mirror.logs(whole=whole)
+                self._sync.logs(whole=whole)
                 self._is_failing = False
             except (LorajobError, OSError) as error:
                 if not self._is_failing:

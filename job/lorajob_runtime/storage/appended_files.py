@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorajob_runtime.contract.errors import CredentialsError
-from lorajob_runtime.contract.layout import parts_of
+from lorajob_runtime.contract.layout import part_key, parts_of
 from lorajob_runtime.contract.plain_files import open_plain, path_of
 from lorajob_runtime.storage.store import Store
 
@@ -134,11 +134,6 @@ class Appended:
 
     def _packed(self, data: bytes) -> bytes:
         return gzip.compress(data, mtime=0) if self._key.endswith(".gz") else data
-
-
-def part_key(key: str, offset: int, sha256: str) -> str:
-    """The key of the part that comes after the first `offset` bytes, of this SHA-256 in hexadecimal digits."""
-    return f"{parts_of(key)}/{offset:012d}-{sha256[:16]}"
 
 
 def read(store: Store, key: str) -> bytes:

@@ -3,34 +3,26 @@
     owner.json             the namespace whose run this is; what was trained on a machine of one's own is nobody's
     lease/000001.json      who writes: the newest counts, its age by the server's clock says whether it still does
 
-A lease is only ever made anew, under the next number, which S3 gives to one of two that ask at once. So a process that
-was frozen while another took over finds a number after its own, and stops. The lock of the run's folder (lock.py) does
-the same for processes of one machine; storage in a folder needs no more, since the lock is beside it.
+A lease is only ever made under the next number, which S3 gives to one of two that ask at once. So a process that
+was frozen while another took over finds a number after its own, and stops. The lock of the run's folder
+(system/run_lock.py) does the same for processes of one machine; storage in a folder needs no more, since the lock is
+beside it.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Protocol
 
 from lorajob_runtime.contract.errors import ConfigError, CredentialsError, LorajobError, TakenOverError
-from lorajob_runtime.contract.layout import LEASES, OWNER, SPEC
-from lorajob_runtime.contract.plain_files import NotPlainError, read_plain
+from lorajob_runtime.contract.layout import LEASES, OWNER, SPEC, lease_key, lease_number
 from lorajob_runtime.storage.store import Store
-from lorajob_runtime.system.environment import Pod
-
-_MARK = re.compile(r"[0-9a-f]{16}")
-_NUMBERED = re.compile(rf"{LEASES}/(\d+)\.json")
+from lorajob_runtime.storage.writer import Writer
 
 
 class SharedStore(Store, Protocol):
@@ -44,7 +36,7 @@ class SharedStore(Store, Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pace:
+class LeaseIntervals:
     """How a lease is kept, in seconds."""
 
     renew: float = 20.0
@@ -55,64 +47,6 @@ class Pace:
     look: float = 1.0
     release: float = 5.0
     """How long the end of a run waits to give its lease back."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Writer:
-    """A process that writes to a run's prefix."""
-
-    id: str
-    """Of this start alone."""
-    place: str
-    """Where only one can live at a time, so that a later one there may take over: a Job, a folder with its lock."""
-    namespace: str
-    """Empty for a machine of one's own."""
-    name: str
-    """For a person."""
-    process: str = ""
-    """The boot of the machine, the namespace of process ids in it, and the id there."""
-
-
-def writer_here(pod: Pod | None, work: Path) -> Writer:
-    """This process, whose run folder's `.work`, locked by it, is `work`."""
-    start = secrets.token_hex(8)
-    host = socket.gethostname()
-    place = f"{host} {_mark(work)}"
-    if pod is None:
-        name = f"process {os.getpid()} on {host}"
-        return Writer(id=start, place=place, namespace="", name=name, process=_process(os.getpid()))
-    name = f"pod {pod.name} of namespace {pod.namespace}"
-    # the Job controller makes a pod when the one before it has ended
-    return Writer(id=start, place=f"job {pod.uid}" if pod.uid else place, namespace=pod.namespace, name=name)
-
-
-def _process(process_id: int) -> str:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')} {process_id}"
-    except OSError:
-        return ""
-
-
-def _has_ended(writer: Writer) -> bool:
-    """Whether a writer was a process of this machine, which is not there any more."""
-    process_id = writer.process.rpartition(" ")[2]
-    is_here = process_id.isdecimal() and writer.process == _process(int(process_id))
-    return is_here and not Path("/proc", process_id).exists()
-
-
-def _mark(work: Path) -> str:
-    """What tells this folder from any other, also from one that another machine calls the same."""
-    path = work / "place"
-    # of anything else that lies there nothing may get into storage
-    with suppress(OSError, NotPlainError):
-        if _MARK.fullmatch(mark := read_plain(path).decode(errors="replace").strip()):
-            return mark
-    mark = secrets.token_hex(8)
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(mark)
-    new.replace(path)
-    return mark
 
 
 def check_owner(store: Store, namespace: str) -> None:
@@ -137,7 +71,7 @@ def _owner(store: Store) -> str:
 class Lease:
     """The right to write to a run's prefix, renewed by a thread of its own while it is held."""
 
-    def __init__(self, store: SharedStore, writer: Writer, number: int, pace: Pace) -> None:
+    def __init__(self, store: SharedStore, writer: Writer, number: int, pace: LeaseIntervals) -> None:
         self._store = store
         self._writer = writer
         self._number = number
@@ -190,7 +124,7 @@ class Lease:
                 return
         # in this thread, so that no renewal comes after it
         with suppress(LorajobError):
-            self._store.delete([_key(self._number)])
+            self._store.delete([lease_key(self._number)])
 
     def _is_old(self) -> bool:
         # the clock of the wall: that of a laptop goes on while it sleeps
@@ -198,7 +132,7 @@ class Lease:
 
     def _was_taken_away(self) -> bool:
         """Whether this lease alone is gone: from a bucket that was emptied or made anew everything is."""
-        return self._store.get_bytes(_key(self._number)) is None and self._store.get_bytes(SPEC) is not None
+        return self._store.get_bytes(lease_key(self._number)) is None and self._store.get_bytes(SPEC) is not None
 
     def _look(self) -> None:
         found = _newest(self._store)
@@ -211,7 +145,7 @@ class Lease:
     def _renew(self) -> None:
         self._look()
         if not self._taken_by and not self._ending.is_set():
-            self._store.put_bytes(_key(self._number), _dumps(self._writer))
+            self._store.put_bytes(lease_key(self._number), _dumps(self._writer))
             self._renewed_at = time.time()
 
 
@@ -221,7 +155,7 @@ def hold(
     writer: Writer,
     *,
     say: Callable[[str], None] = lambda _: None,
-    pace: Pace = Pace(),
+    pace: LeaseIntervals = LeaseIntervals(),
     wait: Callable[[float], None] = time.sleep,
 ) -> Iterator[Lease]:
     """Makes the run's prefix this process's to write to while the block lasts.
@@ -242,7 +176,7 @@ def hold(
 
 
 def _take(
-    store: SharedStore, writer: Writer, say: Callable[[str], None], pace: Pace, wait: Callable[[float], None]
+    store: SharedStore, writer: Writer, say: Callable[[str], None], pace: LeaseIntervals, wait: Callable[[float], None]
 ) -> int:
     """The number of the lease that is ours now."""
     before: tuple[int, str, float] | None = None
@@ -251,17 +185,17 @@ def _take(
         found = _newest(store)
         number = 1 if found is None else found[0] + 1
         holder = None if found is None else found[1]
-        age = None if found is None else store.age_seconds(_key(found[0]))
+        age = None if found is None else store.age_seconds(lease_key(found[0]))
         if found is not None and age is None:
             # released meanwhile
             wait(pace.look)
             continue
-        is_gone = holder is None or age is None or age > pace.stale or _has_ended(holder)
+        is_gone = holder is None or age is None or age > pace.stale or holder.has_ended()
         if found is None or holder is None or age is None or is_gone or holder.place == writer.place:
-            if store.create(_key(number), _dumps(writer)):
+            if store.create(lease_key(number), _dumps(writer)):
                 # only tidiness, and some buckets let nothing be deleted
                 with suppress(CredentialsError):
-                    store.delete(_key(old) for old in _numbers(store) if old < number)
+                    store.delete(lease_key(old) for old in _numbers(store) if old < number)
                 return number
             continue
         if before is None:
@@ -279,7 +213,8 @@ def _take(
 
 
 def _numbers(store: SharedStore) -> list[int]:
-    return sorted(int(match[1]) for entry in store.list(LEASES) if (match := _NUMBERED.fullmatch(entry.key)))
+    numbers = (lease_number(entry.key) for entry in store.list(LEASES))
+    return sorted(number for number in numbers if number is not None)
 
 
 def _newest(store: SharedStore) -> tuple[int, Writer] | None:
@@ -287,15 +222,11 @@ def _newest(store: SharedStore) -> tuple[int, Writer] | None:
     numbers = _numbers(store)
     if not numbers:
         return None
-    text = store.get_bytes(_key(numbers[-1])) or b""
+    text = store.get_bytes(lease_key(numbers[-1])) or b""
     try:
         return numbers[-1], Writer(**{name: str(value) for name, value in json.loads(text).items()})
     except (ValueError, TypeError, AttributeError):
         return numbers[-1], Writer(id="", place="", namespace="", name="a process that gave no name")
-
-
-def _key(number: int) -> str:
-    return f"{LEASES}/{number:06d}.json"
 
 
 def _dumps(writer: Writer) -> bytes:

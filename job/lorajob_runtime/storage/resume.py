@@ -19,6 +19,7 @@ from lorajob_runtime.contract.identity import Identity
 from lorajob_runtime.contract.layout import (
     ADAPTER,
     ADAPTER_WEIGHTS,
+    ATTEMPT_PATTERN,
     CHECKPOINTS,
     EVENTS,
     LOGS,
@@ -28,6 +29,9 @@ from lorajob_runtime.contract.layout import (
     SPEC,
     STATE,
     RunFolder,
+    attempt_in,
+    attempt_of,
+    checkpoint_file,
     checkpoint_key,
     step_of,
 )
@@ -40,7 +44,7 @@ Warn = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Start:
+class ResumePoint:
     """What a start of a run finds."""
 
     attempt: int
@@ -57,7 +61,7 @@ class Start:
     """What the checkpoint to go on from, or the finished run, was made with."""
 
 
-def restore(folder: RunFolder, store: Store, spec: RunSpec, *, warn: Warn) -> Start:
+def restore(folder: RunFolder, store: Store, spec: RunSpec, *, warn: Warn) -> ResumePoint:
     """Brings the run's folder to where the run goes on: spec, checkpoint, event log cut back to it.
 
     Raises ConfigError for a spec that differs from the one the checkpoints were made with.
@@ -72,8 +76,8 @@ def restore(folder: RunFolder, store: Store, spec: RunSpec, *, warn: Warn) -> St
     attempt = _next_attempt(folder, store)
     if done:
         made_with = _recorded(max(steps, default=None), folder, store, log)
-        return Start(attempt=attempt, step=None, is_trained=True, is_published=True, made_with=made_with)
-    _keep_spec(folder, store, spec)
+        return ResumePoint(attempt=attempt, step=None, is_trained=True, is_published=True, made_with=made_with)
+    _write_spec(folder, store, spec)
     step = next((step for step in steps if _make_ready(step, folder, store, in_storage.get(step), warn)), None)
     if steps and step is None:
         warn("no checkpoint of this run can be used: training starts from the beginning")
@@ -81,11 +85,11 @@ def restore(folder: RunFolder, store: Store, spec: RunSpec, *, warn: Warn) -> St
     if step is not None and log and not _covers(folder, step):
         _put_here(folder.events, appended_files.read(store, EVENTS))
     if not folder.sinks.exists():
-        _take(SINKS, folder.sinks, store)
+        _download_small(SINKS, folder.sinks, store)
     state = checkpoint.read_state(folder.checkpoint(step)) if step is not None else {}
     owes_look = step is None or (bool(state.get("owes_look")) and not events.was_looked(folder.events, step))
     events.cut_back(folder.events, step or 0, owes_look=owes_look)
-    return Start(
+    return ResumePoint(
         attempt=attempt,
         step=step,
         is_trained=bool(state.get("finished")) and not owes_look,
@@ -125,7 +129,7 @@ def _earlier_spec(folder: RunFolder, store: Store) -> RunSpec | None:
         raise ConfigError(f"{store.uri}/{SPEC} was not written by this version of lorajob: {error.message}") from error
 
 
-def _keep_spec(folder: RunFolder, store: Store, spec: RunSpec) -> None:
+def _write_spec(folder: RunFolder, store: Store, spec: RunSpec) -> None:
     """Writes the spec with its defaults: a later version may have others."""
     data = specs.dumps(spec, defaults=True).encode() + b"\n"
     new = folder.spec.with_name(SPEC + ".new")
@@ -135,10 +139,9 @@ def _keep_spec(folder: RunFolder, store: Store, spec: RunSpec) -> None:
 
 
 def _next_attempt(folder: RunFolder, store: Store) -> int:
-    names = [path.name for path in folder.logs.glob("attempt-*")]
-    names += [entry.key.split("/")[1] for entry in store.list(LOGS)]
-    numbers = [name.removeprefix("attempt-") for name in names]
-    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=0)
+    here = (attempt_of(path.name) for path in folder.logs.glob(ATTEMPT_PATTERN))
+    stored = (attempt_in(entry.key) for entry in store.list(LOGS))
+    return 1 + max((attempt for attempt in (*here, *stored) if attempt is not None), default=0)
 
 
 def is_published(store: Store, log: Sequence[Event] | None = None) -> bool:
@@ -173,10 +176,9 @@ def _sizes_in_storage(store: Store) -> dict[int, dict[str, int]]:
     """Step -> file -> size in bytes, of every checkpoint in storage that has its manifest."""
     found: dict[int, dict[str, int]] = {}
     for entry in store.list(CHECKPOINTS):
-        parts = entry.key.split("/")
-        step = step_of(parts[1]) if len(parts) == 3 else None
-        if step is not None:
-            found.setdefault(step, {})[parts[2]] = entry.size
+        if (file := checkpoint_file(entry.key)) is not None:
+            step, name = file
+            found.setdefault(step, {})[name] = entry.size
     return {step: sizes for step, sizes in found.items() if MANIFEST in sizes}
 
 
@@ -237,7 +239,7 @@ def _covers(folder: RunFolder, step: int) -> bool:
     return any(event.get("step", 0) >= step for event in events.read(folder.events))
 
 
-def _take(key: str, path: Path, store: Store) -> None:
+def _download_small(key: str, path: Path, store: Store) -> None:
     """Brings a small file here, where storage has it."""
     data = store.get_bytes(key)
     if data is not None:

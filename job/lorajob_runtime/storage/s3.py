@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from lorajob_runtime.contract.errors import ConfigError, CredentialsError, LorajobError, StorageError
+from lorajob_runtime.contract.errors import ConfigError, StorageError
+from lorajob_runtime.storage import s3_errors
+from lorajob_runtime.storage.s3_errors import NO_SUCH_KEY, REFUSED, code_of, server_name
 from lorajob_runtime.storage.store import Entry, Keys, check_key, is_key
 from lorajob_runtime.system.environment import Environment
 
@@ -22,32 +24,11 @@ _PART_BYTES = 32 << 20
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 30
 _ATTEMPTS = 3
-_REFUSED = frozenset(
-    {
-        "AccessDenied",
-        "AccountProblem",
-        "AllAccessDisabled",
-        "AuthFailure",
-        "ExpiredToken",
-        "Forbidden",
-        "InvalidAccessKeyId",
-        "InvalidToken",
-        "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
-        "TokenRefreshRequired",
-        "401",
-        "403",
-    }
-)
-_WRONG_PLACE = ("InvalidBucketName", "PermanentRedirect", "AuthorizationHeaderMalformed")
-_NOT_OF_S3 = ("400", "405", "501", "unknown")
-"""Answers without the name of an error, which every S3 server gives."""
 _NOT_NEW = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 _UNCONDITIONAL = ("NotImplemented", "InvalidArgument", "InvalidRequest", "501", "400")
 """What servers say of a condition that they do not know."""
 _SETTLING_SECONDS = 3.0
 """Longer than a request is under way, as a rule: for servers without conditions."""
-_NO_SUCH_KEY = ("NoSuchKey", "404")
 
 
 class S3Store:
@@ -56,7 +37,7 @@ class S3Store:
     def __init__(self, bucket: str, prefix: str, environment: Environment, keys: Keys | None = None) -> None:
         self._bucket = bucket
         self._prefix = prefix
-        self._server = _server_name(environment.s3_endpoint)
+        self._server = server_name(environment.s3_endpoint)
         self.uri = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
         self._client = _client(environment, keys)
 
@@ -80,14 +61,14 @@ class S3Store:
                 self._client.head_bucket(Bucket=self._bucket)
             except self._client.exceptions.ClientError as error:
                 # a key may be allowed to write here and not to look at the bucket; the put below decides
-                if _code(error) in ("404", "NoSuchBucket"):
+                if code_of(error) in ("404", "NoSuchBucket"):
                     raise
             self._client.put_object(Bucket=self._bucket, Key=self._key(_PROBE), Body=b"")
             try:
                 self._client.delete_object(Bucket=self._bucket, Key=self._key(_PROBE))
             except self._client.exceptions.ClientError as error:
                 # a bucket that lets nothing be deleted is a fine place for results
-                if _code(error) not in _REFUSED:
+                if code_of(error) not in REFUSED:
                     raise
 
     def put(self, key: str, path: Path) -> None:
@@ -119,9 +100,9 @@ class S3Store:
             try:
                 self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
             except self._client.exceptions.ClientError as error:
-                if _code(error) in _NOT_NEW:
+                if code_of(error) in _NOT_NEW:
                     return False
-                if _code(error) in _UNCONDITIONAL:
+                if code_of(error) in _UNCONDITIONAL:
                     return None
                 raise
         return True
@@ -132,7 +113,7 @@ class S3Store:
             try:
                 head = self._client.head_object(Bucket=self._bucket, Key=self._key(key))
             except self._client.exceptions.ClientError as error:
-                if _code(error) in _NO_SUCH_KEY:
+                if code_of(error) in NO_SUCH_KEY:
                     return None
                 raise
         now = head["ResponseMetadata"]["HTTPHeaders"].get("date")
@@ -148,7 +129,7 @@ class S3Store:
             try:
                 return self._client.get_object(Bucket=self._bucket, Key=self._key(key))["Body"].read()
             except self._client.exceptions.ClientError as error:
-                if _code(error) in _NO_SUCH_KEY:
+                if code_of(error) in NO_SUCH_KEY:
                     return None
                 raise
 
@@ -174,53 +155,8 @@ class S3Store:
         check_key(key)
         return f"{self._prefix}/{key}" if self._prefix else key
 
-    @contextmanager
-    def _errors(self, key: str | None = None) -> Iterator[None]:
-        """Turns boto3's errors into ours. No message of the server is repeated: it may echo what was sent."""
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            yield
-        except (Boto3Error, BotoCoreError, ClientError) as error:
-            raise self._translate(_root_cause(error), key) from error
-
-    def _translate(self, error: BaseException, key: str | None) -> LorajobError:
-        from botocore import exceptions
-
-        place = f"{self.uri} on {self._server}"
-        if isinstance(error, exceptions.ClientError):
-            return self._translate_answer(error, key)
-        if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
-            return CredentialsError(
-                f"no S3 key for {place}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
-            )
-        if isinstance(error, exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return ConfigError(f"the certificate of {self._server} is not trusted: set AWS_CA_BUNDLE")
-        if isinstance(error, exceptions.ParamValidationError):
-            return ConfigError(f"s3://{self._bucket} cannot be used: the name of the bucket or key is not valid")
-        if "Invalid header value" in str(error):
-            return CredentialsError(
-                f"the S3 key for {place} has a character in it that no key has, such as a line break",
-                hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the Secret with them, anew",
-            )
-        if isinstance(error, exceptions.SSLError) and "WRONG_VERSION_NUMBER" in str(error):
-            return ConfigError(f"{self._server} does not speak TLS: AWS_ENDPOINT_URL_S3 must begin with http:// for it")
-        return StorageError(f"{place} does not answer ({_reason(error)})")
-
-    def _translate_answer(self, error: BaseException, key: str | None) -> LorajobError:
-        code = _code(error)
-        if key is not None and code in _NO_SUCH_KEY:
-            return StorageError(f"{self.uri}/{key} is not there")
-        if code in ("NoSuchBucket", "404"):
-            message = f"the bucket {self._bucket!r} does not exist on {self._server}"
-            return ConfigError(message, hint="create it, or correct storage.uri")
-        if code in _REFUSED:
-            return CredentialsError(f"{self._server} refuses access to {self.uri} ({code})")
-        if code in _WRONG_PLACE:
-            return ConfigError(f"{self.uri} cannot be used on {self._server} ({code}): check the name and AWS_REGION")
-        doubt = ": is it the address of an S3 server?" if code in _NOT_OF_S3 else ""
-        return StorageError(f"{self.uri} on {self._server} failed ({code}){doubt}")
+    def _errors(self, key: str | None = None) -> AbstractContextManager[None]:
+        return s3_errors.translated(self.uri, self._bucket, self._server, key)
 
 
 def _client(environment: Environment, keys: Keys | None) -> S3Client:
@@ -273,33 +209,3 @@ def _transfer() -> Any:
     from boto3.s3.transfer import TransferConfig
 
     return TransferConfig(multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, max_concurrency=4)
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    """upload_file hides the server's answer in an error of its own."""
-    from boto3.exceptions import Boto3Error
-
-    inner = error.__cause__ or error.__context__
-    return inner if isinstance(error, Boto3Error) and inner is not None else error
-
-
-def _code(error: BaseException) -> str:
-    return str(getattr(error, "response", {}).get("Error", {}).get("Code", "unknown"))
-
-
-def _reason(error: BaseException) -> str:
-    """The system's word for it, such as `Connection refused`: an address may hold a password."""
-    seen: BaseException | None = error
-    while seen is not None:
-        inner = getattr(seen, "kwargs", {}).get("error") if hasattr(seen, "kwargs") else None
-        seen = inner if isinstance(inner, BaseException) else seen.__cause__ or seen.__context__
-        if isinstance(seen, OSError) and seen.strerror:
-            return seen.strerror
-    return type(error).__name__
-
-
-def _server_name(endpoint: str | None) -> str:
-    """host:port of an endpoint; a user and password in it are left out."""
-    if endpoint is None:
-        return "Amazon S3"
-    return urlsplit(endpoint).netloc.rpartition("@")[2] or endpoint.rpartition("@")[2]

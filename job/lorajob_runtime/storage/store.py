@@ -1,8 +1,7 @@
-"""Where results are kept: one protocol, S3 and a plain folder behind it. What is kept is not decided here."""
+"""What storage can do: the protocol that S3 and a plain folder have in common, and the keys that it takes."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,8 +9,6 @@ from pathlib import Path
 from typing import Protocol
 
 from lorajob_runtime.contract.errors import ConfigError
-from lorajob_runtime.contract.layout import RunFolder
-from lorajob_runtime.system.environment import Environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +59,6 @@ class Store(Protocol):
         """Removes files; one that is not there is as good as removed."""
 
 
-def open_store(uri: str, name: str, environment: Environment, *, keys: Keys | None = None) -> Store:
-    """The store of the run `name` under `uri`: s3://bucket/prefix or a folder. Contacts nobody yet.
-
-    Without `keys` they are looked for where boto3 does.
-    """
-    if is_s3(uri):
-        from lorajob_runtime.storage.s3 import S3Store
-
-        bucket, prefix = split_s3(uri)
-        return S3Store(bucket, "/".join(part for part in (prefix, name) if part), environment, keys)
-    from lorajob_runtime.storage.folder import FolderStore
-
-    return FolderStore(_folder(uri) / name)
-
-
-def run_folder(uri: str, name: str, environment: Environment) -> RunFolder:
-    """The run's folder on this machine: beside the results where those are local too, so that links can be made."""
-    if not is_s3(uri):
-        return RunFolder(_folder(uri) / ".work" / name)
-    address = "s3://" + "/".join(part for part in split_s3(uri) if part)
-    return RunFolder(environment.work / hashlib.sha256(address.encode()).hexdigest()[:12] / name)
-
-
 def is_s3(uri: str) -> bool:
     """Whether an address is one of S3."""
     return uri.startswith("s3://")
@@ -120,10 +94,3 @@ def is_key(key: str) -> bool:
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-def _folder(uri: str) -> Path:
-    if not uri or _SCHEME.match(uri):
-        raise ConfigError(f"storage.uri is {uri!r}: it must be s3://bucket/prefix or a folder")
-    return Path(uri).expanduser().absolute()

@@ -1,8 +1,8 @@
 """Brings what is finished in the run's folder into storage, in an order that no interruption can spoil.
 
 A checkpoint's files go first, then the event log, then the manifest: without it there is no checkpoint. Retention goes
-the other way: first a manifest that no longer promises the files, then the files. One thread uses a mirror, and nothing
-else removes files of finished checkpoints, so that none disappears while it is read.
+the other way: first a manifest that no longer promises the files, then the files. One thread uses a StorageSync, and
+nothing else removes files of finished checkpoints, so that none disappears while it is read.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from pathlib import Path
 
 from lorajob_runtime.contract.layout import (
     ADAPTER,
+    ATTEMPT_PATTERN,
     CHECKPOINTS,
     EVENTS,
+    LOG_PATTERN,
     LOGS,
     MANIFEST,
     OPTIMIZER,
@@ -22,8 +24,10 @@ from lorajob_runtime.contract.layout import (
     SINKS,
     SWANLOG,
     RunFolder,
+    attempt_of,
+    checkpoint_file,
     checkpoint_key,
-    step_of,
+    log_key,
 )
 from lorajob_runtime.contract.plain_files import pinned, read_plain
 from lorajob_runtime.storage import checkpoint
@@ -32,7 +36,7 @@ from lorajob_runtime.storage.checkpoint import Manifest
 from lorajob_runtime.storage.store import Store
 
 
-class Mirror:
+class StorageSync:
     """The run's folder on one side, its storage on the other.
 
     Raises what the store raises, OSError, and NotPlainError for a log or a checkpoint's file that is none.
@@ -44,18 +48,18 @@ class Mirror:
         folder: RunFolder,
         *,
         keep: int,
-        stored: Callable[[int], None] = lambda step: None,
+        on_stored: Callable[[int], None] = lambda step: None,
         prove: Callable[[], None] = lambda: None,
     ) -> None:
         """`keep`: how many of the newest checkpoints stay resumable, in storage and here.
 
-        `stored` is told the step of a checkpoint when the last of it is in storage. `prove` raises TakenOverError where
-        no checkpoint may be written, and is asked before its first file and before its manifest.
+        `on_stored` is told the step of a checkpoint when the last of it is in storage. `prove` raises TakenOverError
+        where no checkpoint may be written, and is asked before its first file and before its manifest.
         """
         self._store = store
         self._folder = folder
         self._keep = keep
-        self._tell_stored = stored
+        self._on_stored = on_stored
         self._prove = prove
         self.uploads = 0
         """How many large files were uploaded so far."""
@@ -115,10 +119,12 @@ class Mirror:
         if self._logs_before is None:
             # the logs of an attempt that is over never grow again
             self._logs_before = {entry.key for entry in self._store.list(LOGS)}
-        newest = max((_attempt(path) for path in self._folder.logs.glob("attempt-*")), default=0)
-        for path in sorted(self._folder.logs.glob("attempt-*/*.log")):
-            key = f"{LOGS}/{path.parent.name}/{path.name}.gz"
-            is_over = _attempt(path.parent) < newest
+        newest = max((attempt_of(path.name) or 0 for path in self._folder.logs.glob(ATTEMPT_PATTERN)), default=0)
+        for path in sorted(self._folder.logs.glob(LOG_PATTERN)):
+            if (attempt := attempt_of(path.parent.name)) is None:
+                continue
+            key = log_key(attempt, path.name)
+            is_over = attempt < newest
             if is_over and key in self._logs_before:
                 continue
             log = self._logs.setdefault(key, Appended(self._store, key, path, below=self._folder.root))
@@ -135,7 +141,7 @@ class Mirror:
             return self._stored
         stored: dict[int, Manifest] = {}
         keys = {entry.key for entry in self._store.list(CHECKPOINTS)}
-        for step in sorted({step for key in keys if (step := _step_in(key)) is not None}):
+        for step in sorted({file[0] for key in keys if (file := checkpoint_file(key)) is not None}):
             if checkpoint_key(step, MANIFEST) not in keys:
                 continue
             manifest = checkpoint.parse_manifest(self._store.get_bytes(checkpoint_key(step, MANIFEST)) or b"")
@@ -153,12 +159,12 @@ class Mirror:
             self._store.delete([checkpoint_key(step, MANIFEST)])
         path = self._folder.checkpoint(step)
         for name, entry in manifest["files"].items():
-            self._put_once(checkpoint_key(step, name), path / name, entry["sha256"])
+            self._upload_if_new(checkpoint_key(step, name), path / name, entry["sha256"])
         self.events()
         self._prove()
         self._store.put_bytes(checkpoint_key(step, MANIFEST), checkpoint.dump_manifest(manifest))
         stored[step] = manifest
-        self._tell_stored(step)
+        self._on_stored(step)
 
     def _put_tree(self, prefix: str, folder: Path) -> set[str]:
         """Uploads the files below a folder that are new or changed. Returns the keys of all of them."""
@@ -167,11 +173,11 @@ class Mirror:
             status = path.lstat()
             if stat.S_ISREG(status.st_mode):
                 key = f"{prefix}/{path.relative_to(folder).as_posix()}"
-                self._put_once(key, path, f"{status.st_size}-{status.st_mtime_ns}")
+                self._upload_if_new(key, path, f"{status.st_size}-{status.st_mtime_ns}")
                 keys.add(key)
         return keys
 
-    def _put_once(self, key: str, path: Path, version: str) -> None:
+    def _upload_if_new(self, key: str, path: Path, version: str) -> None:
         """Uploads a file unless this process has: a second try begins where the first one broke off."""
         if (key, version) not in self._put:
             with pinned(path, below=self._folder.root) as file:
@@ -199,15 +205,3 @@ def _read(path: Path) -> bytes:
         return read_plain(path)
     except FileNotFoundError:
         return b""
-
-
-def _step_in(key: str) -> int | None:
-    """checkpoints/step-000100/x -> 100."""
-    parts = key.split("/")
-    return step_of(parts[1]) if len(parts) == 3 else None
-
-
-def _attempt(path: Path) -> int:
-    """attempt-3 -> 3; 0 for another name."""
-    number = path.name.removeprefix("attempt-")
-    return int(number) if number.isdecimal() else 0

@@ -12,7 +12,7 @@ from lorajob_runtime.contract.errors import FullDiskError, LorajobError, Storage
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.contract.plain_files import NotPlainError
 from lorajob_runtime.storage.store import Store
-from lorajob_runtime.storage.sync import Mirror
+from lorajob_runtime.storage.sync import StorageSync
 
 _LONGEST_PAUSE_SECONDS = 60.0
 _LONGEST_LAST_PAUSE_SECONDS = 5.0
@@ -21,7 +21,7 @@ _LET_GO_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pace:
+class UploadIntervals:
     """How often the uploader does what, in seconds."""
 
     look: float = 1.0
@@ -40,9 +40,9 @@ class Uploader:
         folder: RunFolder,
         *,
         keep: int,
-        pace: Pace,
+        intervals: UploadIntervals,
         warn: Callable[[str], None],
-        stored: Callable[[int], None] = lambda step: None,
+        on_stored: Callable[[int], None] = lambda step: None,
         trouble: Callable[[str], None] = lambda message: None,
         consequence: str = "",
         confirm: Callable[[], None] = lambda: None,
@@ -50,25 +50,25 @@ class Uploader:
     ) -> None:
         """`keep`: how many checkpoints stay resumable.
 
-        `warn` is told when storage goes and when it is back, `stored` the step of each checkpoint that is there.
+        `warn` is told when storage goes and when it is back, `on_stored` the step of each checkpoint that is there.
         `trouble` is told what is wrong with storage whenever that changes, with an empty text when nothing is.
         `consequence` is what a failure means for the run, in a few words. `confirm` raises TakenOverError when nothing
         may be written any more; `prove` too, which asks storage: before a checkpoint, its manifest and the logs.
         """
         self._uri = store.uri
-        self._mirror = Mirror(store, folder, keep=keep, stored=stored, prove=prove)
+        self._sync = StorageSync(store, folder, keep=keep, on_stored=on_stored, prove=prove)
         self._consequence = consequence
         self._confirm = confirm
         self._prove = prove
-        self._pace = pace
+        self._intervals = intervals
         self._warn = warn
         self._tell_trouble = trouble
         self._told = ""
         # at once, so that an attempt that is lost has left a trace
         self._events_due = time.monotonic()
         self._changed = threading.Condition()
-        self._asked = 0
-        self._served = 0
+        self._drain_requests = 0
+        self._drained = 0
         self._adapter_is_ready = False
         self._is_closed = False
         self._error: LorajobError | None = None
@@ -95,7 +95,7 @@ class Uploader:
         """Waits until all there is now has been uploaded, logs too. Returns why not, when storage fails for too long.
 
         An upload that gets on may take its time: patience is for storage that fails again and again; it is asked for
-        anew all the time. A refusal that only a person can change (a wrong key, a bucket that is gone, a full disk)
+        again and again. A refusal that only a person can change (a wrong key, a bucket that is gone, a full disk)
         ends the wait at once, unless it `insists`; what is no plain file always does. When `left_seconds` are over it
         ends in any case, also where storage hangs and so has not failed yet. `tick` is called several times a second.
         Raises TakenOverError.
@@ -103,21 +103,21 @@ class Uploader:
         began = time.monotonic()
         with self._changed:
             self._error = None
-            self._asked += 1
-            asked = self._asked
+            self._drain_requests += 1
+            request = self._drain_requests
             self._changed.notify_all()
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._served >= asked or self._fault is not None, _TICK_SECONDS)
+                self._changed.wait_for(lambda: self._drained >= request or self._fault is not None, _TICK_SECONDS)
                 if self._fault is not None:
                     raise self._fault
-                if self._served >= asked:
+                if self._drained >= request:
                     return None
                 if self._error is not None:
                     is_refused = self._error.failure.final or isinstance(self._error, FullDiskError)
-                    is_hopeless = is_refused and (not insists or isinstance(self._error, NotPlainError))
+                    is_final = is_refused and (not insists or isinstance(self._error, NotPlainError))
                     waited = time.monotonic() - max(began, self._failing_since)
-                    if is_hopeless or waited >= patience_seconds():
+                    if is_final or waited >= patience_seconds():
                         return self._error
                 if left_seconds() <= 0:
                     late = f"{self._uri} has not taken all that is finished within this pod's time to stop"
@@ -142,10 +142,10 @@ class Uploader:
     def _keep_up(self) -> None:
         failures = 0
         while not self._is_closed:
-            asked = self._asked
+            request = self._drain_requests
             try:
                 self._confirm()
-                self._upload(all_of_it=asked > self._served)
+                self._upload(all_of_it=request > self._drained)
             except TakenOverError:
                 raise
             except (LorajobError, OSError) as error:
@@ -158,30 +158,30 @@ class Uploader:
                 failures = 0
             with self._changed:
                 if not failures:
-                    self._served = asked
+                    self._drained = request
                     self._changed.notify_all()
-                if self._asked == asked and not self._is_closed:
+                if self._drain_requests == request and not self._is_closed:
                     self._changed.wait(self._pause(failures))
 
     def _upload(self, *, all_of_it: bool) -> None:
         is_due = all_of_it or time.monotonic() >= self._events_due
         if is_due:
             self._prove()
-        self._mirror.checkpoints()
+        self._sync.checkpoints()
         if all_of_it and self._adapter_is_ready:
-            self._mirror.adapter()
+            self._sync.adapter()
         if all_of_it:
-            self._mirror.swanlog()
+            self._sync.swanlog()
         if is_due:
-            self._mirror.logs(whole=all_of_it)
-            self._mirror.events(whole=all_of_it)
-            self._events_due = time.monotonic() + self._pace.events
+            self._sync.logs(whole=all_of_it)
+            self._sync.events(whole=all_of_it)
+            self._events_due = time.monotonic() + self._intervals.events
 
     def _pause(self, failures: int) -> float:
         if failures == 0:
-            return self._pace.look
-        longest = _LONGEST_PAUSE_SECONDS if self._asked == self._served else _LONGEST_LAST_PAUSE_SECONDS
-        return float(min(self._pace.retry * 2 ** min(failures - 1, 16), longest))
+            return self._intervals.look
+        longest = _LONGEST_PAUSE_SECONDS if self._drain_requests == self._drained else _LONGEST_LAST_PAUSE_SECONDS
+        return float(min(self._intervals.retry * 2 ** min(failures - 1, 16), longest))
 
     def _failed(self, error: LorajobError | OSError, *, first: bool) -> None:
         known = error if isinstance(error, LorajobError) else StorageError(f"cannot upload: {error}")
@@ -189,9 +189,9 @@ class Uploader:
             self._warn(f"{known.message}; {self._consequence}")
         self._say_trouble(known.message)
         with self._changed:
-            if first or self._mirror.uploads > self._uploads_then:
+            if first or self._sync.uploads > self._uploads_then:
                 self._failing_since = time.monotonic()
-                self._uploads_then = self._mirror.uploads
+                self._uploads_then = self._sync.uploads
             self._error = known
             self._changed.notify_all()
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from lorajob_runtime.contract.layout import RunFolder
-from lorajob_runtime.storage import checkpoint, store
+from lorajob_runtime.storage import checkpoint
+from lorajob_runtime.storage.open import run_folder
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def s3(s3_server) -> dict[str, str]:
 
 
 def work_folder(uri: str, settings: Any) -> RunFolder:
-    return store.run_folder(uri, "n", settings())
+    return run_folder(uri, "n", settings())
 
 
 def keys(s3_server, uri: str) -> list[str]:

@@ -17,14 +17,15 @@ from botocore.awsrequest import AWSResponse
 from lorajob_runtime.contract.errors import ConfigError, TakenOverError
 from lorajob_runtime.contract.layout import OWNER
 from lorajob_runtime.storage import ownership, s3
-from lorajob_runtime.storage.ownership import Lease, Pace, Writer
+from lorajob_runtime.storage.open import open_store
+from lorajob_runtime.storage.ownership import Lease, LeaseIntervals
 from lorajob_runtime.storage.s3 import S3Store
-from lorajob_runtime.storage.store import open_store
+from lorajob_runtime.storage.writer import Writer, process_identity, writer_here
 from lorajob_runtime.system.environment import Environment
 
-QUICK = Pace(renew=0.3, stale=60, hand_over=6, look=0.1)
+QUICK = LeaseIntervals(renew=0.3, stale=60, hand_over=6, look=0.1)
 IMPATIENT = dataclasses.replace(QUICK, stale=2.5)
-FROZEN = Pace(renew=3600, stale=2.5, hand_over=6, look=0.1)
+FROZEN = LeaseIntervals(renew=3600, stale=2.5, hand_over=6, look=0.1)
 """Of a process that never renews, as one that was killed or frozen."""
 
 Hold = Callable[..., Lease]
@@ -135,7 +136,7 @@ def test_the_next_pod_of_a_job_and_the_next_process_of_a_folder_begin_at_once(
 ) -> None:
     hold(connect(), pod("a"), pace=FROZEN)
 
-    hold(connect(), pod("a", start="1"), pace=Pace(look=3600))
+    hold(connect(), pod("a", start="1"), pace=LeaseIntervals(look=3600))
 
 
 def test_a_process_of_this_machine_that_has_ended_is_followed_at_once(
@@ -143,11 +144,11 @@ def test_a_process_of_this_machine_that_has_ended_is_followed_at_once(
 ) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    here = ownership.writer_here(None, tmp_path)
-    killed = dataclasses.replace(here, place="another folder", process=ownership._process(ended.pid))
+    here = writer_here(None, tmp_path)
+    killed = dataclasses.replace(here, place="another folder", process=process_identity(ended.pid))
     hold(connect(), killed, pace=FROZEN)
 
-    hold(connect(), here, pace=Pace(look=3600))
+    hold(connect(), here, pace=LeaseIntervals(look=3600))
 
 
 def test_a_folder_is_told_apart_by_a_mark_of_ours_alone(tmp_path: Path) -> None:
@@ -157,10 +158,10 @@ def test_a_folder_is_told_apart_by_a_mark_of_ours_alone(tmp_path: Path) -> None:
     work.mkdir()
     (work / "place").symlink_to(token)
 
-    place = ownership.writer_here(None, work).place
+    place = writer_here(None, work).place
 
     assert "a-key" not in place
-    assert ownership.writer_here(None, work).place == place
+    assert writer_here(None, work).place == place
     assert token.read_text() == "a-key"
 
 

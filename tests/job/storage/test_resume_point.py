@@ -16,8 +16,8 @@ from lorajob_runtime.contract.layout import ADAPTER_WEIGHTS, OPTIMIZER, STATE, R
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.storage import checkpoint
 from lorajob_runtime.storage.folder import FolderStore
-from lorajob_runtime.storage.resume import Start, restore
-from lorajob_runtime.storage.sync import Mirror
+from lorajob_runtime.storage.resume import ResumePoint, restore
+from lorajob_runtime.storage.sync import StorageSync
 
 SPEC = specs.parse({"name": "n", "storage": {"uri": "/nowhere"}})
 
@@ -38,14 +38,14 @@ class Place:
             with EventLog(self.folder.events) as log:
                 log.append("step", step=step)
             checkpoint.save(self.folder, step, lambda draft, step=step: self._write(draft, step))
-        mirror = Mirror(self.store, self.folder, keep=keep)
+        mirror = StorageSync(self.store, self.folder, keep=keep)
         mirror.checkpoints()
         mirror.events()
         for path in self.storage.rglob("*"):
             if path.is_file():
                 _unlink(path)
 
-    def restore(self, spec: RunSpec = SPEC) -> Start:
+    def restore(self, spec: RunSpec = SPEC) -> ResumePoint:
         return restore(self.folder, self.store, spec, warn=self.warnings.append)
 
     def steps_in_log(self) -> list[int]:
@@ -81,7 +81,7 @@ def test_a_first_start_begins_at_nothing_and_keeps_its_spec(tmp_path: Path) -> N
 
     start = place.restore()
 
-    assert start == Start(attempt=1, step=None, is_trained=False, is_published=False, owes_look=True)
+    assert start == ResumePoint(attempt=1, step=None, is_trained=False, is_published=False, owes_look=True)
     assert specs.loads((place.storage / "spec.json").read_text()) == SPEC
     assert place.warnings == []
 
@@ -108,7 +108,7 @@ def test_a_run_is_done_when_its_log_in_storage_ends_well_and_its_adapter_is_ther
     with EventLog(place.folder.events) as log:
         log.append("end", exit_code=0, **{"class": "succeeded"})
         log.append("report", name="warning", message="a report could not finish")
-    Mirror(place.store, place.folder, keep=9).events()
+    StorageSync(place.store, place.folder, keep=9).events()
 
     assert not place.restore().is_published
     place.store.put_bytes(f"adapter/{ADAPTER_WEIGHTS}", b"")
@@ -144,7 +144,7 @@ def test_a_checkpoint_that_is_damaged_everywhere_gives_way_to_the_one_before(pla
 def test_without_a_folder_here_everything_comes_from_storage(place: Place) -> None:
     place.train(1, 2)
     place.folder.sinks.write_text('{"swanlab": {"id": "abc"}}')
-    Mirror(place.store, place.folder, keep=9).events()
+    StorageSync(place.store, place.folder, keep=9).events()
     shutil.rmtree(place.folder.root)
     place.folder.work.mkdir(parents=True)
 

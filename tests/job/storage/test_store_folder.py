@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lorajob_runtime.contract.errors import ConfigError, StorageError
-from lorajob_runtime.storage.store import Entry, Store, open_store, run_folder
+from lorajob_runtime.storage.open import open_store, run_folder
+from lorajob_runtime.storage.store import Entry, Store
 from lorajob_runtime.system.environment import Environment
 
 Settings = Callable[..., Environment]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lorajob_runtime.contract.errors import ConfigError, CredentialsError, LorajobError, StorageError
-from lorajob_runtime.storage.store import Entry, Store, open_store
+from lorajob_runtime.storage.open import open_store
+from lorajob_runtime.storage.store import Entry, Store
 from lorajob_runtime.system import environment
 from lorajob_runtime.system.environment import Environment
 

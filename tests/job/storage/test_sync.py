@@ -25,7 +25,7 @@ from lorajob_runtime.contract.plain_files import NotPlainError
 from lorajob_runtime.storage import checkpoint
 from lorajob_runtime.storage.folder import FolderStore
 from lorajob_runtime.storage.store import Entry
-from lorajob_runtime.storage.sync import Mirror
+from lorajob_runtime.storage.sync import StorageSync
 
 
 class WatchedStore(FolderStore):
@@ -88,7 +88,7 @@ def whole_checkpoints(store: FolderStore, target: Path) -> list[int]:
 def test_the_manifest_goes_last_and_after_the_log(store: WatchedStore, folder: RunFolder) -> None:
     save(folder, 1)
 
-    Mirror(store, folder, keep=3).checkpoints()
+    StorageSync(store, folder, keep=3).checkpoints()
 
     files = [checkpoint_key(1, name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, OPTIMIZER, STATE)]
     assert store.changes == [f"put {key}" for key in [*files, "events.jsonl", checkpoint_key(1, MANIFEST)]]
@@ -103,11 +103,11 @@ def test_wherever_an_upload_is_broken_off_no_half_checkpoint_is_seen_and_the_nex
         store = WatchedStore(tmp_path / f"storage-{breaks_at}")
         store.breaks_at = breaks_at
         try:
-            Mirror(store, folder, keep=1).checkpoints()
+            StorageSync(store, folder, keep=1).checkpoints()
         except StorageError:
             whole_checkpoints(store, tmp_path / f"storage-{breaks_at}")
             store.breaks_at = None
-            Mirror(store, folder, keep=1).checkpoints()
+            StorageSync(store, folder, keep=1).checkpoints()
         else:
             assert breaks_at > 5
         assert whole_checkpoints(store, tmp_path / f"storage-{breaks_at}") == [1, 2]
@@ -119,7 +119,7 @@ def test_wherever_retention_is_broken_off_every_manifest_tells_the_truth(tmp_pat
         root = tmp_path / f"storage-{breaks_at}"
         here = RunFolder(tmp_path / f"run-{breaks_at}")
         store = WatchedStore(root)
-        mirror = Mirror(store, here, keep=1)
+        mirror = StorageSync(store, here, keep=1)
         save(here, 1)
         mirror.checkpoints()
         save(here, 2)
@@ -129,7 +129,7 @@ def test_wherever_retention_is_broken_off_every_manifest_tells_the_truth(tmp_pat
         except StorageError:
             whole_checkpoints(store, root)
         store.breaks_at = None
-        Mirror(store, here, keep=1).checkpoints()
+        StorageSync(store, here, keep=1).checkpoints()
 
         assert whole_checkpoints(store, root) == [1, 2]
         left = [entry.key for entry in store.list() if entry.key.endswith((OPTIMIZER, STATE))]
@@ -138,7 +138,7 @@ def test_wherever_retention_is_broken_off_every_manifest_tells_the_truth(tmp_pat
 
 def test_a_second_try_begins_where_the_first_broke_off(store: WatchedStore, folder: RunFolder) -> None:
     save(folder, 1)
-    mirror = Mirror(store, folder, keep=3)
+    mirror = StorageSync(store, folder, keep=3)
     store.breaks_at = 3
     with pytest.raises(StorageError):
         mirror.checkpoints()
@@ -153,7 +153,7 @@ def test_the_newest_checkpoint_is_uploaded_first(store: WatchedStore, folder: Ru
     for step in (1, 2, 3):
         save(folder, step)
 
-    Mirror(store, folder, keep=3).checkpoints()
+    StorageSync(store, folder, keep=3).checkpoints()
 
     manifests = [change for change in store.changes if change.endswith(MANIFEST)]
     assert manifests == [f"put {checkpoint_key(step, MANIFEST)}" for step in (3, 2, 1)]
@@ -161,10 +161,10 @@ def test_the_newest_checkpoint_is_uploaded_first(store: WatchedStore, folder: Ru
 
 def test_nothing_is_uploaded_twice_also_by_another_start(store: WatchedStore, folder: RunFolder) -> None:
     save(folder, 1)
-    Mirror(store, folder, keep=3).checkpoints()
+    StorageSync(store, folder, keep=3).checkpoints()
     before = list(store.changes)
 
-    Mirror(store, folder, keep=3).checkpoints()
+    StorageSync(store, folder, keep=3).checkpoints()
 
     assert store.changes == before
 
@@ -173,11 +173,11 @@ def test_another_checkpoint_of_the_same_step_replaces_what_storage_has(
     store: WatchedStore, folder: RunFolder, tmp_path: Path
 ) -> None:
     save(folder, 1)
-    Mirror(store, folder, keep=3).checkpoints()
+    StorageSync(store, folder, keep=3).checkpoints()
     save(folder, 1, content="made again")
     store.changes.clear()
 
-    Mirror(store, folder, keep=3).checkpoints()
+    StorageSync(store, folder, keep=3).checkpoints()
 
     assert store.changes[0] == f"delete {checkpoint_key(1, MANIFEST)}"
     assert whole_checkpoints(store, tmp_path / "storage") == [1]
@@ -189,11 +189,11 @@ def test_retention_counts_checkpoints_that_only_storage_has(
 ) -> None:
     for step in (1, 2):
         save(folder, step)
-    Mirror(store, folder, keep=2).checkpoints()
+    StorageSync(store, folder, keep=2).checkpoints()
     elsewhere = RunFolder(tmp_path / "another-machine")
     save(elsewhere, 3)
 
-    Mirror(store, elsewhere, keep=2).checkpoints()
+    StorageSync(store, elsewhere, keep=2).checkpoints()
 
     kept = [entry.key for entry in store.list() if entry.key.endswith(OPTIMIZER)]
     assert kept == [checkpoint_key(2, OPTIMIZER), checkpoint_key(3, OPTIMIZER)]
@@ -205,7 +205,7 @@ def test_the_log_is_uploaded_up_to_its_last_whole_line_and_only_when_it_grew(
 ) -> None:
     folder.root.mkdir(parents=True)
     folder.events.write_text('{"event": "step", "step": 1}\n{"event": "st')
-    mirror = Mirror(store, folder, keep=3)
+    mirror = StorageSync(store, folder, keep=3)
 
     mirror.events()
     mirror.events()
@@ -223,7 +223,7 @@ def test_logs_are_compressed_and_those_of_earlier_attempts_are_uploaded_once(
         log.write_text(f"attempt {attempt}\n")
     store.put_bytes("logs/attempt-1/rank-0.log.gz", b"stored before")
 
-    Mirror(store, folder, keep=3).logs(whole=True)
+    StorageSync(store, folder, keep=3).logs(whole=True)
 
     assert gzip.decompress(store.get_bytes("logs/attempt-2/rank-0.log.gz") or b"") == b"attempt 2\n"
     assert store.list("logs/attempt-1") == [Entry("logs/attempt-1/rank-0.log.gz", len(b"stored before"))]
@@ -292,7 +292,7 @@ def test_what_training_puts_in_the_place_of_its_files_brings_no_other_file_into_
     folder.log(1, 0).parent.mkdir(parents=True)
     folder.log(1, 0).write_text("a line\n")
     put(folder, secret)
-    mirror = Mirror(store, folder, keep=3)
+    mirror = StorageSync(store, folder, keep=3)
 
     def upload_all() -> None:
         for upload in (mirror.checkpoints, mirror.swanlog, mirror.logs, mirror.events):
@@ -312,6 +312,6 @@ def test_a_link_among_what_swanlab_wrote_is_passed_over(store: WatchedStore, fol
     (folder.swanlog / "key").symlink_to(tmp_path / "secret")
     (tmp_path / "secret").write_text("a-key")
 
-    Mirror(store, folder, keep=3).swanlog()
+    StorageSync(store, folder, keep=3).swanlog()
 
     assert store.list() == [Entry("swanlog/run-1/data", len(b"a point"))]

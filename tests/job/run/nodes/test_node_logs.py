@@ -11,7 +11,7 @@ from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.run.limits import Limits
 from lorajob_runtime.run.signals import Interrupts
 from lorajob_runtime.run.worker_node import NodeLogs
-from lorajob_runtime.storage.store import open_store
+from lorajob_runtime.storage.open import open_store
 from lorajob_runtime.system import environment
 
 

@@ -20,7 +20,7 @@ from lorajob_runtime.report.jsonl import JsonLines
 from lorajob_runtime.run import supervisor
 from lorajob_runtime.run.limits import Limits
 from lorajob_runtime.storage import ownership
-from lorajob_runtime.storage.uploader import Pace
+from lorajob_runtime.storage.uploader import UploadIntervals
 from lorajob_runtime.system import environment
 
 
@@ -71,7 +71,10 @@ if __name__ == "__main__":
     module("lorajob_runtime.data.process", prepare=prepare)
     module("lorajob_runtime.publish", publish=publish)
     values = json.loads(sys.argv[2])
-    paces = {"pace": Pace(**values.get("pace", {})), "lease": ownership.Pace(**values.get("lease", {}))}
+    paces = {
+        "pace": UploadIntervals(**values.get("pace", {})),
+        "lease": ownership.LeaseIntervals(**values.get("lease", {})),
+    }
     limits = Limits(**(values | paces))
     code = supervisor.run(
         specs.loads(sys.argv[1]),
