@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from lorajob_runtime.contract.text import one_line
+
 
 def print_error(message: str, hint: str = "") -> None:
     """`lorajob: error: …` and `hint: …` on stderr, coloured where it is a terminal."""
-    click.echo(click.style("lorajob: error: ", fg="red", bold=True) + " ".join(message.split()), err=True)
+    click.echo(click.style("lorajob: error: ", fg="red", bold=True) + one_line(message), err=True)
     if hint:
-        click.echo(click.style("hint: ", fg="cyan") + hint, err=True)
+        click.echo(click.style("hint: ", fg="cyan") + one_line(hint), err=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from lorajob_runtime.contract.human import encodable
+from lorajob_runtime.contract.text import encodable
 
 NOTHING = "-"
 """A cell for which there is no value."""
@@ -55,12 +55,14 @@ def fields(pairs: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def width(text: str) -> int:
-    """Columns that a text takes on a terminal: Chinese letters take two each."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
-    )
+    """Columns that a text takes on a terminal: Chinese letters take two each, accents and joiners none."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _columns(char: str) -> int:
+    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 def clip(text: str, columns: int) -> str:

@@ -14,8 +14,8 @@ from lorajob.spec.resolve import resolve
 from lorajob.spec.spec_file import loads
 from lorajob_runtime import __version__
 from lorajob_runtime.contract import catalog
-from lorajob_runtime.contract.human import download_size, parameter_count
 from lorajob_runtime.contract.spec import field_paths
+from lorajob_runtime.contract.text import decimal_size, parameter_count
 
 
 @pytest.mark.parametrize("model", catalog.entries())
@@ -133,7 +133,7 @@ def test_counts_are_shown_for_people(number: int, shown: str) -> None:
 
 @pytest.mark.parametrize(("number", "shown"), [(16_381_470_720, "16.4 GB"), (269_060_552, "269 MB")])
 def test_sizes_are_shown_for_people(number: int, shown: str) -> None:
-    assert download_size(number) == shown
+    assert decimal_size(number) == shown
 
 
 def test_version_names_lorajob_and_what_it_trains_with(lorajob: Call) -> None:

@@ -24,6 +24,7 @@ from lorajob.cluster.errors import (
     Unreachable,
 )
 from lorajob.cluster.request_target import RequestTarget
+from lorajob_runtime.contract.text import truncate
 
 MESSAGE_MAX_LENGTH = 1000
 """Of what a server or a proxy says, so much is shown."""
@@ -36,7 +37,7 @@ def error_of(what: RequestTarget, status: int, body: bytes, *, server: str) -> C
     """The error for an answer that is not a success. `body` is a Status object, or what a proxy between put there."""
     answer = _status_object(body)
     reason = str(answer.get("reason") or "")
-    message = _one_line(answer.get("message")) or _text_of(body) or f"HTTP {status}"
+    message = truncate(answer.get("message") or "", MESSAGE_MAX_LENGTH) or _text_of(body) or f"HTTP {status}"
     details = answer.get("details")
     known: dict[str, Any] = {
         "status": status,
@@ -181,12 +182,8 @@ def _status_object(body: bytes) -> dict[str, Any]:
 def _text_of(body: bytes) -> str:
     """The text of an answer that is no Status object, as a proxy's page: its words without its tags."""
     text = body[:20_000].decode("utf-8", "replace")
-    return _one_line(re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE))
-
-
-def _one_line(text: object) -> str:
-    line = " ".join(str(text or "").split())
-    return line if len(line) <= MESSAGE_MAX_LENGTH else line[: MESSAGE_MAX_LENGTH - 1] + "…"
+    words = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
+    return truncate(words, MESSAGE_MAX_LENGTH)
 
 
 def _after(message: str, words: str) -> str:

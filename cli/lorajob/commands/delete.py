@@ -16,7 +16,7 @@ from lorajob.options.command import Command
 from lorajob.runs import delete, live
 from lorajob.runs.delete import Removal
 from lorajob_runtime.contract.errors import SUCCEEDED
-from lorajob_runtime.contract.human import size
+from lorajob_runtime.contract.text import binary_size, plural
 
 _AT_ONCE = 8
 """Deletions side by side: each waits for its pods to end."""
@@ -88,6 +88,6 @@ def _text(each: Removal) -> str:
         parts.append(f"what an interrupted retry left of run {each.name}")
     if each.artifacts is not None:
         count = len(each.artifacts.entries)
-        files = f"{count:,} files" if count != 1 else "1 file"
-        parts.append(f"{files}, {size(each.artifacts.size_bytes)}, below {each.artifacts.store.uri}/")
+        files = plural(count, "file")
+        parts.append(f"{files}, {binary_size(each.artifacts.size_bytes)}, below {each.artifacts.store.uri}/")
     return " and ".join(parts)

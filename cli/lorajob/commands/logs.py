@@ -18,7 +18,7 @@ from lorajob.options.run_names import run_name
 from lorajob.platform import quantities
 from lorajob.runs import live
 from lorajob_runtime.contract.errors import SUCCEEDED
-from lorajob_runtime.contract.text import harmless
+from lorajob_runtime.contract.text import escape_controls
 
 
 @click.command(
@@ -91,7 +91,7 @@ def command(
         try:
             for line in read(cluster, name, query, live.say):
                 # what a model or a dataset says must not steer a terminal
-                click.echo(harmless(line) if is_shown else line)
+                click.echo(escape_controls(line) if is_shown else line)
         except KeyboardInterrupt:
             live.say(f"detached: run {name} goes on; `lorajob logs {name} -f` shows it again")
     return SUCCEEDED.code

@@ -13,8 +13,8 @@ import click
 from lorajob.options.command import Command
 from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.catalog import ModelEntry
-from lorajob_runtime.contract.human import download_size, parameter_count
 from lorajob_runtime.contract.spec import API_VERSION
+from lorajob_runtime.contract.text import decimal_size, parameter_count
 
 PIPE_WIDTH = 200
 """Columns of a table that no terminal limits."""
@@ -62,7 +62,7 @@ def _print_table(entries: Sequence[ModelEntry]) -> None:
             parameter_count(entry.parameters),
             parameter_count(entry.active_parameters),
             "dense" if entry.is_dense else "moe",
-            download_size(entry.weights_bytes),
+            decimal_size(entry.weights_bytes),
             entry.licence,
             source,
         )

@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from lorajob import tables
 from lorajob.plan import gpus, run_plan
 from lorajob.plan.run_plan import RunPlan
-from lorajob_runtime.contract import human
-from lorajob_runtime.contract.human import download_size, parameter_count
-from lorajob_runtime.contract.text import counted
+from lorajob_runtime.contract.text import (
+    binary_size,
+    decimal_size,
+    duration,
+    gibibytes,
+    parameter_count,
+    plural,
+    short_count,
+)
 from lorajob_runtime.models.memory_plan import GPU_SIZES, Enough
-from lorajob_runtime.models.preflight import gibibytes
 
 TITLES = {
     "weights": "weights",
@@ -35,8 +40,8 @@ def lines(plan: RunPlan) -> list[str]:
         ("adapter", adapter_text(plan)),
         ("spread", spread_text(plan)),
         ("memory", memory_text(plan)),
-        ("host memory", f"{human.size(plan.choice.estimate.host)} a process"),
-        ("download", "" if plan.entry is None else f"{download_size(plan.entry.weights_bytes)}, once into the cache"),
+        ("host memory", f"{binary_size(plan.choice.estimate.host)} a process"),
+        ("download", "" if plan.entry is None else f"{decimal_size(plan.entry.weights_bytes)}, once into the cache"),
         ("results", results_text(plan)),
         ("steps", steps_text(plan)),
         ("time", speed_text(plan)),
@@ -72,7 +77,7 @@ def adapter_text(plan: RunPlan) -> str:
     """The adapter's size, and in a mixture of experts whether they have part in it."""
     if plan.choice is None or plan.architecture is None:
         return ""
-    trained = f"rank {plan.spec.lora.rank}, {human.count(plan.choice.estimate.trained_parameters)} parameters"
+    trained = f"rank {plan.spec.lora.rank}, {short_count(plan.choice.estimate.trained_parameters)} parameters"
     if not plan.architecture.has_experts:
         return trained
     if plan.choice.experts:
@@ -119,9 +124,9 @@ def results_text(plan: RunPlan) -> str:
     if plan.checkpoint_bytes is None or plan.adapter_bytes is None:
         return ""
     kept = plan.spec.train.keep_checkpoints
-    all_of_it = "" if plan.storage_bytes is None else f"; about {download_size(plan.storage_bytes)} in all"
+    all_of_it = "" if plan.storage_bytes is None else f"; about {decimal_size(plan.storage_bytes)} in all"
     return (
-        f"adapter {download_size(plan.adapter_bytes)}; a checkpoint {download_size(plan.checkpoint_bytes)}, "
+        f"adapter {decimal_size(plan.adapter_bytes)}; a checkpoint {decimal_size(plan.checkpoint_bytes)}, "
         f"of all but the last {kept} the adapter alone{all_of_it}"
     )
 
@@ -130,11 +135,11 @@ def steps_text(plan: RunPlan) -> str:
     """How long training goes on, as far as it is known before the rows are tokenised."""
     train, ranks = plan.spec.train, plan.gpus
     batch = train.batch_size * train.gradient_accumulation * ranks
-    epochs = f"{train.epochs:g} epoch{'' if train.epochs == 1 else 's'}"
-    most = "" if train.max_steps is None else f", at most {counted(train.max_steps, 'step')}"
-    known = "" if plan.steps is None else f"about {counted(plan.steps, 'step')}: "
-    shares = f"{train.batch_size} x {train.gradient_accumulation} x {counted(ranks, 'GPU')}"
-    return f"{known}{epochs}{most}, {counted(batch, 'row')} a step ({shares})"
+    epochs = plural(train.epochs, "epoch")
+    most = "" if train.max_steps is None else f", at most {plural(train.max_steps, 'step')}"
+    known = "" if plan.steps is None else f"about {plural(plan.steps, 'step')}: "
+    shares = f"{train.batch_size} x {train.gradient_accumulation} x {plural(ranks, 'GPU')}"
+    return f"{known}{epochs}{most}, {plural(batch, 'row')} a step ({shares})"
 
 
 def speed_text(plan: RunPlan) -> str:
@@ -142,10 +147,10 @@ def speed_text(plan: RunPlan) -> str:
     speed = plan.speed
     if speed is None:
         return ""
-    text = f"about {human.count(speed.tokens_per_second)} tokens a second"
+    text = f"about {short_count(speed.tokens_per_second)} tokens a second"
     if speed.epoch_seconds is not None:
-        epoch_tokens = human.count(speed.epoch_tokens or 0)
-        text += f", {human.duration(speed.epoch_seconds)} an epoch of about {epoch_tokens} tokens"
+        epoch_tokens = short_count(speed.epoch_tokens or 0)
+        text += f", {duration(speed.epoch_seconds)} an epoch of about {epoch_tokens} tokens"
     if speed.gathered_per_second is not None:
         return f"{text}, if weights are gathered at {speed.gathered_per_second / 1e9:.0f} GB/s"
     return f"{text}, if {speed.reached:.0%} of {speed.teraflops} TFLOP/s are reached"

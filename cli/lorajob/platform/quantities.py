@@ -7,12 +7,11 @@ import re
 from fractions import Fraction
 
 from lorajob.errors import UsageError
+from lorajob_runtime.contract.text import duration_seconds
 
 MEBIBYTE = 2**20
 GIBIBYTE = 2**30
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"([1-9]\d*)([smhd])")
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?|\.\d+)([numkMGTPE]|[KMGTPE]i)?")
 _SCALES: dict[str, Fraction] = {
     "": Fraction(1),
@@ -26,10 +25,9 @@ _SCALES: dict[str, Fraction] = {
 
 def seconds(duration: str, place: str = "the duration", *, path: str = "") -> int:
     """`90m` -> 5400. Raises UsageError, which names `path` where the duration is a field of the spec, else `place`."""
-    match = _DURATION.fullmatch(duration)
-    if match is None:
+    if (found := duration_seconds(duration)) is None:
         raise UsageError(f"{path or place} is {duration!r}: it must be a duration like 90m, 24h or 3d", path=path)
-    return int(match[1]) * _SECONDS[match[2]]
+    return found
 
 
 def amount(quantity: str, place: str = "the quantity", *, path: str = "") -> Fraction:

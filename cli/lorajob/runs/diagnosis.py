@@ -11,7 +11,7 @@ from lorajob.runs import failures
 from lorajob.runs.pod_states import STARTING
 from lorajob.runs.pod_status import PodStatus, moment
 from lorajob.runs.run_facts import RunFacts
-from lorajob_runtime.contract.human import duration, one_line
+from lorajob_runtime.contract.text import duration, one_line
 
 Object = Mapping[str, Any]
 

@@ -12,8 +12,8 @@ from lorajob.runs import pod_failures
 from lorajob.runs.pod_status import PodStatus, moment
 from lorajob.runs.run_facts import RunFacts
 from lorajob_runtime.contract import errors
-from lorajob_runtime.contract.human import duration, one_line
 from lorajob_runtime.contract.kubernetes import LastWords, Progress
+from lorajob_runtime.contract.text import duration, one_line, truncate
 
 Object = Mapping[str, Any]
 
@@ -89,12 +89,12 @@ def reported(report: Progress) -> LastWords:
 def ending(facts: RunFacts, report: Progress) -> str:
     """A run whose supervisor has told how its attempt ended, and whose pod still runs."""
     words = reported(report)
-    said = f"{words.failure}: {one_line(words.message, _SHORT)}"
+    said = f"{words.failure}: {truncate(words.message, _SHORT)}"
     if words.exit_code == errors.PEER.code and facts.nodes > 1:
         return f"another node was lost ({said}); training goes on from the last checkpoint when it is back"
     if words.exit_code == errors.STOPPED.code:
         disruption = next((each.disruption for each in facts.newest_pods if each.name == report.pod), "")
-        why = disruption or one_line(words.message, _SHORT)
+        why = disruption or truncate(words.message, _SHORT)
         return f"its attempt was stopped ({why}) and its pod is ending"
     return f"its attempt has failed ({said}) and its pod is ending"
 
@@ -104,15 +104,15 @@ def between_attempts(facts: RunFacts) -> str:
     gone = [each for each in facts.newest_pods if each.state == "Failed"]
     held = next((each for each in gone if each.others), None)
     if held is not None and held.last_words is not None:
-        said = f"{held.last_words.failure}: {one_line(held.last_words.message, _SHORT)}"
+        said = f"{held.last_words.failure}: {truncate(held.last_words.message, _SHORT)}"
         others = ", ".join(held.others)
         return f"attempt {facts.attempts} failed ({said}); its pod ends when its other containers do: {others}"
     if gone and not any(each.counts for each in gone):
         why = next((each.disruption or each.reason for each in gone), "")
-        text = f"attempt {facts.attempts} was interrupted ({one_line(why, _SHORT)}), which does not count"
+        text = f"attempt {facts.attempts} was interrupted ({truncate(why, _SHORT)}), which does not count"
         return f"{text}; it goes on from the last checkpoint {_next(facts)}"
     words = last_attempt(facts, facts.changed if facts.pods is None else None)
-    said = f" ({words.failure}: {one_line(words.message, _SHORT)})" if words else ""
+    said = f" ({words.failure}: {truncate(words.message, _SHORT)})" if words else ""
     text = f"attempt {min(facts.failed, facts.retries + 1)} {'was lost' if words is None else 'failed'}{said}"
     if words is not None and errors.from_name(words.failure).final:
         return f"{text}; it is not tried again"

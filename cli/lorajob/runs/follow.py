@@ -13,8 +13,8 @@ from lorajob.runs.lookup import Found
 from lorajob.runs.patience import PASSING, Patience
 from lorajob.runs.run_status import RunStatus
 from lorajob_runtime.contract.errors import SUCCEEDED, FailureClass, LorajobError
-from lorajob_runtime.contract.human import duration
 from lorajob_runtime.contract.kubernetes import RUN_LABEL
+from lorajob_runtime.contract.text import duration
 
 _LOOK_EVERY_SECONDS = 30.0
 _LOOK_EVERY_SECONDS_PENDING = 3.0

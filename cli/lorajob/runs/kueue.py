@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorajob.cluster import Cluster, NotFound
-from lorajob_runtime.contract.human import one_line
+from lorajob_runtime.contract.text import one_line
 
 _GROUP = "/apis/kueue.x-k8s.io"
 _JOB_LABEL = "kueue.x-k8s.io/job-uid"

@@ -16,7 +16,7 @@ from lorajob.runs.document import to_dict
 from lorajob.runs.follow import exit_code_of, follow
 from lorajob.runs.run_status import RunStatus
 from lorajob_runtime.contract.errors import SUCCEEDED
-from lorajob_runtime.contract.human import encodable
+from lorajob_runtime.contract.text import encodable
 
 
 def watch(cluster: Cluster, name: str, *, form: str = "table", timeout_seconds: float | None = None) -> int:

@@ -11,7 +11,8 @@ from lorajob import tables
 from lorajob.runs.pod_status import PodStatus
 from lorajob.runs.run_status import PHASES, RunStatus, percent
 from lorajob.submit.manifest.data import is_mounted
-from lorajob_runtime.contract import human, layout
+from lorajob_runtime.contract import layout
+from lorajob_runtime.contract.text import duration, one_line, short_count
 
 HEADS = ("NAME", "PHASE", "PROGRESS", "ETA", "LOSS", "AGE", "MODEL", "GPUS")
 WIDE_HEADS = (*HEADS, "TOKENS/S", "ATTEMPT", "QUEUE", "DATA", "REASON")
@@ -42,7 +43,7 @@ def page(status: RunStatus, now: datetime, *, wide: bool = False) -> list[str]:
             ("Run", f"{status.name} in namespace {status.namespace}"),
             ("Phase", _coloured(_phase(status), status.phase)),
             ("Why", status.reason),
-            ("Hint", human.one_line(failure.hint) if failure else ""),
+            ("Hint", one_line(failure.hint) if failure else ""),
             ("Loss", f"{shown.loss:.4f}" if shown and shown.loss is not None else ""),
             ("Speed", f"{speed} tokens/s" if (speed := _speed(status)) else ""),
             ("Checkpoint", _checkpoint(status)),
@@ -131,12 +132,12 @@ def _phase(status: RunStatus) -> str:
 def _eta(status: RunStatus) -> str:
     """Time left; what a pod that has ended expected is of no use."""
     left = status.progress.seconds_left if status.progress is not None else None
-    return human.duration(left) if left is not None and status.phase == "Training" else ""
+    return duration(left) if left is not None and status.phase == "Training" else ""
 
 
 def _speed(status: RunStatus) -> str:
     speed = status.progress.tokens_per_second if status.progress is not None else None
-    return human.count(speed) if speed and status.phase == "Training" else ""
+    return short_count(speed) if speed and status.phase == "Training" else ""
 
 
 def _checkpoint(status: RunStatus) -> str:

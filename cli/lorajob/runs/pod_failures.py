@@ -12,8 +12,8 @@ from typing import Any
 
 from lorajob_runtime.contract import errors
 from lorajob_runtime.contract import kubernetes as contract
-from lorajob_runtime.contract.human import one_line
 from lorajob_runtime.contract.kubernetes import LastWords
+from lorajob_runtime.contract.text import one_line, truncate
 
 Object = Mapping[str, Any]
 
@@ -95,7 +95,7 @@ def last_words_of(state: Object, ended: Object, disruption: str) -> LastWords:
         return LastWords(exit_code=code, failure="killed", message="the container was killed (SIGKILL)")
     # what comes before it in the words of the container runtime is the way there
     said = one_line(ended.get("message") or "").rpartition("unable to start container process: ")[2]
-    return of_code(code, one_line(said, 200) or f"ended with exit code {code}")
+    return of_code(code, truncate(said, 200) or f"ended with exit code {code}")
 
 
 def of_code(code: int, message: str) -> LastWords:

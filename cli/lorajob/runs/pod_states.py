@@ -12,8 +12,8 @@ from typing import Any
 from lorajob.runs import pod_failures
 from lorajob.runs.pod_status import PodStatus, moment
 from lorajob_runtime.contract import kubernetes as contract
-from lorajob_runtime.contract.human import one_line
 from lorajob_runtime.contract.kubernetes import LastWords
+from lorajob_runtime.contract.text import one_line
 
 Object = Mapping[str, Any]
 

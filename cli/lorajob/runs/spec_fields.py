@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorajob_runtime.contract import kubernetes as contract
-from lorajob_runtime.contract.human import one_line
+from lorajob_runtime.contract.text import one_line
 
 Object = Mapping[str, Any]
 

@@ -14,8 +14,8 @@ from lorajob.runs.pod_status import moment
 from lorajob.runs.run_facts import RunFacts
 from lorajob.runs.run_status import RUNNING, TERMINAL, RunStatus
 from lorajob_runtime.contract import kubernetes as contract
-from lorajob_runtime.contract.human import one_line
 from lorajob_runtime.contract.kubernetes import LastWords
+from lorajob_runtime.contract.text import one_line
 
 Object = Mapping[str, Any]
 

@@ -13,10 +13,9 @@ from lorajob.plan.run_plan import RunPlan, is_in_cache
 from lorajob.platform.platform_config import Platform
 from lorajob.submit.dataset import LocalData
 from lorajob_runtime.contract import catalog
-from lorajob_runtime.contract.human import download_size, duration, size
 from lorajob_runtime.contract.kubernetes import CONTAINER
 from lorajob_runtime.contract.spec import RunSpec
-from lorajob_runtime.contract.text import counted
+from lorajob_runtime.contract.text import binary_size, decimal_size, duration, plural
 from lorajob_runtime.fetch.sources import candidates
 
 _GAP = 2
@@ -72,7 +71,7 @@ def weights_text(spec: RunSpec, platform: Platform) -> str:
         return f"{spec.model.source or spec.model.name} in the cache (claim {platform.cache.claim})"
     places = [str(place) for place in candidates(spec.model, tuple(platform.hubs))]
     entry = catalog.find(spec.model.source or spec.model.name)
-    download = f", {download_size(entry.weights_bytes)}" if entry is not None else ""
+    download = f", {decimal_size(entry.weights_bytes)}" if entry is not None else ""
     return f"{', else '.join(places)}{download}, unless they are in the cache (claim {platform.cache.claim})"
 
 
@@ -84,17 +83,17 @@ def data_text(preview: Preview) -> str:
     )
     if local is None:
         return f"{spec.data.source or 'the example set that comes with lorajob'}{chosen}"
-    rows = "" if local.rows is None else f"{counted(local.rows, 'row')}, "
+    rows = "" if local.rows is None else f"{plural(local.rows, 'row')}, "
     form = "" if local.verdict is None else f", {local.verdict}"
     way = f"uploaded to {preview.uploaded_to}" if preview.uploaded_to else "sent along with the run"
-    return f"{local.path} ({rows}{size(local.size_bytes)}){form}{chosen}, {way}"
+    return f"{local.path} ({rows}{binary_size(local.size_bytes)}){form}{chosen}, {way}"
 
 
 def compute_text(spec: RunSpec, container: Mapping[str, Any]) -> str:
     """GPUs, and the CPU and memory that each pod asks for."""
     wanted = spec.resources
     kind = f"{wanted.gpu_type} " if wanted.gpu_type else ""
-    gpus = counted(wanted.gpus, f"{kind}GPU")
+    gpus = plural(wanted.gpus, f"{kind}GPU")
     if wanted.nodes > 1:
         gpus += f" on each of {wanted.nodes} nodes, {wanted.gpus * wanted.nodes} in all"
     asked = container.get("resources", {}).get("requests", {})
@@ -106,7 +105,7 @@ def limits_text(job: Mapping[str, Any], spec: RunSpec) -> str:
     """How long the run may take and how often it is tried."""
     deadline = job["spec"].get("activeDeadlineSeconds")
     longest = f"at most {duration(deadline)}" if deadline else "no limit in time"
-    parts = [longest, "1 retry" if spec.resources.retries == 1 else f"{spec.resources.retries} retries"]
+    parts = [longest, plural(spec.resources.retries, "retry", "retries")]
     if spec.resources.queue:
         parts.append(f"queue {spec.resources.queue}")
     if spec.resources.priority:

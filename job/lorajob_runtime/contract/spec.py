@@ -17,6 +17,7 @@ from typing import Any, Literal
 from lorajob_runtime.contract import catalog, hubs, schema
 from lorajob_runtime.contract.errors import ConfigError, UnknownFieldError
 from lorajob_runtime.contract.schema import Reading
+from lorajob_runtime.contract.text import duration_seconds
 
 API_VERSION = "lorajob.dev/v1"
 NAME_MAX_LENGTH = 52
@@ -306,7 +307,6 @@ COLUMN_ROLES = ("system", "instruction", "input", "output", "history", "messages
 _ELSEWHERE = re.compile("|".join([r"[a-zA-Z][a-zA-Z0-9+.-]*://", *(re.escape(hub.prefix) for hub in hubs.MODEL_HUBS)]))
 _SLICE = re.compile(r"-?\d*:-?\d*")
 _SHARE = re.compile(r"(?:100(?:\.0+)?|\d{1,2}(?:\.\d+)?)%|error")
-_DURATION = re.compile(r"([1-9]\d*)([smhd])")
 
 
 def valid_name(name: str) -> bool:
@@ -381,7 +381,7 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("resources.gpus", lambda v: 1 <= v <= 64, "from 1 to 64"),
     ("resources.nodes", lambda v: 1 <= v <= 1024, "from 1 to 1024"),
     ("resources.retries", lambda v: 0 <= v <= 100, "from 0 to 100"),
-    ("resources.timeout", lambda v: _DURATION.fullmatch(v) is not None, "a duration like 90m, 24h or 3d"),
+    ("resources.timeout", lambda v: duration_seconds(v) is not None, "a duration like 90m, 24h or 3d"),
 )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from lorajob_runtime.contract.errors import DATA, DataError
 from lorajob_runtime.contract.spec import DataSpec, RunSpec
-from lorajob_runtime.contract.text import brief, counted, harmless
+from lorajob_runtime.contract.text import escape_controls, plural, truncate
 from lorajob_runtime.data.chat.chat_template import ThinkingMode
 from lorajob_runtime.data.chat.tokenizer import Tokenizer, decode, load_tokenizer
 from lorajob_runtime.data.encode_dataset import Survey, notes, refuse, survey, unused_names, warnings
@@ -155,7 +155,7 @@ def check_text(report: CheckReport, colour: bool) -> str:
     blocks += [_row(row, colour) for row in report.shown]
     if report.problem is not None:
         hint = f"\nhint: {report.hint}" if report.hint else ""
-        blocks.append(f"A run with this dataset would end: {brief(report.problem, 1000)}{hint}")
+        blocks.append(f"A run with this dataset would end: {truncate(report.problem, 1000)}{hint}")
     return "\n\n".join(blocks) + "\n"
 
 
@@ -227,19 +227,19 @@ def _summary(report: CheckReport) -> str:
             "rows",
             f"{report.rows_read:,} read, {report.rows_used:,} of {report.rows_selected:,} trained on, "
             f"{report.eval_rows:,} held out, {dropped:,} dropped, {report.rows_truncated:,} cut, "
-            f"{counted(report.duplicates, 'duplicate')}",
+            f"{plural(report.duplicates, 'duplicate')}",
         ),
         (
             "tokens",
-            f"{report.tokens:,} an epoch in {counted(report.sequences, 'sequence')}, {report.target_tokens:,} trained "
+            f"{report.tokens:,} an epoch in {plural(report.sequences, 'sequence')}, {report.target_tokens:,} trained "
             f"({share:.0%}); longest {report.longest_tokens:,}, data.maxLength {report.max_length:,}",
         ),
-        *(("dropped", f"{counted(count, 'row')} ({reason})") for reason, count in report.rows_dropped.items()),
+        *(("dropped", f"{plural(count, 'row')} ({reason})") for reason, count in report.rows_dropped.items()),
         *(("warning", warning) for warning in report.warnings),
         *(("note", note) for note in report.notes),
         *(("not used", line) for line in unused.lines(report.unused)),
     ]
-    return "\n".join(f"{name:<9} {brief(value, 800)}" for name, value in lines)
+    return "\n".join(f"{name:<9} {truncate(value, 800)}" for name, value in lines)
 
 
 def _thinking(report: CheckReport) -> str:
@@ -261,7 +261,7 @@ def _bars(report: CheckReport) -> str:
 
 
 def _faults(faults: Sequence[Fault], found: int) -> str:
-    lines = [f"row {fault.number}: {fault.severity}: {brief(fault.reason, 200)}" for fault in faults[:_FAULTS_SHOWN]]
+    lines = [f"row {fault.number}: {fault.severity}: {truncate(fault.reason, 200)}" for fault in faults[:_FAULTS_SHOWN]]
     if found > _FAULTS_SHOWN:
         lines.append(f"and {found - _FAULTS_SHOWN:,} more")
     return "\n".join(("rows at fault, counted from 1", *lines))
@@ -271,7 +271,9 @@ def _row(row: ShownRow, colour: bool) -> str:
     before, after = (_GREEN, _PLAIN) if colour else ("⟦", "⟧")
     aside, normal = (_DIM, _PLAIN) if colour else ("", "")
     parts = (
-        f"{before}{harmless(span.text)}{after}" if span.trained else f"{aside}{harmless(span.text)}{normal}"
+        f"{before}{escape_controls(span.text)}{after}"
+        if span.trained
+        else f"{aside}{escape_controls(span.text)}{normal}"
         for span in row.spans
     )
     return f"row {row.number}, {row.tokens:,} tokens, trained: {before}like this{after}\n{''.join(parts)}"

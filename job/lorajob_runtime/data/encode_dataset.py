@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.spec import DataSpec, RunSpec
-from lorajob_runtime.contract.text import counted
+from lorajob_runtime.contract.text import plural
 from lorajob_runtime.data.chat.tokenizer import Tokenizer
 from lorajob_runtime.data.encode import Encoder
 from lorajob_runtime.data.encode_rows import Collected, Sink, collect
@@ -74,15 +74,15 @@ def refuse(seen: Survey, data: DataSpec) -> None:
 
 def notes(selection: Selection, found: Collected) -> tuple[str, ...]:
     """What a person should know of the rows, one line each."""
-    lines = [f"{counted(count, 'row')}: {remark}" for remark, count in found.remarks.items()]
+    lines = [f"{plural(count, 'row')}: {remark}" for remark, count in found.remarks.items()]
     if found.sequences > found.rows:
         lines.append(
-            f"{counted(found.rows, 'row')}: trained as {found.sequences:,} sequences, "
+            f"{plural(found.rows, 'row')}: trained as {found.sequences:,} sequences, "
             "because the chat template rewrites earlier turns when a turn is added"
         )
     if selection.overlap:
         lines.append(
-            f"{counted(selection.overlap, 'row')}: in data.rows and data.evalRows, so held out and not trained on"
+            f"{plural(selection.overlap, 'row')}: in data.rows and data.evalRows, so held out and not trained on"
         )
     return tuple(lines)
 
@@ -92,7 +92,7 @@ def warnings(seen: Survey, data: DataSpec) -> tuple[str, ...]:
     excess = seen.encoder.bounds.excess(data.max_length)
     beyond = seen.train.beyond + seen.held_out.beyond
     return tuple([excess] if excess else []) + tuple(
-        f"{counted(count, 'row')}: {text}" for text, count in beyond.items()
+        f"{plural(count, 'row')}: {text}" for text, count in beyond.items()
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from lorajob_runtime.contract.text import brief
+from lorajob_runtime.contract.text import truncate
 from lorajob_runtime.data.chat.tokenizer import Tokenizer
 from lorajob_runtime.data.tokens import Ids, Mask
 from lorajob_runtime.models.token_limits import Bounds
@@ -17,7 +17,9 @@ def reason_against(sequences: Iterable[tuple[Ids, Mask]], tokenizer: Tokenizer, 
     for ids, _ in sequences:
         if (foreign := foreign_id(ids, bounds)) is not None:
             token = tokenizer.convert_ids_to_tokens(foreign) if foreign >= 0 else None
-            named = f"the token {brief(repr(token), 60)} (id {foreign})" if token is not None else f"token id {foreign}"
+            named = (
+                f"the token {truncate(repr(token), 60)} (id {foreign})" if token is not None else f"token id {foreign}"
+            )
             return (
                 f"has {named}, and the model's embedding has {bounds.vocabulary} rows, for ids from 0 to "
                 f"{(bounds.vocabulary or 0) - 1}: tokens were added to the tokenizer and not to the weights; "

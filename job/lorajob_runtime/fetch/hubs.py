@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from lorajob_runtime.contract.errors import CredentialsError, HubError, LorajobError, ModelError, StorageError
+from lorajob_runtime.contract.text import error_line
 from lorajob_runtime.fetch import cache
 from lorajob_runtime.fetch.selection import RemoteFile
 from lorajob_runtime.fetch.sources import Source
@@ -104,7 +105,7 @@ def explain_modelscope(error: Exception, source: Source) -> LorajobError:
     if isinstance(error, errors.NotExistError | errors.InvalidParameter):
         return _unknown(source, "MODELSCOPE_API_TOKEN")
     if isinstance(error, errors.FileIntegrityError):
-        return HubError(f"{source} keeps sending a file whose content is not what it lists: {_line(error)}")
+        return HubError(f"{source} keeps sending a file whose content is not what it lists: {error_line(error)}")
     return _broken(source, error)
 
 
@@ -166,7 +167,7 @@ def explain_hugging_face(error: Exception, source: Source) -> LorajobError:
         if status in (401, 403):
             return _refused(source, "HF_TOKEN")
     if isinstance(error, errors.HFValidationError):
-        return ModelError(f"{source} names no model: {_line(error)}")
+        return ModelError(f"{source} names no model: {error_line(error)}")
     return _broken(source, error)
 
 
@@ -210,7 +211,7 @@ def explain(error: Exception, source: Source, hub: Hub | None) -> LorajobError:
     if hub is not None:
         return hub.explain(error)
     if source.kind == "package":
-        return ModelError(f"the weights in {source} cannot be made ready: {_line(error)}", hint="")
+        return ModelError(f"the weights in {source} cannot be made ready: {error_line(error)}", hint="")
     if source.kind == "modelscope":
         return explain_modelscope(error, source)
     return explain_hugging_face(error, source)
@@ -224,7 +225,7 @@ def _disk_trouble(error: BaseException) -> StorageError | None:
         # safetensors has an error of its own, with the number in its text
         if full or f"(os error {errno.ENOSPC})" in str(cause):
             return StorageError(
-                f"the model cache cannot be written: {_line(cause)}",
+                f"the model cache cannot be written: {error_line(cause)}",
                 hint=cache.another_place(),
             )
         cause = cause.__cause__ or cause.__context__
@@ -244,7 +245,7 @@ def _refused(source: Source, token: str) -> CredentialsError:
 
 def _broken(source: Source, error: BaseException) -> HubError:
     host = _host(error)
-    line = _line(error)
+    line = error_line(error)
     place = f" from {host}" if host and host not in line else ""
     return HubError(f"{source} cannot be downloaded{place}: {line}")
 
@@ -259,9 +260,3 @@ def _host(error: BaseException) -> str:
                 return urlsplit(str(url)).netloc.rpartition("@")[2]
         cause = cause.__cause__ or cause.__context__
     return ""
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error's text, cut where clients add pages of detail."""
-    text = str(error).strip().split("\n", 1)[0] or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -11,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lorajob_runtime.contract.errors import ConfigError, HubError, StorageError
-from lorajob_runtime.contract.sizes import folder_bytes, human
-from lorajob_runtime.contract.text import counted
+from lorajob_runtime.contract.text import decimal_size, plural
 from lorajob_runtime.fetch import cache, process
 from lorajob_runtime.fetch.cache import Manifest, Place
 from lorajob_runtime.fetch.cache_lock import Holder, WriterLock
@@ -108,7 +108,7 @@ def _get(
     total = sum(file.size for file in files)
     _check_room(folder, total - sum((folder / name).stat().st_size for name in hashes), source)
     again = f", {len(hashes)} of them here already" if hashes else ""
-    notify(f"downloading {source} at {revision}: {counted(len(files), 'file')}{again}, {human(total)}")
+    notify(f"downloading {source} at {revision}: {plural(len(files), 'file')}{again}, {decimal_size(total)}")
     request = {
         "action": "get",
         "source": asdict(source),
@@ -150,7 +150,8 @@ def _check_room(folder: Path, need: int, source: Source) -> None:
     free = shutil.disk_usage(folder).free
     if need > free:
         raise StorageError(
-            f"{source} needs {human(need)} more in the model cache, and {folder.parent} has {human(free)} free",
+            f"{source} needs {decimal_size(need)} more in the model cache, "
+            f"and {folder.parent} has {decimal_size(free)} free",
             hint=cache.another_place(),
         )
 
@@ -168,7 +169,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source, self._folder, self._total, self._notify, self._clock = source, folder, total, notify, clock
-        self._bytes = self._first_bytes = folder_bytes(folder)
+        self._bytes = self._first_bytes = _folder_bytes(folder)
         self._first_at = self._grown_at = self._said_at = clock()
 
     def tick(self) -> None:
@@ -177,7 +178,7 @@ class Progress:
         if now - self._said_at < _PROGRESS_SECONDS:
             return
         self._said_at = now
-        held = folder_bytes(self._folder)
+        held = _folder_bytes(self._folder)
         if held != self._bytes:
             self._bytes, self._grown_at = held, now
             self._notify(self._line(held, now))
@@ -186,10 +187,22 @@ class Progress:
 
     def _line(self, held: int, now: float) -> str:
         percent = min(99, 100 * held // max(1, self._total))
-        line = f"downloading {self._source}: {percent}% of {human(self._total)}"
+        line = f"downloading {self._source}: {percent}% of {decimal_size(self._total)}"
         rate = (held - self._first_bytes) / max(1e-9, now - self._first_at)
         if rate <= 0:
             return line
         minutes = max(0, self._total - held) / rate / 60
         left = "less than a minute" if minutes < 1 else f"about {minutes:.0f} min"
-        return f"{line}, {human(rate)}/s, {left} left"
+        return f"{line}, {decimal_size(rate)}/s, {left} left"
+
+
+def _folder_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder that others are writing to."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(parent, name)).st_size
+            except FileNotFoundError:
+                continue  # a client has renamed its temporary file since
+    return total

@@ -14,6 +14,7 @@ from typing import Any
 
 from lorajob_runtime.contract.errors import DataError, LorajobError, ModelError, OutOfMemoryError
 from lorajob_runtime.contract.spec import ModelSpec
+from lorajob_runtime.contract.text import error_line
 from lorajob_runtime.data.chat import reasoning
 from lorajob_runtime.data.chat.adapt_messages import Tools
 from lorajob_runtime.data.chat.chat_template import prompt_ids, stop_ids
@@ -76,8 +77,7 @@ class Generator:
         except torch.OutOfMemoryError as error:
             raise _out_of_memory(error) from error
         except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise ModelError(f"the adapter {adapter} cannot be loaded on {model}: {reason}") from error
+            raise ModelError(f"the adapter {adapter} cannot be loaded on {model}: {error_line(error)}") from error
         # PEFT adds an adapter of experts to their whole stack of weights for every token
         linear.fuse(tuned, DropoutMasks())
         return cls(tuned, _tokenizer(base, model, adapter), thinking=thinking)
@@ -236,5 +236,6 @@ def _tokenizer(base: ModelSpec, model: Path, adapter: Path) -> Tokenizer:
 
 
 def _out_of_memory(error: BaseException) -> LorajobError:
-    reason = str(error).split("\n")[0]
-    return OutOfMemoryError(f"the model does not fit: {reason}", hint="use a GPU with more memory, or fewer tokens")
+    return OutOfMemoryError(
+        f"the model does not fit: {error_line(error)}", hint="use a GPU with more memory, or fewer tokens"
+    )

@@ -14,6 +14,7 @@ from lorajob_runtime.contract import catalog, file_signatures
 from lorajob_runtime.contract.catalog import ModelEntry
 from lorajob_runtime.contract.errors import ConfigError, ModelError
 from lorajob_runtime.contract.spec import FOLDERS, ModelSpec, RunSpec
+from lorajob_runtime.contract.text import gibibytes
 from lorajob_runtime.models import architecture as architectures
 from lorajob_runtime.models import chat_families, lora_weights, token_limits
 from lorajob_runtime.models import memory_plan as estimates
@@ -157,11 +158,6 @@ def oversize_text(spec: RunSpec, architecture: Architecture, choice: Choice, *, 
         f"{_name(spec)} does not fit: training takes {gibibytes(choice.estimate.total)} on {on}, "
         f"which {'has' if gpus == 1 else 'have'} {gibibytes(gpu_bytes)}; {better}"
     )
-
-
-def gibibytes(size: int) -> str:
-    """85899345920 -> 80.0 GiB, the unit in which GPUs' memory is given whatever it is called."""
-    return f"{size / estimates.GIBIBYTE:.1f} GiB"
 
 
 def _check_thinking(spec: RunSpec, template: str | None) -> None:

@@ -8,7 +8,7 @@ import re
 from pathlib import PurePath
 
 from lorajob_runtime.contract import layout
-from lorajob_runtime.contract.text import counted
+from lorajob_runtime.contract.text import plural
 from lorajob_runtime.data.rows import unused
 from lorajob_runtime.models.provenance import hub_licence
 from lorajob_runtime.publish.facts import RunFacts, Sample
@@ -72,7 +72,7 @@ def _results(facts: RunFacts) -> str:
         rows.append(("evaluation perplexity", _perplexity(first), _perplexity(last)))
     table = ["| | before | after |", "|---|---:|---:|", *(f"| {name} | {was} | {now} |" for name, was, now in rows)]
     steps = facts.losses[-1][0]
-    lengths = f"{counted(steps, 'step')}, {facts.tokens:,} tokens"
+    lengths = f"{plural(steps, 'step')}, {facts.tokens:,} tokens"
     note = f"{lengths}. Training loss: the first step's, and the mean of the last ten."
     return "\n\n".join(["## Result", "\n".join(table), note, f"![loss by step]({layout.LOSS_CURVE})"])
 
@@ -185,11 +185,11 @@ def _data(facts: RunFacts) -> str:
 def _recipe(facts: RunFacts) -> str:
     lora, train, decided = facts.spec.lora, facts.spec.train, facts.decided
     # rows a step stay as they were decided at the first start; processes may be others after a resume
-    batch = [("batch", f"{counted(decided['global_batch'], 'row')} a step")] if decided else []
+    batch = [("batch", f"{plural(decided['global_batch'], 'row')} a step")] if decided else []
     rows = [
         ("LoRA", f"rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}"),
         ("modules", ", ".join(f"{name} ({count})" for name, count in facts.targets.items()) or str(lora.targets)),
-        ("epochs", f"{train.epochs:g}" + (f", at most {counted(train.max_steps, 'step')}" if train.max_steps else "")),
+        ("epochs", f"{train.epochs:g}" + (f", at most {plural(train.max_steps, 'step')}" if train.max_steps else "")),
         ("learning rate", f"{train.learning_rate:g}, {train.scheduler}, warm-up {train.warmup:g}"),
         *batch,
         ("optimizer", f"AdamW, weight decay {train.weight_decay:g}, gradient norm at most {train.max_grad_norm:g}"),

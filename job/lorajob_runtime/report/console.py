@@ -11,8 +11,8 @@ from rich.console import ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from lorajob_runtime.contract import human
 from lorajob_runtime.contract.events import Event
+from lorajob_runtime.contract.text import encodable
 from lorajob_runtime.report.lines import Line, Tone, end, lines
 from lorajob_runtime.report.progress import Progress, View, bar
 
@@ -105,7 +105,7 @@ class Console:
         return (self._encoding or "").lower().replace("-", "") == "utf8"
 
     def _print(self, line: Line) -> None:
-        text = human.encodable(line.text, self._encoding)
+        text = encodable(line.text, self._encoding)
         if self._is_terminal:
             # the terminal wraps: a command that is copied then stays whole
             self._rich.print(Text(text, style=_STYLES[line.tone]), soft_wrap=True)

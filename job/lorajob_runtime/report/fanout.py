@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from lorajob_runtime.contract.events import Event
+from lorajob_runtime.contract.text import error_line
 from lorajob_runtime.report.sink import IdleSink, Sink
 
 CAPACITY = 20_000
@@ -119,7 +120,7 @@ class _Lane:
         with self._changed:
             self._is_off = True
             self._queue.clear()
-        self._warn(f"report to {self._sink.name} is off: {_one_line(error)}")
+        self._warn(f"report to {self._sink.name} is off: {error_line(error, with_class=True)}")
 
     def _close_sink(self, limit_seconds: float) -> None:
         try:
@@ -127,7 +128,3 @@ class _Lane:
         except Exception as error:  # noqa: BLE001 as above
             if not self._is_off:
                 self._switch_off(error)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

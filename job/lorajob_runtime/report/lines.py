@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lorajob_runtime.contract import human
 from lorajob_runtime.contract.errors import STOPPED, SUCCEEDED
 from lorajob_runtime.contract.events import Event
-from lorajob_runtime.contract.text import counted
+from lorajob_runtime.contract.text import duration, one_line, plural, short_count, truncate
 from lorajob_runtime.data.rows import unused
 
 _SAMPLE_LENGTH = 160
@@ -30,13 +29,13 @@ class Line:
 def lines(event: Event) -> list[Line]:
     """What a person reads of an event; nothing for phases and steps, which progress shows."""
     render = _EVENTS.get(event["event"])
-    return [Line(human.one_line(line.text), line.tone) for line in render(event)] if render else []
+    return [Line(one_line(line.text), line.tone) for line in render(event)] if render else []
 
 
 def end(event: Event, seconds: float | None) -> list[Line]:
     """How the run ended, and the hint where it did not succeed."""
-    after = "" if seconds is None else f" after {human.duration(seconds)}"
-    message = human.one_line(str(event.get("message") or ""))
+    after = "" if seconds is None else f" after {duration(seconds)}"
+    message = one_line(str(event.get("message") or ""))
     said = f": {message}" if message else ""
     if event.get("exit_code") == SUCCEEDED.code:
         return [Line(f"done{after}{said}", "good")]
@@ -47,7 +46,7 @@ def end(event: Event, seconds: float | None) -> list[Line]:
 
 
 def _hint(event: Event) -> list[Line]:
-    hint = human.one_line(str(event.get("hint") or ""))
+    hint = one_line(str(event.get("hint") or ""))
     return [Line(f"hint: {hint}")] if hint else []
 
 
@@ -60,8 +59,8 @@ def _checkpoint(event: Event) -> list[Line]:
 
 
 def _sample(event: Event) -> list[Line]:
-    prompt = human.one_line(str(event["prompt"]), _SAMPLE_LENGTH // 2)
-    answer = human.one_line(str(event["output"]), _SAMPLE_LENGTH) or "(nothing)"
+    prompt = truncate(str(event["prompt"]), _SAMPLE_LENGTH // 2)
+    answer = truncate(str(event["output"]), _SAMPLE_LENGTH) or "(nothing)"
     return [Line(f"sample at step {event['step']}: {prompt} -> {answer}", "quiet")]
 
 
@@ -92,7 +91,7 @@ def _short(value: Any) -> str:
         value = ",".join(f"{key}:{item}" for key, item in value.items())
     elif isinstance(value, list | tuple):
         value = ",".join(str(item) for item in value)
-    return human.one_line(str(value), _VALUE_LENGTH)
+    return truncate(str(value), _VALUE_LENGTH)
 
 
 def _doing(event: Event) -> list[Line]:
@@ -122,14 +121,14 @@ def _data(event: Event) -> list[Line]:
     used = f"{event['rows_used']} of {event['rows_selected']} rows"
     if event.get("eval_rows"):
         used += f", {event['eval_rows']} held out"
-    tokens = f"{human.count(event['tokens'])} tokens an epoch, {human.count(event['target_tokens'])} of them with loss"
+    tokens = f"{short_count(event['tokens'])} tokens an epoch, {short_count(event['target_tokens'])} of them with loss"
     found.append(Line(f"data: {used}, {tokens}, the longest row {event['max_tokens']}", "quiet"))
     for which, dropped in (("", event.get("rows_dropped")), (" of the held out", event.get("eval_rows_dropped"))):
         if dropped:
             found.append(Line(f"warning: left out{which}: {_left_out(dropped, event)}", "warning"))
     if truncated := event.get("rows_truncated"):
         were = "was" if truncated == 1 else "were"
-        found.append(Line(f"warning: {counted(truncated, 'row')} {were} cut at data.maxLength", "warning"))
+        found.append(Line(f"warning: {plural(truncated, 'row')} {were} cut at data.maxLength", "warning"))
     notes = [*(event.get("notes") or ()), *(f"not used: {line}" for line in unused.lines(event.get("unused") or {}))]
     found += [Line(f"warning: {text}", "warning") for text in event.get("warnings") or ()]
     return found + [Line(f"data: {note}", "quiet") for note in notes]
@@ -139,7 +138,7 @@ def _left_out(dropped: dict[str, int], event: Event) -> str:
     """Each reason with its rows, and one of them to look at."""
     first = event.get("first_dropped") or {}
     return ", ".join(
-        f"{counted(count, 'row')} ({f'row {first[reason]}: ' if reason in first else ''}{reason})"
+        f"{plural(count, 'row')} ({f'row {first[reason]}: ' if reason in first else ''}{reason})"
         for reason, count in dropped.items()
     )
 
@@ -148,12 +147,12 @@ def _targets(event: Event) -> list[Line]:
     modules = ", ".join(f"{count} {name}" for name, count in event["targets"].items())
     trained, all_parameters = event["trained_parameters"], event["all_parameters"]
     share = (
-        f"{human.count(trained)} of {human.count(all_parameters)} parameters ({100 * trained / all_parameters:.2g} %)"
+        f"{short_count(trained)} of {short_count(all_parameters)} parameters ({100 * trained / all_parameters:.2g} %)"
     )
     found = [Line(f"LoRA: {share} in {modules}", "quiet")]
     groups = event.get("groups") or {}
     if len(groups) > 2:
-        parts = ", ".join(f"{human.count(group['parameters'])} in {name}" for name, group in groups.items())
+        parts = ", ".join(f"{short_count(group['parameters'])} in {name}" for name, group in groups.items())
         found.append(Line(f"LoRA: {parts}", "quiet"))
     if without := event.get("without_dropout"):
         # PEFT adds such adapters to the weight itself, so there is no input of theirs to drop
@@ -162,12 +161,11 @@ def _targets(event: Event) -> list[Line]:
 
 
 def _decided(event: Event) -> list[Line]:
-    processes = event["processes"]
-    where = f"{processes} {event['device']} process{'es' if processes != 1 else ''}"
+    where = plural(event["processes"], f"{event['device']} process", f"{event['device']} processes")
     checkpointing = "with" if event["gradient_checkpointing"] else "without"
     # a dataset may have fewer rows than a step would take
     batch = min(event["global_batch"], event.get("rows", event["global_batch"]))
-    said = f"training: {counted(event['total_steps'], 'step')} of {counted(batch, 'row')} on {where}"
+    said = f"training: {plural(event['total_steps'], 'step')} of {plural(batch, 'row')} on {where}"
     spread = f", weights in {shards} parts" if (shards := event.get("shards", 1)) > 1 else ""
     attention = f", {event['attention']} attention" if event["device"] == "cuda" and "attention" in event else ""
     return [Line(f"{said}, {event['precision']}{attention}{spread}, {checkpointing} gradient checkpointing", "quiet")]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from lorajob_runtime.contract import human
 from lorajob_runtime.contract.events import Event
+from lorajob_runtime.contract.text import duration, short_count
 
 NOT_BEGUN = "start"
 """The phase before the first one of this start of the run."""
@@ -39,9 +39,9 @@ class View:
         if self.loss is not None:
             found["loss"] = f"loss {self.loss:.4f}"
         if self.tokens_per_second is not None:
-            found["speed"] = f"{human.count(self.tokens_per_second)} tokens/s"
+            found["speed"] = f"{short_count(self.tokens_per_second)} tokens/s"
         if self.seconds_left is not None and self.step < self.total:
-            found["left"] = f"ETA {human.duration(self.seconds_left)}"
+            found["left"] = f"ETA {duration(self.seconds_left)}"
         return found
 
 
@@ -104,7 +104,7 @@ def bar(view: View, width: int, *, now: float, ascii_only: bool) -> tuple[str, s
     """
     parts = view.parts()
     if not parts:
-        return f"{view.phase} {human.duration(now - view.began)}"[:width], "", ""
+        return f"{view.phase} {duration(now - view.began)}"[:width], "", ""
     for least in (None, "speed", "loss", "count", "left"):
         parts.pop(least or "", None)
         said = "  ".join(parts.values())

@@ -12,6 +12,7 @@ from pathlib import Path
 from lorajob_runtime.contract import errors
 from lorajob_runtime.contract.errors import FailureClass, LorajobError
 from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.contract.text import error_line
 from lorajob_runtime.models import quantization
 from lorajob_runtime.system import processes
 from lorajob_runtime.train import job as plan_module
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> int:
         if (final := of_this_gpu(error)) is not None:
             return _leave(folder, rank, final.failure, final.message, final.hint)
         failure = errors.OUT_OF_MEMORY if is_out_of_memory(error) else errors.UNEXPECTED
-        return _leave(folder, rank, failure, f"{type(error).__name__}: {_first_line(error)}", failure.hint)
+        return _leave(folder, rank, failure, error_line(error, with_class=True), failure.hint)
     _close_process_group()
     return 0
 
@@ -57,10 +58,6 @@ def _leave(folder: RunFolder, rank: int, failure: FailureClass, message: str, hi
     draft.write_text(json.dumps(cause, ensure_ascii=False))
     draft.replace(folder.cause(rank))
     return failure.code
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
 
 
 def _redirect(path: Path) -> None:

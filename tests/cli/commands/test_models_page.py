@@ -8,7 +8,7 @@ import pytest
 
 from lorajob.spec.resolve import resolve
 from lorajob_runtime.contract import catalog
-from lorajob_runtime.contract.human import parameter_count
+from lorajob_runtime.contract.text import parameter_count
 from lorajob_runtime.models import architecture, memory_plan
 
 ROOT = Path(__file__).parents[3]

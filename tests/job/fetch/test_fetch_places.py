@@ -188,8 +188,8 @@ def test_progress_is_told_now_and_then_and_a_stall_ends_the_download(tmp_path: P
         (tmp_path / "part").write_bytes(b"x" * 100_000 * second)
         progress.tick()
     assert lines == [
-        "downloading hf:acme/x: 15% of 10.0 MB, 100 kB/s, about 1 min left",
-        "downloading hf:acme/x: 30% of 10.0 MB, 100 kB/s, about 1 min left",
+        "downloading hf:acme/x: 15% of 10 MB, 100 kB/s, about 1 min left",
+        "downloading hf:acme/x: 30% of 10 MB, 100 kB/s, about 1 min left",
     ]
 
     now[0] += transfer.STALL_SECONDS

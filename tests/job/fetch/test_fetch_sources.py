@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorajob_runtime.contract.errors import ModelError
-from lorajob_runtime.contract.sizes import human
 from lorajob_runtime.contract.spec import ModelSpec
 from lorajob_runtime.fetch.selection import RemoteFile, choose
 from lorajob_runtime.fetch.sources import candidates
@@ -113,13 +112,3 @@ def test_small_files_come_first() -> None:
 def test_a_repository_that_cannot_be_used_says_what_it_lacks(names: tuple[str, ...], fault: str) -> None:
     with pytest.raises(ModelError, match=fault):
         choose(listing(*names), remote_code=False, source="x")
-
-
-def test_sizes_are_written_for_people() -> None:
-    assert [human(size) for size in (12, 3_500, 269_060_552, 16_381_470_720, 2.5e12)] == [
-        "12 bytes",
-        "4 kB",
-        "269.1 MB",
-        "16.4 GB",
-        "2.50 TB",
-    ]

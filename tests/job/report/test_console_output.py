@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from lorajob_runtime.contract import human
+from lorajob_runtime.contract.text import binary_size, duration, short_count, truncate
 from lorajob_runtime.report.console import Console
 from lorajob_runtime.report.progress import Progress, View, bar
 
@@ -110,7 +110,7 @@ def test_without_a_terminal_there_are_plain_lines():
         "train",
         "LoRA: 4.88M of 139M parameters (3.5 %) in 30 q_proj, 30 v_proj",
         "training: 25 steps of 16 rows on 2 cpu processes, bf16, without gradient checkpointing",
-        "sample at step 0: Who are you? -> [31mI am red",
+        "sample at step 0: Who are you? -> ?[31mI am? red",
         "step 10/25  40%  loss 3.0000  12.3k tokens/s  ETA 15s",
         "step 20/25  80%  loss 3.0000  12.3k tokens/s  ETA 5s",
         "step 25/25  100%  loss 3.0000  12.3k tokens/s",
@@ -278,16 +278,16 @@ def test_time_left_counts_steps_of_this_start_only():
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (human.count(950), "950"),
-        (human.count(12345), "12.3k"),
-        (human.count(999_600), "1M"),
-        (human.size(1536), "1.5 KiB"),
-        (human.size(3 * 2**30), "3.0 GiB"),
-        (human.duration(42), "42s"),
-        (human.duration(750), "12m 30s"),
-        (human.duration(7500), "2h 05m"),
-        (human.duration(200_000), "2d 07h"),
-        (human.one_line("a\x1b[0m\n b\u202ec", 5), "a[0m…"),
+        (short_count(950), "950"),
+        (short_count(12345), "12.3k"),
+        (short_count(999_600), "1M"),
+        (binary_size(1536), "1.5 KiB"),
+        (binary_size(3 * 2**30), "3.0 GiB"),
+        (duration(42), "42s"),
+        (duration(750), "12m 30s"),
+        (duration(7500), "2h 05m"),
+        (duration(200_000), "2d 07h"),
+        (truncate("a\x1b[0m\n b\u202ec", 7), "a␛[0m …"),
     ],
 )
 def test_numbers_and_texts_read_easily(shown, expected):

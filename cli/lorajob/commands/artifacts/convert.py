@@ -12,6 +12,7 @@ from lorajob.errors import UsageError
 from lorajob.options.command import Command
 from lorajob.options.flags import option
 from lorajob.options.installed import require_runtime
+from lorajob_runtime.contract.text import plural
 
 if TYPE_CHECKING:
     from lorajob_runtime.publish.convert import Conversion
@@ -87,7 +88,7 @@ def _written(done: Conversion, output: Path) -> str:
     converted = done.converted
     if not converted.layers:
         return f"{output}: no routed experts have an adapter, so it is the same as before"
-    layers = "1 layer" if converted.layers == 1 else f"{converted.layers} layers"
+    layers = plural(converted.layers, "layer")
     return f"{output}: the experts of {layers} taken apart, {converted.experts} in each"
 
 

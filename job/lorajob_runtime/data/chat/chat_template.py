@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from lorajob_runtime.contract.errors import ModelError
-from lorajob_runtime.contract.text import brief
+from lorajob_runtime.contract.text import truncate
 from lorajob_runtime.data.chat import content_check, multi_turn, template_probe
 from lorajob_runtime.data.chat.adapt_messages import LOST_THOUGHT, Thoughts, Tools, adapt
 from lorajob_runtime.data.chat.completion import continuation
@@ -253,7 +253,7 @@ def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message], thinking: bool
     try:
         prompt = template.prompt(messages, tools)
     except Exception as error:
-        raise ModelError(f"the model's chat template refuses the conversation: {brief(error, 160)}") from error
+        raise ModelError(f"the model's chat template refuses the conversation: {truncate(error, 160)}") from error
     return encode(tokenizer, [prompt])[0]
 
 
@@ -311,7 +311,7 @@ def _wanted(messages: Sequence[Message], remarks: dict[str, None]) -> list[int]:
 
 def _refused(message: Message, reason: object) -> RowError:
     turn = message.get(_TURN)
-    return RowError(f"is refused by the model's chat template in turn {turn}: {brief(reason, 160)}")
+    return RowError(f"is refused by the model's chat template in turn {turn}: {truncate(reason, 160)}")
 
 
 def _said(message: Message) -> Reply:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorajob_runtime.contract.errors import ModelError
-from lorajob_runtime.contract.text import brief
+from lorajob_runtime.contract.text import truncate
 from lorajob_runtime.data.chat.reasoning import opens_thought
 from lorajob_runtime.data.rows.conversation import Message
 from lorajob_runtime.models.chat_families import CLOSE_THOUGHT, OPEN_THOUGHT, SWITCH, THOUGHT_FIELDS
@@ -119,7 +119,7 @@ def _wants_parts(render: Render) -> bool:
         try:
             rendered = render([ASKED, ANSWERED], parts=parts)
         except Exception as error:  # noqa: BLE001 - a template is a program of the model's, and may raise anything
-            faults.append(brief(error, 160))
+            faults.append(truncate(error, 160))
         else:
             missing = [word for word in (QUESTION, ANSWER) if word not in rendered]
             if not missing:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lorajob_runtime.contract.errors import ModelError
-from lorajob_runtime.contract.text import brief
+from lorajob_runtime.contract.text import truncate
 from lorajob_runtime.data.chat import tiktoken_tokenizer
 from lorajob_runtime.data.chat.reasoning import MARKS
 from lorajob_runtime.models import remote_code
@@ -35,7 +35,7 @@ def load_tokenizer(model_path: Path, *, trust_remote_code: bool = False) -> Toke
     except ModelError:
         raise
     except Exception as error:
-        reason, hint = brief(error, 160), ""
+        reason, hint = truncate(error, 160), ""
         if code is not None and not trust_remote_code:
             reason = f"it needs {remote_code.file_of(code)} of its repository, which may not run"
             hint = "model.trustRemoteCode runs that code, at the revision that you have read"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from lorajob_runtime.contract.text import unicode
+from lorajob_runtime.contract.text import replace_surrogates
 
 Message = dict[str, Any]
 """`role` and `content` (always a string), with `tool_calls` and `reasoning_content` where the row has them.
@@ -53,7 +53,7 @@ class RowError(Exception):
 
     def __init__(self, reason: str, *, droppable: bool = False) -> None:
         super().__init__(reason)
-        self.reason = unicode(reason)
+        self.reason = replace_surrogates(reason)
         self.droppable = droppable
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lorajob_runtime.contract.text import brief, counted
+from lorajob_runtime.contract.text import plural, truncate
 from lorajob_runtime.data.rows.files import ROW_MAX, DataPath, FileError, not_utf8, too_long
 
 _VALUE_MAX = 2**31 - 1
@@ -136,7 +136,7 @@ def _reason(error: csv.Error, lines: _Lines) -> str:
     if "unexpected end" in str(error):
         return "a quote opens a value there and is never closed"
     if "expected after" not in str(error):
-        return brief(error, 160)
+        return truncate(error, 160)
     if '\\"' in lines.record:
         return 'a quote inside a quoted value is written "", and not with a backslash as it is there'
     return 'text stands behind the quote that closes a value; a quote inside a quoted value is written ""'
@@ -161,7 +161,7 @@ class _Columns:
         """The values of the record that begins on a line, by column. Raises DataError when they do not fit."""
         if len(record) != self._width:
             raise FileError(
-                f"{self._file} line {line} has {counted(len(record), 'value')}, the header {self._width}: "
+                f"{self._file} line {line} has {plural(len(record), 'value')}, the header {self._width}: "
                 "a value with a separator, a quote or a line break in it must stand in quotes"
             )
         for place in self._unnamed:
@@ -173,6 +173,7 @@ class _Columns:
         is_row_number = place == 0 and value.isdecimal()
         if value.strip() and not is_row_number:
             raise FileError(
-                f"{self._file} line {line} has {brief(value, 40)!r} in column {place + 1}, which has no name: name it",
+                f"{self._file} line {line} has {truncate(value, 40)!r} in column {place + 1}, "
+                "which has no name: name it",
                 hint="if it is the index of pandas, leave it out with to_csv(index=False)" if place == 0 else "",
             )

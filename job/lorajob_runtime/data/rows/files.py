@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 
 from lorajob_runtime.contract import file_signatures
 from lorajob_runtime.contract.errors import DataError
-from lorajob_runtime.contract.text import brief
+from lorajob_runtime.contract.text import truncate
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -84,7 +84,7 @@ def located(path: Path) -> DataPath:
         if path.is_dir():
             raise FileError(f"{path} is a folder: data.source must be a file, one of {_LISTED}", hint=_PATH_HINT)
         if not path.exists():
-            raise FileError(f"there is no dataset at {brief(path, 300)}", hint=_PATH_HINT)
+            raise FileError(f"there is no dataset at {truncate(path, 300)}", hint=_PATH_HINT)
         if ending not in _KINDS or not path.is_file():
             named = f"ends in {path.suffix!r}" if path.suffix else "has no ending"
             fault = named if ending not in _KINDS else "is no plain file"
@@ -92,7 +92,7 @@ def located(path: Path) -> DataPath:
                 raise FileError(f"{path} {said}")
             raise FileError(f"{path} {fault}: a dataset must be one of {_LISTED}", hint=_PATH_HINT)
     except OSError as error:
-        raise FileError(f"cannot read {brief(path, 300)}: {error.strerror}") from error
+        raise FileError(f"cannot read {truncate(path, 300)}: {error.strerror}") from error
     file = DataPath(path=path, ending=ending, is_packed=path.suffix.lower() == ".gz")
     _refuse_impostor(file)
     return file

@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 
 from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.spec import DataSpec
-from lorajob_runtime.contract.text import keys_of, kind, unicode
+from lorajob_runtime.contract.text import key_list, kind, replace_surrogates
 from lorajob_runtime.data.rows import column_roles, unsupported
 from lorajob_runtime.data.rows.column_roles import NEEDS, TURN_COLUMNS, Reading, has, turn_column
 from lorajob_runtime.data.rows.conversation import Aside, Conversation, Message, RowError, Text
@@ -63,7 +63,7 @@ class Form:
         is_whole = all(has(row, self.columns, role) for role in NEEDS[self.name])
         # a key that is missing is a null, as in a table, unless the row says what it has under another name
         if not is_whole and says_something(row, beside={*self.columns.values(), *TURN_COLUMNS, *_TOOLS}):
-            raise RowError(f"has the keys {keys_of(row)}: the form {self.name} needs {self._needed()}")
+            raise RowError(f"has the keys {key_list(row)}: the form {self.name} needs {self._needed()}")
         self._refuse_other_form(row)
         if self.name == "text":
             return self._text(row, aside)
@@ -82,7 +82,7 @@ class Form:
         other = next((reading for reading in others if reading.fits(present)), None)
         if other is not None:
             said = [turn_column(present, {})] if "messages" in NEEDS[other.form] else other.carried().values()
-            listed = keys_of(dict.fromkeys(name for name in said if name in present))
+            listed = key_list(dict.fromkeys(name for name in said if name in present))
             raise RowError(f"has {listed}, and nothing where the form {self.name} needs {self._needed()}")
 
     def _text(self, row: dict[str, Any], aside: Aside) -> Text:
@@ -222,7 +222,7 @@ def detect(rows: Sequence[object], data: DataSpec, further: Collection[str] = ()
     _refuse_unfit(data.columns, reading.form)
     if len(rows) == 1 and "messages" not in NEEDS[reading.form]:
         refuse_columns(rows[0], [reading.columns[role] for role in NEEDS[reading.form]])
-    verdict = unicode(_verdict(reading, data, looked_at))
+    verdict = replace_surrogates(_verdict(reading, data, looked_at))
     if others and data.format == "auto":
         also = ", ".join(other.shown() for other in others)
         verdict += f"; {also} would fit as well (choose with data.format or data.columns)"

@@ -13,7 +13,7 @@ from typing import Literal
 
 from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.spec import dropped_share
-from lorajob_runtime.contract.text import counted
+from lorajob_runtime.contract.text import plural
 from lorajob_runtime.data.rows.conversation import Conversation, RowError, Text, too_deep
 from lorajob_runtime.data.rows.formats import Form
 from lorajob_runtime.data.rows.load import Loaded
@@ -108,7 +108,7 @@ class FaultLog:
             more = f" and {count - 1:,} more" if count > 1 else ""
             shown.append(f"row {self._examples[reason].number}{more}: {self._examples[reason].reason}")
         left = sum(count for _, count in counts[_REASONS_SHOWN:])
-        return "; ".join(shown) + (f"; {counted(left, 'row')} for other reasons" if left else "")
+        return "; ".join(shown) + (f"; {plural(left, 'row')} for other reasons" if left else "")
 
 
 def refuse_errors(log: FaultLog, source: object) -> None:
@@ -141,7 +141,7 @@ def refuse_dropped(log: FaultLog, rows: int, field: str, limit: str, source: obj
     if log.at_fault == 1 and first is not None:
         raise _refused(first, 1, source, hint)
     raise DataError(
-        f"{source}: {log.at_fault:,} of {counted(rows, 'row')} in {field} cannot be used "
+        f"{source}: {log.at_fault:,} of {plural(rows, 'row')} in {field} cannot be used "
         f"({log.at_fault / rows:.1%}, data.maxDropped is {limit}): {log.commonest()}",
         hint=hint,
     )
@@ -149,7 +149,7 @@ def refuse_dropped(log: FaultLog, rows: int, field: str, limit: str, source: obj
 
 def listed(dropped: Mapping[str, int]) -> str:
     """`2 rows (empty output), 1 row (no answer)`, of reason -> rows."""
-    return ", ".join(f"{counted(count, 'row')} ({reason})" for reason, count in dropped.items())
+    return ", ".join(f"{plural(count, 'row')} ({reason})" for reason, count in dropped.items())
 
 
 def nothing_left(dropped: Mapping[str, int], field: str, source: object) -> DataError:
@@ -190,7 +190,7 @@ def converted(form: Form, row: object) -> Conversation | Text | RowError:
 
 
 def _refused(first: Fault, count: int, source: object, hint: str | None = None) -> DataError:
-    more = f" (at fault as well: {counted(count - 1, 'row')})" if count > 1 else ""
+    more = f" (at fault as well: {plural(count - 1, 'row')})" if count > 1 else ""
     return DataError(f"{source}: row {first.number} (counted from 1) {first.reason}{more}", hint=hint)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from lorajob_runtime.contract.text import brief, quoted
+from lorajob_runtime.contract.text import quoted, truncate
 from lorajob_runtime.data.rows.conversation import RowError
 from lorajob_runtime.data.rows.files import DataPath, FileError, unpacked
 
@@ -39,7 +39,7 @@ def rows(file: DataPath) -> Iterator[dict[str, Any] | RowError]:
                 for index in range(batch.num_rows):
                     yield _row({name: column[index] for name, column in values.items()})
         except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-            raise FileError(f"{file} cannot be read as parquet: {brief(error, 160)}") from error
+            raise FileError(f"{file} cannot be read as parquet: {truncate(error, 160)}") from error
 
 
 def _row(values: dict[str, Any]) -> dict[str, Any] | RowError:
@@ -71,7 +71,7 @@ def _one(name: str, value: Any) -> Any:
     try:
         return value.as_py()
     except (pa.ArrowException, ArithmeticError, ValueError) as error:
-        return RowError(f"has a value in the column {quoted(name)} that cannot be read: {brief(error, 100)}")
+        return RowError(f"has a value in the column {quoted(name)} that cannot be read: {truncate(error, 100)}")
 
 
 def _reader(kind: Any) -> Callable[[Any], Any]:

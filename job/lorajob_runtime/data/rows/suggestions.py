@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lorajob_runtime.contract.errors import DataError
-from lorajob_runtime.contract.text import keys_of, kind, quoted
+from lorajob_runtime.contract.text import key_list, kind, quoted
 from lorajob_runtime.data.rows import column_roles
 from lorajob_runtime.data.rows.column_roles import TURN_COLUMNS
 from lorajob_runtime.data.rows.conversation import RowError
@@ -46,13 +46,13 @@ def refuse_columns(row: object, needed: list[str]) -> None:
     """Raises DataError for a file that is one object with a column of values under each of the keys that are needed."""
     if not isinstance(row, dict) or not all(_is_column(row.get(name)) for name in needed):
         return
-    raise DataError(f"the file is one object with a whole column under each key ({keys_of(row)})", hint=_AS_ROWS)
+    raise DataError(f"the file is one object with a whole column under each key ({key_list(row)})", hint=_AS_ROWS)
 
 
 def first_row(row: object) -> str:
     """What the first row of a file is, in a few words."""
     if isinstance(row, dict):
-        return f"the first row has the keys {keys_of(row)}"
+        return f"the first row has the keys {key_list(row)}"
     return f"the first row is {kind(row)}"
 
 
@@ -104,7 +104,7 @@ def _turns_at_fault(column: str, turns: object) -> str:
         return f"{column} is empty" if head is None else f"{column} has {kind(head)} for a turn"
     if pair_keys(head) is None:
         needed = "it needs from and value, or role and content"
-        return f"the first turn in {column} has the keys {keys_of(head)}: {needed}"
+        return f"the first turn in {column} has the keys {key_list(head)}: {needed}"
     return ""
 
 
@@ -131,7 +131,7 @@ def _conversation(name: str, value: Any) -> tuple[str, str] | None:
     if value[0].keys() >= {"label", "text"}:
         return f"{name} has parts of label and text, as axolotl's input_output has them, and no turns", _AS_TURNS
     if value[0].keys() & {"role", "from"} and not is_turn(value[0]):
-        return f"{name} has turns of {keys_of(value[0])}, and not of role and content", _AS_TURNS
+        return f"{name} has turns of {key_list(value[0])}, and not of role and content", _AS_TURNS
     return None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorajob_runtime.contract.text import brief, kind
+from lorajob_runtime.contract.text import kind, truncate
 from lorajob_runtime.data.rows.conversation import RowError
 from lorajob_runtime.data.rows.unused import has_something
 
@@ -72,6 +72,7 @@ def _flag(key: str, value: object, number: int) -> bool | None:
         raise RowError(f"turn {number} has {key} as {kind(value)}: it must be 0 or 1, true or false")
     if value not in (0, 1):
         raise RowError(
-            f"turn {number} has {key} {brief(value)}: it must be 0 or 1, as a turn is trained as a whole or not at all"
+            f"turn {number} has {key} {truncate(value)}: "
+            "it must be 0 or 1, as a turn is trained as a whole or not at all"
         )
     return bool(value)

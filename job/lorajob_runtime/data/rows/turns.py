@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lorajob_runtime.contract.text import brief, keys_of, kind
+from lorajob_runtime.contract.text import key_list, kind, truncate
 from lorajob_runtime.data.rows import training_marks
 from lorajob_runtime.data.rows.conversation import Aside, Conversation, Message, RowError
 from lorajob_runtime.data.rows.json_rows import text_of, value_of
@@ -148,7 +148,9 @@ def _tool(tool: dict[str, Any]) -> dict[str, Any]:
     """One description in OpenAI's form, from that of its chat or of its newer interface, or bare. Raises RowError."""
     function = tool.get("function", tool)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise RowError(f"tools has an entry with the keys {keys_of(tool)}: it must describe a function that has a name")
+        raise RowError(
+            f"tools has an entry with the keys {key_list(tool)}: it must describe a function that has a name"
+        )
     if "function" in tool:
         return tool
     is_typed = tool.get("type") == "function"
@@ -213,11 +215,11 @@ def _message(number: int, turn: dict[str, Any], aside: Aside) -> Message:
         raise RowError(f"turn {number} does not say whose it is: it needs from and value, or role and content")
     role = _ROLES.get(said.strip().lower().replace("-", "_")) if isinstance(said, str) else None
     if role is None:
-        raise RowError(f"turn {number} is from {brief(said)!r}: it must be one of {', '.join(_ROLES)}")
+        raise RowError(f"turn {number} is from {truncate(said)!r}: it must be one of {', '.join(_ROLES)}")
     calls = calls_in(turn)
     said_in = (*_SAID, _REFUSAL) if role == "assistant" else _SAID
     if turn.keys().isdisjoint(said_in) and calls is None and says_something(turn, beside=_READ):
-        raise RowError(f"turn {number} has the keys {keys_of(turn)}: it needs value or content")
+        raise RowError(f"turn {number} has the keys {key_list(turn)}: it needs value or content")
     is_trained, used = training_marks.trained(turn, number)
     used |= _READ
     at = next((key for key in said_in if has_something(turn.get(key))), "content")
@@ -280,12 +282,14 @@ def _said(content: object, number: int, aside: Aside) -> Message:
             continue
         at = next((key for key in (*_TEXT_KEYS, "thinking", _REFUSAL) if isinstance(part.get(key), str)), None)
         if at is None or sort not in ("text", "input_text", "output_text", _REFUSAL, *_THOUGHT_PARTS):
-            what = sort if "type" in part else keys_of(part)
+            what = sort if "type" in part else key_list(part)
             if sort in _ANTHROPIC:
                 raise RowError(
                     f"turn {number} has a part {sort}: write calls as tool_calls, results as turns of role tool"
                 )
-            raise RowError(f"turn {number} has a part that is not text ({brief(what)}): only text can be trained here")
+            raise RowError(
+                f"turn {number} has a part that is not text ({truncate(what)}): only text can be trained here"
+            )
         (thoughts if sort in _THOUGHT_PARTS else texts).append(part[at])
         aside.unused.update(beside("part key", part, {"type", at}))
     message: Message = {"content": "".join(texts)}

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
-from lorajob_runtime.contract.text import counted, quoted, unicode
+from lorajob_runtime.contract.text import plural, quoted, replace_surrogates
 
 Place = Literal["column", "turn key", "call key", "part key"]
 
@@ -40,7 +40,7 @@ _SIZED = (str, list, dict)
 
 def named(place: Place, name: object) -> str:
     """How an unused name is counted: the place, and the name as it stands there."""
-    text = unicode(str(name))
+    text = replace_surrogates(str(name))
     return f"{place} {text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + '…'}"
 
 
@@ -87,10 +87,10 @@ class UnusedNames:
 def lines(unused: Mapping[str, int]) -> list[str]:
     """What a person reads of `unused`: a line for each place, and one for all names that only say which row it is."""
     found = []
-    for place, plural in _PLACES.items():
+    for place, places in _PLACES.items():
         rows = {name: count for name, count in _at(place, unused).items() if not _is_harmless(name)}
         if rows:
-            found.append(f"{plural} {_listed(rows)}")
+            found.append(f"{places} {_listed(rows)}")
     known: dict[str, int] = {}
     for place in _PLACES:
         for name, count in _at(place, unused).items():
@@ -118,5 +118,5 @@ def _listed(rows: Mapping[str, int]) -> str:
     groups: dict[int, list[str]] = {}
     for name, count in shown:
         groups.setdefault(count, []).append(quoted(name))
-    text = ", ".join(f"{', '.join(names)} ({counted(count, 'row')})" for count, names in groups.items())
+    text = ", ".join(f"{', '.join(names)} ({plural(count, 'row')})" for count, names in groups.items())
     return text + (f" and {len(rows) - len(shown):,} more" if len(rows) > len(shown) else "")

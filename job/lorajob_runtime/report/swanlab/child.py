@@ -17,6 +17,7 @@ import threading
 import time
 from typing import IO, Any
 
+from lorajob_runtime.contract.text import error_line
 from lorajob_runtime.system import key_isolation
 from lorajob_runtime.system.child_process import KEYS
 
@@ -41,7 +42,7 @@ def main() -> None:
     try:
         run = _start(start)
     except Exception as error:  # noqa: BLE001 whatever keeps the SDK from starting is the answer
-        print(f"SwanLab did not start: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201 this is its log
+        print(f"SwanLab did not start: {error_line(error, with_class=True)}", file=sys.stderr)  # noqa: T201 this is its log
         _answer(answers, {"failed": _reason(error, start["mode"])})
         _end(1)
     _answer(answers, {"ready": {"url": run.url if start["mode"] == "online" else None}})
@@ -116,7 +117,7 @@ def _has_uploaded_all(run: Any) -> bool:
 def _reason(error: Exception, mode: str) -> str:
     """Why the SDK did not start, in words: of a login it says only that it failed."""
     if mode != "online":
-        return _first_line(error)
+        return error_line(error, with_class=True)
     import requests
     import swanlab
 
@@ -131,11 +132,7 @@ def _reason(error: Exception, mode: str) -> str:
         return f"{host} does not answer"
     if status in (401, 403):
         return f"{host} does not accept the API key"
-    return _first_line(error) if status < 400 else f"{host} answers with status {status}"
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return error_line(error, with_class=True) if status < 400 else f"{host} answers with status {status}"
 
 
 def _read(stream: IO[str], inbox: queue.SimpleQueue[Message]) -> None:

@@ -24,6 +24,7 @@ from transformers import (
 
 from lorajob_runtime.contract.errors import ConfigError, ModelError, OutOfMemoryError
 from lorajob_runtime.contract.spec import ModelSpec
+from lorajob_runtime.contract.text import error_line
 from lorajob_runtime.models import families, quantization, remote_code
 from lorajob_runtime.system import device_errors
 from lorajob_runtime.train.base_model import fp8
@@ -104,9 +105,8 @@ def _four_bit(model: ModelSpec) -> ModuleType:
     try:
         return importlib.import_module("lorajob_runtime.train.lora.nf4")
     except (ImportError, OSError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            f"model.quantize is {model.quantize!r}: bitsandbytes does not work on this machine: {reason}",
+            f"model.quantize is {model.quantize!r}: bitsandbytes does not work on this machine: {error_line(error)}",
             hint="leave model.quantize out, or install lorajob[runtime] again",
         ) from error
 
