@@ -22,7 +22,6 @@ from lorajob.submit import dataset
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import STOPPED, SUCCEEDED
 from lorajob_runtime.contract.spec import RunSpec, StorageSpec
-from lorajob_runtime.system.processes import visible_gpus
 
 DEFAULT_STORAGE = "./runs"
 
@@ -86,6 +85,8 @@ def command(
         click.echo(f"spec: {path}", err=True)
     click.echo(f"run: {spec.run_name}, results in {spec.storage.uri}", err=True)
     if processes is None and not resolved.gives("resources.gpus"):
+        from lorajob_runtime.system.processes import visible_gpus
+
         processes = visible_gpus() or 1
     return train(spec, processes=processes, output=output)
 

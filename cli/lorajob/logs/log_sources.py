@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lorajob.cluster import Cluster, NotFound
 from lorajob.errors import UsageError
@@ -18,8 +19,9 @@ from lorajob.runs.lookup import Found
 from lorajob_runtime.contract import layout
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import ConfigError, LorajobError, StorageError
-from lorajob_runtime.storage import appended_files
-from lorajob_runtime.storage.store import Store
+
+if TYPE_CHECKING:
+    from lorajob_runtime.storage.store import Store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,6 +147,8 @@ def _of_storage(store: Store, attempt: int, wanted: LogFilter, tail: int | None)
 
 def _unpacked(store: Store, key: str) -> Iterator[str]:
     """The lines of a log as they come from storage: it may be larger than memory."""
+    from lorajob_runtime.storage import appended_files
+
     try:
         yield from log_lines.lines_of(appended_files.pieces(store, key))
     except zlib.error as error:

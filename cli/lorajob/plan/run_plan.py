@@ -16,7 +16,6 @@ from lorajob_runtime.contract.catalog import ModelEntry
 from lorajob_runtime.contract.errors import ConfigError
 from lorajob_runtime.contract.kubernetes import CACHE_FOLDER
 from lorajob_runtime.contract.spec import ModelSpec, RunSpec
-from lorajob_runtime.fetch.sources import candidates
 from lorajob_runtime.models import memory_plan as estimates
 from lorajob_runtime.models import preflight
 from lorajob_runtime.models.memory_plan import GIBIBYTE, GPU_SIZES, Choice, Enough
@@ -107,6 +106,8 @@ def check(spec: RunSpec) -> Architecture | None:
 
     Raises UsageError for what a run asks of it and it has not, and ModelError for a name or a folder that is no model.
     """
+    from lorajob_runtime.fetch.sources import candidates
+
     if not is_in_cache(spec.model):
         candidates(spec.model, ("modelscope", "hf"))
         preflight.refuse_bare_folder(spec.model)

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 from lorajob.cluster import Cluster, Forbidden, NotFound
 from lorajob.platform.platform_config import Platform
 from lorajob_runtime.contract.errors import CredentialsError
-from lorajob_runtime.storage.open import open_store
-from lorajob_runtime.storage.store import Keys, Store
-from lorajob_runtime.system import environment
 
 if TYPE_CHECKING:
     from botocore.session import Session
+
+    from lorajob_runtime.storage.store import Keys, Store
 
 
 def connect_store(uri: str, name: str, platform: Platform, cluster: Cluster | None) -> Store:
@@ -26,6 +25,9 @@ def connect_store(uri: str, name: str, platform: Platform, cluster: Cluster | No
     machine's own role. Which server is said by AWS_ENDPOINT_URL_S3 and the like here, else by the platform: its address
     may be one that only pods reach. Raises CredentialsError where there is no key at all.
     """
+    from lorajob_runtime.storage.open import open_store
+    from lorajob_runtime.system import environment
+
     settings = dict(os.environ)
     keys: Keys | None = None
     if not _has_own_key():
@@ -42,6 +44,8 @@ def connect_store(uri: str, name: str, platform: Platform, cluster: Cluster | No
 
 def _keys(found: Mapping[str, str]) -> Keys | None:
     """The key in the variables of a Secret, for the one store alone: the next run may be of another platform."""
+    from lorajob_runtime.storage.store import Keys
+
     if not found.get("AWS_ACCESS_KEY_ID"):
         return None
     return Keys(

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorajob.cluster import Cluster, NotFound
 from lorajob.errors import UsageError
@@ -17,8 +17,9 @@ from lorajob.runs import status as statuses
 from lorajob.runs.run_status import RunStatus
 from lorajob_runtime.contract import layout
 from lorajob_runtime.contract import spec as specs
-from lorajob_runtime.storage import ownership
-from lorajob_runtime.storage.store import Entry, Store
+
+if TYPE_CHECKING:
+    from lorajob_runtime.storage.store import Entry, Store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +96,8 @@ def in_order(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _artifacts(cluster: Cluster, name: str, status: RunStatus | None, platform_file: Path | None) -> Artifacts:
+    from lorajob_runtime.storage import ownership
+
     loaded = platform_lookup.load(cluster, platform_file)
     uri = loaded.platform.storage.uri
     if status is not None and status.storage_uri is not None:

@@ -16,7 +16,6 @@ from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.kubernetes import CONTAINER
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.contract.text import binary_size, decimal_size, duration, plural
-from lorajob_runtime.fetch.sources import candidates
 
 _GAP = 2
 
@@ -67,6 +66,8 @@ def lines(preview: Preview) -> list[str]:
 
 def weights_text(spec: RunSpec, platform: Platform) -> str:
     """Where the weights come from and how much that is. Raises ModelError for a name that is no place."""
+    from lorajob_runtime.fetch.sources import candidates
+
     if is_in_cache(spec.model):
         return f"{spec.model.source or spec.model.name} in the cache (claim {platform.cache.claim})"
     places = [str(place) for place in candidates(spec.model, tuple(platform.hubs))]
