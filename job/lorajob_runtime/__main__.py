@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import ConfigError, LorajobError
-from lorajob_runtime.contract.termination import words_of
+from lorajob_runtime.contract.termination import to_termination_message
 from lorajob_runtime.report.console import Console
 from lorajob_runtime.run import pod, supervisor
 from lorajob_runtime.system import environment, key_isolation
@@ -31,11 +31,11 @@ def main(arguments: Sequence[str]) -> int:
     except LorajobError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)  # noqa: T201 no report exists yet
         if environment.is_in_pod():
-            pod.leave(words_of(error))
+            pod.write_termination_message(to_termination_message(error))
         return error.failure.code
     if settings.pod is not None:
         words = pod.run(spec, settings, settings.pod)
-        pod.leave(words)
+        pod.write_termination_message(words)
         return words.exit_code
     return supervisor.run(
         spec, settings, sinks=[Console(sys.stderr, logging_steps=spec.train.logging_steps)], processes=options.processes

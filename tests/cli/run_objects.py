@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lorajob_runtime.contract import kubernetes
-from lorajob_runtime.contract.kubernetes import LastWords, Progress
+from lorajob_runtime.contract.kubernetes import Progress, TerminationMessage
 
 NAME = "zhenhuan"
 IMAGE = "registry.example/lorajob:0.1.0"
@@ -160,7 +160,7 @@ def failed_pod(
     node: int = 0,
     code: int = 1,
     reason: str = "Error",
-    words: LastWords | None = None,
+    words: TerminationMessage | None = None,
     message: str = "",
     ended: float = 200,
 ) -> dict[str, Any]:

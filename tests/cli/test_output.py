@@ -14,7 +14,7 @@ from lorajob.runs import live
 from lorajob.runs import page as display
 from lorajob.runs.run_status import RunStatus
 from lorajob.runs.status import from_job, from_objects
-from lorajob_runtime.contract.kubernetes import QUEUE_LABEL, LastWords
+from lorajob_runtime.contract.kubernetes import QUEUE_LABEL, TerminationMessage
 
 ACTIVE = {"active": 1, "ready": 1, "startTime": at(0)}
 
@@ -28,7 +28,7 @@ def training() -> RunStatus:
 
 
 def failed() -> RunStatus:
-    words = LastWords(exit_code=11, failure="data", message="no row has an answer", hint="look at the columns")
+    words = TerminationMessage(exit_code=11, failure="data", message="no row has an answer", hint="look at the columns")
     state = {"failed": 1, "conditions": [condition("Failed", reason="PodFailurePolicy")]}
     return from_objects(job(state), [failed_pod(code=11, words=words)], (), NOW)
 

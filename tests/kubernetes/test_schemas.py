@@ -14,7 +14,7 @@ from referencing import Registry, Resource
 
 from calling import Call
 from lorajob.runs.run_status import PHASES
-from lorajob_runtime.contract.kubernetes import CANCELLED_ANNOTATION, LastWords
+from lorajob_runtime.contract.kubernetes import CANCELLED_ANNOTATION, TerminationMessage
 
 __all__ = ["lorajob", "made"]
 
@@ -62,7 +62,7 @@ def _succeeded(made: MadeRuns, name: str) -> None:
 
 
 def _failed(made: MadeRuns, name: str) -> None:
-    words = LastWords(exit_code=11, failure="data", message="no row has an answer", hint="look at the columns")
+    words = TerminationMessage(exit_code=11, failure="data", message="no row has an answer", hint="look at the columns")
     ended = {"exitCode": 11, "reason": "Error", "message": words.dumps(), "startedAt": now(), "finishedAt": now()}
     made.pod(made.run(name), {"terminated": ended}, phase="Failed")
     made.fail(name, "PodFailurePolicy")

@@ -33,7 +33,7 @@ PROXY_STATUSES = (401, 413, 429)
 """Codes that mean the same from a proxy between. The server's own `404 page not found` is no Status either."""
 
 
-def error_of(what: RequestTarget, status: int, body: bytes, *, server: str) -> ClusterError:
+def from_termination_message(what: RequestTarget, status: int, body: bytes, *, server: str) -> ClusterError:
     """The error for an answer that is not a success. `body` is a Status object, or what a proxy between put there."""
     answer = _status_object(body)
     reason = str(answer.get("reason") or "")

@@ -254,7 +254,7 @@ class Cluster:
 
     def _error(self, method: str, path: str, query: Mapping[str, Any], status: int, body: bytes) -> errors.ClusterError:
         what = target_of(method, path, watch=bool(query.get("watch")))
-        return answers.error_of(what, status, body, server=self._transport.place)
+        return answers.from_termination_message(what, status, body, server=self._transport.place)
 
 
 def _plain(answer: Answer) -> bytes:

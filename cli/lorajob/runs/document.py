@@ -8,7 +8,7 @@ from typing import Any
 
 from lorajob.runs.pod_status import PodStatus
 from lorajob.runs.run_status import RunStatus, percent
-from lorajob_runtime.contract.kubernetes import LastWords, Progress
+from lorajob_runtime.contract.kubernetes import Progress, TerminationMessage
 from lorajob_runtime.contract.spec import API_VERSION
 
 _PLAIN = (
@@ -60,7 +60,7 @@ def _progress_dict(status: RunStatus, progress: Progress) -> dict[str, Any]:
     }
 
 
-def _failure_dict(words: LastWords) -> dict[str, Any]:
+def _failure_dict(words: TerminationMessage) -> dict[str, Any]:
     return {"class": words.failure, "exitCode": words.exit_code, "message": words.message, "hint": words.hint}
 
 

@@ -12,14 +12,14 @@ from lorajob.runs import pod_failures
 from lorajob.runs.pod_status import PodStatus, moment
 from lorajob.runs.run_facts import RunFacts
 from lorajob_runtime.contract import errors
-from lorajob_runtime.contract.kubernetes import LastWords, Progress
+from lorajob_runtime.contract.kubernetes import Progress, TerminationMessage
 from lorajob_runtime.contract.text import duration, one_line, truncate
 
 Object = Mapping[str, Any]
 
 RETRY_HINT = "`lorajob retry {name}` goes on from the last checkpoint"
 
-_LAST_WORDS_BEFORE_FAILURE = timedelta(seconds=60)
+_MESSAGE_BEFORE_FAILURE = timedelta(seconds=60)
 """How long before the Job failed its last pod may have reported its end: a supervisor does so just before it exits."""
 _FIRST_PAUSE_SECONDS = 10
 _LONGEST_PAUSE_SECONDS = 600
@@ -27,14 +27,16 @@ _LONGEST_PAUSE_SECONDS = 600
 _SHORT = 120
 
 
-def why_failed(facts: RunFacts) -> LastWords:
+def why_failed(facts: RunFacts) -> TerminationMessage:
     """Why a run has failed for good: what its last attempt said, else what Kubernetes says."""
     condition = facts.conditions.get("Failed") or facts.conditions.get("FailureTarget") or {}
     reason, message = condition.get("reason", ""), one_line(condition.get("message", ""))
     if reason == "DeadlineExceeded":
         limit = duration(float(facts.spec.get("activeDeadlineSeconds") or 0))
         hint = f"`lorajob retry {facts.name} --set resources.timeout=…` goes on from the last checkpoint"
-        return LastWords(exit_code=124, failure="timeout", message=f"ran longer than its limit of {limit}", hint=hint)
+        return TerminationMessage(
+            exit_code=124, failure="timeout", message=f"ran longer than its limit of {limit}", hint=hint
+        )
     named = re.search(r"for pod \S+/(\S+) failed with exit code (\d+)", message)
     ended = moment(condition.get("lastTransitionTime"))
     if words := last_attempt(facts, ended, pod_name=named[1] if named else None):
@@ -45,20 +47,22 @@ def why_failed(facts: RunFacts) -> LastWords:
         return _with_next_step(words, facts.name)
     if reason == "BackoffLimitExceeded":
         gone = f"its pods are gone, and {min(facts.failed, facts.retries + 1)} of 1+{facts.retries} attempts failed"
-        return LastWords(
+        return TerminationMessage(
             exit_code=1, failure="lost", message=gone, hint=f"{hint}; `lorajob logs {facts.name}` has more"
         )
-    return LastWords(exit_code=1, failure="lost", message=message or "its Job failed without a word", hint=hint)
+    return TerminationMessage(
+        exit_code=1, failure="lost", message=message or "its Job failed without a word", hint=hint
+    )
 
 
-def last_attempt(facts: RunFacts, ended: datetime | None, *, pod_name: str | None = None) -> LastWords | None:
+def last_attempt(facts: RunFacts, ended: datetime | None, *, pod_name: str | None = None) -> TerminationMessage | None:
     """What the last attempt said: its pods, else the report if it is that attempt's.
 
     `ended` is when it ended, as far as the Job tells; `pod_name` the pod whose end the Job names. Of each node only the
     newest pod counts, since another one is of an attempt before.
     """
-    newest = [each for each in facts.newest_pods if each.state == "Failed" and each.last_words is not None]
-    named = [each for each in facts.pods or () if each.name == pod_name and each.last_words is not None]
+    newest = [each for each in facts.newest_pods if each.state == "Failed" and each.termination_message is not None]
+    named = [each for each in facts.pods or () if each.name == pod_name and each.termination_message is not None]
     failed = named or newest
     report = facts.report if facts.report is not None and facts.report.exit_code else None
     if failed:
@@ -70,15 +74,15 @@ def last_attempt(facts: RunFacts, ended: datetime | None, *, pod_name: str | Non
         return _cause(together)
     if report is None or pod_name not in (None, report.pod):
         return None
-    is_last = ended is None or facts.report_time is None or ended - facts.report_time < _LAST_WORDS_BEFORE_FAILURE
+    is_last = ended is None or facts.report_time is None or ended - facts.report_time < _MESSAGE_BEFORE_FAILURE
     return reported(report) if is_last or pod_name else None
 
 
-def reported(report: Progress) -> LastWords:
+def reported(report: Progress) -> TerminationMessage:
     """How a run ended by its own report."""
     code = report.exit_code or errors.UNEXPECTED.code
     known = errors.from_code(code)
-    return LastWords(
+    return TerminationMessage(
         exit_code=code,
         failure=report.failure or known.name,
         message=one_line(report.message) or f"ended with exit code {code}",
@@ -103,8 +107,8 @@ def between_attempts(facts: RunFacts) -> str:
     """What ended the attempt before the one that is to come, whether it counts, and what comes."""
     gone = [each for each in facts.newest_pods if each.state == "Failed"]
     held = next((each for each in gone if each.others), None)
-    if held is not None and held.last_words is not None:
-        said = f"{held.last_words.failure}: {truncate(held.last_words.message, _SHORT)}"
+    if held is not None and held.termination_message is not None:
+        said = f"{held.termination_message.failure}: {truncate(held.termination_message.message, _SHORT)}"
         others = ", ".join(held.others)
         return f"attempt {facts.attempts} failed ({said}); its pod ends when its other containers do: {others}"
     if gone and not any(each.counts for each in gone):
@@ -130,11 +134,11 @@ def _next(facts: RunFacts) -> str:
     return f"after a pause of up to {duration(pause)}"
 
 
-def _cause(together: Sequence[PodStatus]) -> LastWords:
-    return min((each.last_words for each in together if each.last_words is not None), key=_telling)
+def _cause(together: Sequence[PodStatus]) -> TerminationMessage:
+    return min((each.termination_message for each in together if each.termination_message is not None), key=_telling)
 
 
-def _telling(words: LastWords) -> int:
+def _telling(words: TerminationMessage) -> int:
     """Smaller for the cause than for its consequences: of a group, one node fails and the others lose it."""
     known = errors.from_code(words.exit_code)
     if known.final and known.code not in (errors.UNEXPECTED.code, errors.INTERRUPTED.code):
@@ -142,7 +146,7 @@ def _telling(words: LastWords) -> int:
     return 1 if known.code not in (errors.UNEXPECTED.code, errors.STOPPED.code, errors.INTERRUPTED.code) else 2
 
 
-def _with_next_step(words: LastWords, name: str) -> LastWords:
+def _with_next_step(words: TerminationMessage, name: str) -> TerminationMessage:
     """Nothing tries this run again by itself, whatever the hint of its class says."""
     known = errors.from_name(words.failure)
     if words.hint and (known.final or known is errors.UNEXPECTED or words.hint != known.hint):
@@ -151,7 +155,7 @@ def _with_next_step(words: LastWords, name: str) -> LastWords:
 
 
 def _near(one: datetime, other: datetime) -> bool:
-    return abs(one - other) < _LAST_WORDS_BEFORE_FAILURE
+    return abs(one - other) < _MESSAGE_BEFORE_FAILURE
 
 
 def _is_after(facts: RunFacts, ended: datetime | None) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from lorajob_runtime.contract import errors
 from lorajob_runtime.contract import kubernetes as contract
-from lorajob_runtime.contract.kubernetes import LastWords
+from lorajob_runtime.contract.kubernetes import TerminationMessage
 from lorajob_runtime.contract.text import one_line, truncate
 
 Object = Mapping[str, Any]
@@ -75,30 +75,30 @@ def _has_code(asked: Object, state: Object) -> bool:
     return False
 
 
-def last_words_of(state: Object, ended: Object, disruption: str) -> LastWords:
+def last_words_of(state: Object, ended: Object, disruption: str) -> TerminationMessage:
     """How a failed pod ended: by its own message, else by what killed it."""
-    if words := contract.read_last_words(ended.get("message") or ""):
+    if words := contract.read_termination_message(ended.get("message") or ""):
         return words
     code = int(ended.get("exitCode") or errors.UNEXPECTED.code)
     if ended.get("reason") == "OOMKilled":
         message = "the container used more memory than it may (OOMKilled)"
-        return LastWords(
+        return TerminationMessage(
             exit_code=code, failure=errors.OUT_OF_MEMORY.name, message=message, hint=errors.HOST_MEMORY_HINT
         )
     if disruption:
-        return LastWords(exit_code=code, failure=EVICTED, message=disruption)
+        return TerminationMessage(exit_code=code, failure=EVICTED, message=disruption)
     if state.get("reason"):
         message = one_line(state.get("message") or "stopped by Kubernetes")
         hint = _DISK_HINT if re.search(r"[Ee]mpty ?[Dd]ir|ephemeral", message) and "exceed" in message else ""
-        return LastWords(exit_code=code, failure=EVICTED, message=f"{state['reason']}: {message}", hint=hint)
+        return TerminationMessage(exit_code=code, failure=EVICTED, message=f"{state['reason']}: {message}", hint=hint)
     if code == _SIGKILL_EXIT_CODE:
-        return LastWords(exit_code=code, failure="killed", message="the container was killed (SIGKILL)")
+        return TerminationMessage(exit_code=code, failure="killed", message="the container was killed (SIGKILL)")
     # what comes before it in the words of the container runtime is the way there
     said = one_line(ended.get("message") or "").rpartition("unable to start container process: ")[2]
     return of_code(code, truncate(said, 200) or f"ended with exit code {code}")
 
 
-def of_code(code: int, message: str) -> LastWords:
+def of_code(code: int, message: str) -> TerminationMessage:
     """Last words of which only the exit code is known."""
     known = errors.from_code(code)
-    return LastWords(exit_code=code, failure=known.name, message=message, hint=known.hint)
+    return TerminationMessage(exit_code=code, failure=known.name, message=message, hint=known.hint)

@@ -12,7 +12,7 @@ from typing import Any
 from lorajob.runs import pod_failures
 from lorajob.runs.pod_status import PodStatus, moment
 from lorajob_runtime.contract import kubernetes as contract
-from lorajob_runtime.contract.kubernetes import LastWords
+from lorajob_runtime.contract.kubernetes import TerminationMessage
 from lorajob_runtime.contract.text import one_line
 
 Object = Mapping[str, Any]
@@ -69,7 +69,7 @@ def _read(pod: Object, rules: Sequence[Object]) -> PodStatus:
         started=moment((held.get("running") or ended).get("startedAt")),
         finished=moment(ended.get("finishedAt")),
         exit_code=ended.get("exitCode"),
-        last_words=words,
+        termination_message=words,
         uid=str(meta.get("uid") or ""),
         created=moment(meta.get("creationTimestamp")),
         is_reachable=is_reachable,
@@ -95,7 +95,7 @@ def _reason(
     spec: Object,
     state: Object,
     held: Object,
-    words: LastWords | None,
+    words: TerminationMessage | None,
     disruption: str,
     others: Sequence[str],
     *,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from lorajob_runtime.contract.kubernetes import LastWords
+from lorajob_runtime.contract.kubernetes import TerminationMessage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +24,7 @@ class PodStatus:
     started: datetime | None
     finished: datetime | None
     exit_code: int | None
-    last_words: LastWords | None
+    termination_message: TerminationMessage | None
     """How it ended, of one that failed."""
     uid: str = ""
     created: datetime | None = None

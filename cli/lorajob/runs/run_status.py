@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from lorajob.runs.pod_status import PodStatus
-from lorajob_runtime.contract.kubernetes import LastWords, Progress
+from lorajob_runtime.contract.kubernetes import Progress, TerminationMessage
 
 PHASES = (
     "Pending",
@@ -52,7 +52,7 @@ class RunStatus:
     """The last report: of the pod that runs now, or how far a run came that does not run. None when out of date."""
     is_progressing: bool
     """Whether that is what it does now: reported a short while ago, by a pod that can be seen to run."""
-    failure: LastWords | None
+    failure: TerminationMessage | None
     """Of a failed run: why."""
     storage_uri: str | None
     """Where the results of runs like this are, each below its own name."""

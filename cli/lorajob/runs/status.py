@@ -14,7 +14,7 @@ from lorajob.runs.pod_status import moment
 from lorajob.runs.run_facts import RunFacts
 from lorajob.runs.run_status import RUNNING, TERMINAL, RunStatus
 from lorajob_runtime.contract import kubernetes as contract
-from lorajob_runtime.contract.kubernetes import LastWords
+from lorajob_runtime.contract.kubernetes import TerminationMessage
 from lorajob_runtime.contract.text import one_line
 
 Object = Mapping[str, Any]
@@ -105,7 +105,7 @@ def _phase(facts: RunFacts, cancelled: str | None) -> str:
     return phase
 
 
-def _reason(facts: RunFacts, phase: str, failure: LastWords | None, *, deleted: bool) -> str:
+def _reason(facts: RunFacts, phase: str, failure: TerminationMessage | None, *, deleted: bool) -> str:
     if phase == "Failed" and failure is not None:
         text = f"{failure.failure}: {failure.message}"
     elif phase == "Pending":

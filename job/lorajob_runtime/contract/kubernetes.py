@@ -1,4 +1,4 @@
-"""What a run's pods and the Job around them agree on: labels, annotations, mounts, variables, progress and last words.
+"""What a run's pods and the Job around them agree on: labels, annotations, mounts, variables, progress, termination.
 
 Standard library only: the command line writes one side of it and reads the other, the container the reverse.
 """
@@ -40,7 +40,7 @@ PROGRESS_EVERY_SECONDS = 60.0
 """A pod that lives says so at least this often, also while a step or an evaluation takes long: much older is stale."""
 _LONGEST_SECONDS = 2.0**37
 """4,000 years: a time within them is one to a calendar too."""
-LAST_WORDS_MAX_BYTES = 4096
+TERMINATION_MESSAGE_MAX_BYTES = 4096
 """What the kubelet keeps of a termination message."""
 
 CONTAINER = "main"
@@ -49,9 +49,9 @@ DATA_FOLDER = "/etc/lorajob/data"
 """Where the run's ConfigMap with a small dataset is mounted; files there may be compressed with gzip."""
 CACHE_FOLDER = "/cache"
 WORK_FOLDER = "/work"
-LAST_WORDS_FILE = "/dev/termination-log"
+TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 
-LINK_PORT = 29401
+COORDINATOR_PORT = 29401
 """Where the supervisor of node 0 tells those of the other nodes when to start and to end."""
 RENDEZVOUS_PORT = 29400
 """Where torchrun's processes of all nodes meet."""
@@ -78,7 +78,7 @@ PHASES = {"fetch": "Downloading", "data": "Preparing", "train": "Training", "pub
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LastWords:
+class TerminationMessage:
     """How a pod ended, as its termination message: the class (errors.py) and what a person needs to know."""
 
     exit_code: int
@@ -87,7 +87,7 @@ class LastWords:
     message: str
     hint: str = ""
 
-    def dumps(self, limit_bytes: int = LAST_WORDS_MAX_BYTES) -> str:
+    def dumps(self, limit_bytes: int = TERMINATION_MESSAGE_MAX_BYTES) -> str:
         """JSON of at most `limit_bytes` bytes: a message that is too long loses its end."""
         return _dumps_within(self, limit_bytes, "message")
 
@@ -124,9 +124,9 @@ class Progress:
         return _dumps_within(self, limit_bytes, "message", "note", "hint")
 
 
-def read_last_words(text: str) -> LastWords | None:
+def read_termination_message(text: str) -> TerminationMessage | None:
     """The message of a pod; None for one that the runtime did not write (a log's tail, the container runtime's own)."""
-    return _loads(LastWords, text)
+    return _loads(TerminationMessage, text)
 
 
 def read_progress(text: str) -> Progress | None:

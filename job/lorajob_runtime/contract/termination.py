@@ -1,4 +1,4 @@
-"""How a process's end is put into words: any exception as an error with a class, and that as last words. Pure."""
+"""Turns any exception into an error with a class, and that into the pod's termination message. Pure."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lorajob_runtime.contract.errors import (
     OutOfMemoryError,
     StoppedError,
 )
-from lorajob_runtime.contract.kubernetes import LastWords
+from lorajob_runtime.contract.kubernetes import TerminationMessage
 
 
-def as_error(caught: BaseException, *, forced: bool, disk: str) -> LorajobError:
+def to_error(caught: BaseException, *, forced: bool, disk: str) -> LorajobError:
     """Whatever ended a run, as an error that has a class. `forced`: by a second Ctrl-C.
 
     `disk` is what is full when the system does not say.
@@ -26,10 +26,10 @@ def as_error(caught: BaseException, *, forced: bool, disk: str) -> LorajobError:
         if forced:
             return InterruptedByUserError("ended at once; finished checkpoints are kept and uploaded at the next start")
         return StoppedError("stopped before a step of training was made")
-    return classed(caught, disk=disk)
+    return classify(caught, disk=disk)
 
 
-def classed(caught: BaseException, *, disk: str) -> LorajobError:
+def classify(caught: BaseException, *, disk: str) -> LorajobError:
     """Any error but an interrupt as one that has a class."""
     if isinstance(caught, LorajobError):
         return caught
@@ -50,7 +50,7 @@ _IN_POD = {
 """What a person at a terminal would do is not what helps in a cluster."""
 
 
-def end_values(error: LorajobError | None, message: str, *, is_in_pod: bool = False) -> dict[str, object]:
+def end_event_values(error: LorajobError | None, message: str, *, is_in_pod: bool = False) -> dict[str, object]:
     """The values of the log's `end` event."""
     if error is None:
         return {"exit_code": SUCCEEDED.code, "class": SUCCEEDED.name, "message": message, "hint": ""}
@@ -64,13 +64,15 @@ def end_values(error: LorajobError | None, message: str, *, is_in_pod: bool = Fa
     }
 
 
-def words_of(error: LorajobError | None, message: str = "") -> LastWords:
-    """The last words of an ending: those of `error`, or of success with a message."""
+def to_termination_message(error: LorajobError | None, message: str = "") -> TerminationMessage:
+    """The termination message of an end: of `error`, or of success with a message."""
     if error is None:
-        return LastWords(exit_code=0, failure=errors.SUCCEEDED.name, message=message)
-    return LastWords(exit_code=error.failure.code, failure=error.failure.name, message=error.message, hint=error.hint)
+        return TerminationMessage(exit_code=0, failure=errors.SUCCEEDED.name, message=message)
+    return TerminationMessage(
+        exit_code=error.failure.code, failure=error.failure.name, message=error.message, hint=error.hint
+    )
 
 
-def error_of(words: LastWords) -> LorajobError:
-    """The error that last words tell of."""
+def from_termination_message(words: TerminationMessage) -> LorajobError:
+    """The error that a termination message tells of."""
     return errors.error_named(words.failure, words.message, hint=words.hint)

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import UNEXPECTED
-from lorajob_runtime.contract.termination import classed
+from lorajob_runtime.contract.termination import classify
 from lorajob_runtime.system import processes
 
 
@@ -36,7 +36,7 @@ def main() -> None:
     try:
         answer = {"report": _prepare(request)}
     except Exception as caught:  # noqa: BLE001 this is where it gets one of our names
-        error = classed(caught, disk=request["folder"])
+        error = classify(caught, disk=request["folder"])
         if error.failure is UNEXPECTED:
             traceback.print_exc()
         answer = {"error": error.failure.name, "message": error.message, "hint": error.hint}

@@ -14,7 +14,7 @@ from lorajob_runtime.report.sink import IdleSink, Sink
 CAPACITY = 20_000
 """Events that may wait for one sink: about 20 MB. A resumed run posts its whole log at once."""
 
-_LET_GO_SECONDS = 1.0
+_FORCE_CLOSE_SECONDS = 1.0
 _IDLE_SECONDS = 1.0
 
 
@@ -22,13 +22,13 @@ class Fanout:
     """Posts each event to every sink. `warn` gets one line a fault, from any thread."""
 
     def __init__(self, sinks: Sequence[Sink], warn: Callable[[str], None], *, capacity: int = CAPACITY) -> None:
-        self._lanes = [_Lane(sink, warn, capacity) for sink in sinks]
+        self._workers = [_SinkWorker(sink, warn, capacity) for sink in sinks]
         self._closed = False
 
     def post(self, event: Event) -> None:
         """Queues an event for every sink. Never blocks and never raises."""
-        for lane in self._lanes:
-            lane.post(event)
+        for worker in self._workers:
+            worker.post(event)
 
     def close(self, limit_seconds: float) -> None:
         """Lets the sinks take what waits and finish, all together within the limit (and a moment to let go)."""
@@ -36,13 +36,13 @@ class Fanout:
             return
         self._closed = True
         deadline = time.monotonic() + limit_seconds
-        for lane in self._lanes:
-            lane.finish(deadline)
-        for lane in self._lanes:
-            lane.join(deadline)
+        for worker in self._workers:
+            worker.finish(deadline)
+        for worker in self._workers:
+            worker.join(deadline)
 
 
-class _Lane:
+class _SinkWorker:
     """One sink, its queue and its thread."""
 
     def __init__(self, sink: Sink, warn: Callable[[str], None], capacity: int) -> None:
@@ -72,12 +72,12 @@ class _Lane:
             self._changed.notify()
 
     def join(self, deadline: float) -> None:
-        self._thread.join(max(0.0, deadline - time.monotonic()) + _LET_GO_SECONDS)
+        self._thread.join(max(0.0, deadline - time.monotonic()) + _FORCE_CLOSE_SECONDS)
         if self._thread.is_alive():
             self._warn(f"report to {self._sink.name} did not finish in time and was left")
-            letting_go = threading.Thread(target=self._close_sink, args=(0.0,), daemon=True)
-            letting_go.start()
-            letting_go.join(_LET_GO_SECONDS)
+            force_close = threading.Thread(target=self._close_sink, args=(0.0,), daemon=True)
+            force_close.start()
+            force_close.join(_FORCE_CLOSE_SECONDS)
         if self._dropped:
             self._warn(f"report to {self._sink.name} was too slow: {self._dropped} step events were left out")
 
@@ -91,7 +91,7 @@ class _Lane:
 
     def _run(self) -> None:
         try:
-            while self._goes_on():
+            while self._wait():
                 event = self._take()
                 if event is not None:
                     self._sink.handle(event)
@@ -105,8 +105,8 @@ class _Lane:
             left = self._deadline - time.monotonic()
         self._close_sink(max(0.0, left))
 
-    def _goes_on(self) -> bool:
-        """Waits a while for an event. False when none waits and the lane is to finish."""
+    def _wait(self) -> bool:
+        """Waits a while for an event. False when none waits and the worker is to finish."""
         with self._changed:
             if not self._queue and self._deadline is None:
                 self._changed.wait(_IDLE_SECONDS)

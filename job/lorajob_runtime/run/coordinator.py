@@ -1,17 +1,17 @@
-"""How the supervisors of a run's nodes keep together: one connection from every other node to node 0, JSON lines on it.
+"""Keeps the supervisors of a run's nodes in step: a connection from every other node to node 0, with JSON lines.
 
-    a node says  {"run": NAME, "node": K, "secret": SECRET}  when it connects
-                 {"ready": true}                             when it can train: its weights are there, nothing runs
-                 {"ended": LASTWORDS, "attempt": ATTEMPT}    when its training processes have ended
-    node 0 says  {"train": ATTEMPT}                          when every node is ready
-                 {"stop": ATTEMPT}                           when it has given that attempt up
-                 {"mine": ATTEMPT}                           when that was for a cause of its own, which ends its pod
-                 {"end": LASTWORDS}                          when the run is over
+    a node sends  {"run": NAME, "node": K, "secret": SECRET}   when it connects
+                  {"ready": true}                              when it can train: it has its weights, nothing runs
+                  {"ended": TERMINATION, "attempt": ATTEMPT}   when its training processes have ended
+    node 0 sends  {"train": ATTEMPT}                           when every node is ready
+                  {"stop": ATTEMPT}                            when it has given that attempt up
+                  {"mine": ATTEMPT}                            when that was for a cause of its own, which ends its pod
+                  {"end": TERMINATION}                         when the run is over
 
-Whoever does not know the run's secret is not listened to: a pod of another namespace can reach the port.
+A client that does not know the run's secret is closed: a pod of another namespace can reach the port.
 
-Training itself meets elsewhere (torch.distributed); this is for what must be known before and after it. A node that is
-replaced connects anew; a node whose leader is replaced looks for the new one.
+Training itself uses torch.distributed; this is for what must be known before and after it. A node that is replaced
+connects again; the other nodes connect again when node 0 is replaced.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ from typing import Any
 
 from lorajob_runtime.contract import errors, schema
 from lorajob_runtime.contract.errors import LorajobError, PeerError
-from lorajob_runtime.contract.kubernetes import LINK_PORT, LastWords
-from lorajob_runtime.contract.termination import error_of
+from lorajob_runtime.contract.kubernetes import COORDINATOR_PORT, TerminationMessage
+from lorajob_runtime.contract.termination import from_termination_message
 
 Message = dict[str, Any]
 
 _TICK_SECONDS = 0.2
 _LONGEST_LINE = 64 * 1024
-_SAYING_SECONDS = 5.0
+_HELLO_SECONDS = 5.0
 
 
 @dataclass(slots=True)
-class _Member:
-    """What node 0 knows of another node. Guarded by the leader's condition."""
+class _Node:
+    """What node 0 knows of another node. Guarded by the coordinator's condition."""
 
     connection: Connection
     is_ready: bool = False
     is_gone: bool = False
-    ended: LastWords | None = None
+    ended: TerminationMessage | None = None
 
 
-class Leader:
+class Coordinator:
     """Node 0's end. Lives as long as its supervisor, through every attempt at training that this makes."""
 
-    def __init__(self, run: str, *, nodes: int, secret: str = "", host: str = "", port: int = LINK_PORT) -> None:
+    def __init__(self, run: str, *, nodes: int, secret: str = "", host: str = "", port: int = COORDINATOR_PORT) -> None:
         """Listens at once, so that the other nodes may come early. Raises OSError when the port is taken."""
         self._run = run
         self._nodes = nodes
         self._secret = secret
         self._changed = threading.Condition()
-        self._members: dict[int, _Member] = {}
+        self._known: dict[int, _Node] = {}
         self._attempt = 0
         self._is_closed = False
         self._server = socket.create_server((host, port), backlog=nodes)
         self.port: int = self._server.getsockname()[1]
-        threading.Thread(target=self._accept, name="link", daemon=True).start()
+        threading.Thread(target=self._accept, name="coordinator", daemon=True).start()
 
     def gather(self, *, patience_seconds: float, say: Callable[[str], None] = lambda _: None) -> None:
         """Waits until every node is ready. Raises PeerError when one has been away for too long.
@@ -89,25 +89,25 @@ class Leader:
         """Has every node start its training processes. Each is ready again when these have ended."""
         with self._changed:
             self._attempt = attempt
-            for member in self._members.values():
-                member.is_ready, member.ended = False, None
-        self._say({"train": attempt})
+            for known in self._known.values():
+                known.is_ready, known.ended = False, None
+        self._broadcast({"train": attempt})
 
     def give_up(self) -> None:
         """Has every node end the training processes of this attempt."""
-        self._say({"stop": self._attempt})
+        self._broadcast({"stop": self._attempt})
 
     def take_blame(self) -> None:
         """Tells every node that the attempt ends for a cause of node 0 itself, whose pod alone then ends and counts."""
-        self._say({"mine": self._attempt})
+        self._broadcast({"mine": self._attempt})
 
     def lost(self) -> LorajobError | None:
         """Why training cannot go on with the nodes there were: one is gone, or its processes failed."""
         with self._changed:
-            for node, member in sorted(self._members.items()):
-                if member.ended is not None and member.ended.exit_code != 0:
-                    return _of_node(node, member.ended)
-                if member.is_gone:
+            for node, known in sorted(self._known.items()):
+                if known.ended is not None and known.ended.exit_code != 0:
+                    return _of_node(node, known.ended)
+                if known.is_gone:
                     return PeerError(f"node {node} went away")
         return None
 
@@ -118,14 +118,14 @@ class Leader:
             time.sleep(_TICK_SECONDS)
         return error
 
-    def end(self, words: LastWords) -> None:
+    def end(self, words: TerminationMessage) -> None:
         """Tells every node that the run is over, and closes."""
-        self._say({"end": schema.encode(words)})
+        self._broadcast({"end": schema.encode(words)})
         self._is_closed = True
         self._server.close()
         with self._changed:
-            for member in self._members.values():
-                member.connection.close()
+            for known in self._known.values():
+                known.connection.close()
 
     def _waiting_text(self, missing: list[int]) -> str:
         away = [node for node in missing if not self._is_here(node)]
@@ -135,16 +135,16 @@ class Leader:
 
     def _missing(self) -> list[int]:
         found = (node for node in range(1, self._nodes))
-        return [node for node in found if not (self._is_here(node) and self._members[node].is_ready)]
+        return [node for node in found if not (self._is_here(node) and self._known[node].is_ready)]
 
     def _is_here(self, node: int) -> bool:
-        return node in self._members and not self._members[node].is_gone
+        return node in self._known and not self._known[node].is_gone
 
-    def _say(self, message: Message) -> None:
+    def _broadcast(self, message: Message) -> None:
         with self._changed:
-            members = list(self._members.values())
-        for member in members:
-            member.connection.say(message)
+            nodes = list(self._known.values())
+        for known in nodes:
+            known.connection.send(message)
 
     def _accept(self) -> None:
         while True:
@@ -157,7 +157,7 @@ class Leader:
                     return
                 time.sleep(_TICK_SECONDS)
                 continue
-            threading.Thread(target=self._serve, args=(connection,), name="link-node", daemon=True).start()
+            threading.Thread(target=self._serve, args=(connection,), name="coordinator-node", daemon=True).start()
 
     def _knows(self, hello: Message) -> bool:
         shown = str(hello.get("secret") or "")
@@ -168,7 +168,7 @@ class Leader:
     def _serve(self, connection: Connection) -> None:
         messages = connection.messages()
         # one who connects and says nothing has no business here either
-        connection.wait_at_most(_SAYING_SECONDS)
+        connection.wait_at_most(_HELLO_SECONDS)
         hello = next(messages, {})
         connection.wait_at_most(None)
         node = hello.get("node")
@@ -176,22 +176,22 @@ class Leader:
             # whoever else finds this port has no business here
             connection.close()
             return
-        member = _Member(connection)
+        known = _Node(connection)
         with self._changed:
-            former = self._members.get(node)
-            self._members[node] = member
+            former = self._known.get(node)
+            self._known[node] = known
             self._changed.notify_all()
         if former is not None:
             former.connection.close()
         for message in messages:
             with self._changed:
-                member.is_ready |= bool(message.get("ready"))
+                known.is_ready |= bool(message.get("ready"))
                 if message.get("attempt") == self._attempt:
                     # what a node says of an attempt that was given up is no news of this one
-                    member.ended = read_words(message.get("ended")) or member.ended
+                    known.ended = parse_termination_message(message.get("ended")) or known.ended
                 self._changed.notify_all()
         with self._changed:
-            member.is_gone = True
+            known.is_gone = True
             self._changed.notify_all()
         connection.close()
 
@@ -215,7 +215,7 @@ class Connection:
         with contextlib.suppress(OSError):
             self._client.settimeout(seconds)
 
-    def say(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         """Sends a message; to one who is gone it is lost, and `messages` ends."""
         with self._lock, contextlib.suppress(OSError):
             self._client.sendall(json.dumps(message, ensure_ascii=False).encode() + b"\n")
@@ -235,7 +235,7 @@ class Connection:
         self._client.close()
 
 
-class Follower:
+class CoordinatorClient:
     """Another node's end of its connection to node 0: what it last heard, looked at while it does other things."""
 
     def __init__(self, connection: Connection) -> None:
@@ -244,9 +244,9 @@ class Follower:
         self._train: int | None = None
         self._stopped = 0
         self._blamed = 0
-        self._end: LastWords | None = None
+        self._end: TerminationMessage | None = None
         self._is_lost = False
-        threading.Thread(target=self._listen, name="link", daemon=True).start()
+        threading.Thread(target=self._listen, name="coordinator", daemon=True).start()
 
     @property
     def is_lost(self) -> bool:
@@ -254,7 +254,7 @@ class Follower:
         return self._is_lost and self._end is None
 
     @property
-    def end(self) -> LastWords | None:
+    def end(self) -> TerminationMessage | None:
         """How the run ended, once node 0 has said so."""
         return self._end
 
@@ -281,11 +281,11 @@ class Follower:
 
     def ready(self) -> None:
         """Tells node 0 that this node can start training."""
-        self._connection.say({"ready": True})
+        self._connection.send({"ready": True})
 
-    def ended(self, attempt: int, words: LastWords) -> None:
+    def ended(self, attempt: int, words: TerminationMessage) -> None:
         """Tells node 0 how the training processes here ended."""
-        self._connection.say({"ended": schema.encode(words), "attempt": attempt})
+        self._connection.send({"ended": schema.encode(words), "attempt": attempt})
 
     def close(self) -> None:
         self._connection.close()
@@ -299,7 +299,7 @@ class Follower:
                     self._stopped = message["stop"]
                 if isinstance(message.get("mine"), int):
                     self._blamed = message["mine"]
-                self._end = read_words(message.get("end")) or self._end
+                self._end = parse_termination_message(message.get("end")) or self._end
                 self._changed.notify_all()
         with self._changed:
             self._is_lost = True
@@ -307,13 +307,13 @@ class Follower:
 
 
 def join(
-    run: str, *, node: int, host: str, port: int = LINK_PORT, secret: str = "", patience_seconds: float
-) -> Follower:
+    run: str, *, node: int, host: str, port: int = COORDINATOR_PORT, secret: str = "", patience_seconds: float
+) -> CoordinatorClient:
     """Connects to node 0, asking again while it is not there. Raises PeerError after `patience_seconds`."""
     deadline = time.monotonic() + patience_seconds
     while True:
         try:
-            client = socket.create_connection((host, port), timeout=_SAYING_SECONDS)
+            client = socket.create_connection((host, port), timeout=_HELLO_SECONDS)
         except OSError as error:
             if time.monotonic() > deadline:
                 message = f"node 0 of the run did not answer at {host}:{port} within {patience_seconds:g} s: {error}"
@@ -321,23 +321,23 @@ def join(
             time.sleep(_TICK_SECONDS * 5)
             continue
         connection = Connection(client)
-        connection.say({"run": run, "node": node, "secret": secret})
-        return Follower(connection)
+        connection.send({"run": run, "node": node, "secret": secret})
+        return CoordinatorClient(connection)
 
 
-def read_words(value: object) -> LastWords | None:
+def parse_termination_message(value: object) -> TerminationMessage | None:
     """Last words as the other end sent them; None for anything else."""
     if not isinstance(value, dict):
         return None
     with contextlib.suppress(errors.ConfigError):
-        return schema.decode(LastWords, value)
+        return schema.decode(TerminationMessage, value)
     return None
 
 
-def _of_node(node: int, words: LastWords) -> LorajobError:
+def _of_node(node: int, words: TerminationMessage) -> LorajobError:
     """What a node's cause means for the run: a final one ends it; after any other it goes on when the node is back."""
     named = dataclasses.replace(words, message=f"node {node}: {words.message}")
-    error = error_of(named)
+    error = from_termination_message(named)
     return error if error.failure.final else PeerError(named.message)
 
 

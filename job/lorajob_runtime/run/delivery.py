@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from lorajob_runtime.contract.errors import STOPPED, InterruptedByUserError, LorajobError, StorageError, TakenOverError
 from lorajob_runtime.contract.layout import RunFolder, step_name
 from lorajob_runtime.contract.plain_files import NotPlainError
-from lorajob_runtime.run.event_stream import Journal
+from lorajob_runtime.run.event_stream import EventWriter
 from lorajob_runtime.run.limits import Limits
-from lorajob_runtime.run.signals import Interrupts
+from lorajob_runtime.run.signals import StopSignals
 from lorajob_runtime.storage import checkpoint
 from lorajob_runtime.storage.ownership import Lease
 from lorajob_runtime.storage.store import Store
@@ -28,8 +28,8 @@ class Delivery:
 
     folder: RunFolder
     store: Store
-    journal: Journal
-    interrupts: Interrupts
+    events: EventWriter
+    signals: StopSignals
     limits: Limits
     is_in_pod: bool
     lease: Lease | None
@@ -44,9 +44,9 @@ class Delivery:
             self.folder,
             keep=keep,
             intervals=self.limits.pace,
-            warn=self.journal.warn,
+            warn=self.events.warn,
             on_stored=self._note_stored,
-            trouble=self.journal.storage,
+            trouble=self.events.storage,
             consequence=f"the run goes on, what is finished is {after}",
             confirm=(lambda: None) if self.lease is None else self.lease.confirm,
             prove=(lambda: None) if self.lease is None else self.lease.prove,
@@ -57,18 +57,18 @@ class Delivery:
 
         `error` is what the run ended with. Raises TakenOverError.
         """
-        is_told = self.interrupts.requested
+        is_told = self.signals.requested
 
         def tell_once() -> None:
             nonlocal is_told
-            if self.interrupts.requested and not is_told:
-                self.journal.notice("finishing the upload" + at_once(is_in_pod=self.is_in_pod))
+            if self.signals.requested and not is_told:
+                self.events.notice("finishing the upload" + at_once(is_in_pod=self.is_in_pod))
                 is_told = True
 
         def patience_seconds() -> float:
             limits = self.limits
             patience = limits.storage_at_end
-            if self.interrupts.requested:
+            if self.signals.requested:
                 patience = min(patience, limits.storage_when_stopped)
             return patience if self._has_results(error) else min(patience, limits.storage_for_logs)
 
@@ -76,8 +76,8 @@ class Delivery:
         return uploader.drain(patience_seconds, left_seconds=self.left_seconds, insists=insists, tick=tell_once)
 
     def left_seconds(self) -> float:
-        """How long storage may still be waited for before the pod's last words must be written."""
-        return self.limits.until_last_words(self.interrupts)
+        """How long storage may still be waited for before the termination message must be written."""
+        return self.limits.until_closing(self.signals)
 
     def _has_results(self, error: LorajobError | None) -> bool:
         """Whether more than logs waits for storage, or the next attempt needs storage as much as this one."""
@@ -85,13 +85,13 @@ class Delivery:
             return True
         return max(checkpoint.steps(self.folder), default=0) > (self.stored_step or 0)
 
-    def verdict(self, error: LorajobError | None, failed: LorajobError | None) -> LorajobError | None:
+    def final_error(self, error: LorajobError | None, failed: LorajobError | None) -> LorajobError | None:
         """What the run ended with: an error of its own comes before results that did not reach storage."""
         if failed is None or isinstance(failed, InterruptedByUserError):
             return failed or error
         message = f"{failed.message}; {self._rest()}"
         if error is not None and error.failure is not STOPPED:
-            self.journal.warn(message)
+            self.events.warn(message)
             return error
         if isinstance(failed, TakenOverError):
             return failed
@@ -115,7 +115,7 @@ class Delivery:
 
     def _note_stored(self, step: int) -> None:
         self.stored_step = max(step, self.stored_step or 0)
-        self.journal.stored(step)
+        self.events.stored(step)
 
 
 def at_once(*, is_in_pod: bool) -> str:

@@ -18,7 +18,7 @@ _STORAGE = "storage"
 _OUR_REMARKS = (_NOTICE, _WARNING, _STORAGE)
 
 
-class Journal:
+class EventWriter:
     """Adds the supervisor's events from any of its threads, and keeps its own log for whoever looks for a fault."""
 
     def __init__(self, events: Path, log: Path) -> None:
@@ -76,7 +76,7 @@ class Journal:
             self._events.close()
 
 
-class Follower:
+class EventTailer:
     """Follows the event log in a thread of its own and posts what comes."""
 
     def __init__(self, events: Path, post: Callable[[Event], None], *, poll_seconds: float) -> None:
@@ -85,7 +85,7 @@ class Follower:
         self._poll_seconds = poll_seconds
         self._heard_at = time.monotonic()
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="tailer", daemon=True)
 
     def start(self) -> None:
         self._thread.start()

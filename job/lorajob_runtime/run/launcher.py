@@ -52,7 +52,7 @@ class Launch:
     nodes: int = 1
     node: int = 0
     """Which of the run's nodes this is; the first has rank 0."""
-    leader: str = "127.0.0.1"
+    node0_host: str = "127.0.0.1"
     """Where node 0 is, for the processes of all nodes to meet."""
 
     @property
@@ -88,7 +88,7 @@ def begin(
     worker: str = WORKER,
     nodes: int = 1,
     node: int = 0,
-    leader: str = "127.0.0.1",
+    node0_host: str = "127.0.0.1",
 ) -> Training:
     """Writes down what an attempt is to train, and starts its processes on this machine, without keys to anything.
 
@@ -117,7 +117,7 @@ def begin(
         worker=worker,
         nodes=nodes,
         node=node,
-        leader=leader,
+        node0_host=node0_host,
     )
     return Training(launch)
 
@@ -168,7 +168,7 @@ class Training:
             workers=self._launch.processes,
             nodes=self._launch.nodes,
             memory_kills=processes.memory_kills() - self._memory_kills_before,
-            last_words=_last_words(self._launch),
+            last_line=_last_log_line(self._launch),
             full_disk=str(self._launch.folder.root) if _is_full(self._launch.folder) else None,
         )
 
@@ -188,9 +188,9 @@ def command(launch: Launch) -> list[str]:
 
 def _rendezvous(launch: Launch) -> list[str]:
     """torchrun's static rendezvous: unlike the elastic one it keeps the order of the nodes, so rank 0 is on node 0."""
-    leader = "127.0.0.1" if launch.node == 0 else launch.leader
+    host = "127.0.0.1" if launch.node == 0 else launch.node0_host
     arguments = ["--nnodes", str(launch.nodes), "--node-rank", str(launch.node), "--rdzv-id", str(launch.attempt)]
-    return [*arguments, "--master-addr", leader, "--master-port", str(RENDEZVOUS_PORT)]
+    return [*arguments, "--master-addr", host, "--master-port", str(RENDEZVOUS_PORT)]
 
 
 def variables(launch: Launch, *, cores: int) -> dict[str, str]:
@@ -201,7 +201,7 @@ def variables(launch: Launch, *, cores: int) -> dict[str, str]:
         ours |= _GROWING_SEGMENTS
     if launch.processes == 1 and launch.nodes == 1:
         ours |= {"RANK": "0", "WORLD_SIZE": "1"}
-    inherited = {name: value for name, value in launch.variables.items() if name not in _OF_OTHER_LAUNCHERS}
+    inherited = {name: value for name, value in launch.variables.items() if name not in _TORCHRUN_VARIABLES}
     return ours | inherited
 
 
@@ -220,8 +220,8 @@ _GROWING_SEGMENTS = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
 """Has torch's allocator for GPUs grow what it has: every micro-batch has other shapes, which leave holes otherwise."""
 _OLD_ALLOCATOR_NAME = "PYTORCH_CUDA_ALLOC_CONF"
 
-_OF_OTHER_LAUNCHERS = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
-_OF_A_LOST_PEER = re.compile(
+_TORCHRUN_VARIABLES = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
+_LOST_PEER = re.compile(
     r"connection (was )?(closed|reset|refused)|broken pipe|gloo|nccl|process ?group|watchdog", re.IGNORECASE
 )
 _NO_ROOM = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
@@ -234,7 +234,7 @@ def explain(
     workers: int,
     nodes: int = 1,
     memory_kills: int,
-    last_words: str,
+    last_line: str,
     full_disk: str | None = None,
 ) -> LorajobError | None:
     """The error that training ended with, None for success.
@@ -263,9 +263,7 @@ def explain(
     if cause is not None:
         return errors.error_named(cause.failure.name, cause.message, hint=cause.hint)
     how = f"signal {-exit_status}" if exit_status < 0 else f"exit code {exit_status}"
-    return LorajobError(
-        f"training ended with {how} and gave no cause; the last line of its log: {last_words or 'none'}"
-    )
+    return LorajobError(f"training ended with {how} and gave no cause; the last line of its log: {last_line or 'none'}")
 
 
 def _distance(cause: Cause) -> tuple[int, int]:
@@ -277,7 +275,7 @@ def _distance(cause: Cause) -> tuple[int, int]:
 
 def _is_echo(cause: Cause) -> bool:
     """Whether a cause only tells that another process is gone."""
-    return cause.failure is errors.UNEXPECTED and _OF_A_LOST_PEER.search(cause.message) is not None
+    return cause.failure is errors.UNEXPECTED and _LOST_PEER.search(cause.message) is not None
 
 
 def _read_causes(launch: Launch) -> list[Cause]:
@@ -305,7 +303,7 @@ def _is_full(folder: RunFolder) -> bool:
     return False
 
 
-def _last_words(launch: Launch) -> str:
+def _last_log_line(launch: Launch) -> str:
     """The last line that a worker, or else the launcher, wrote and that has a word in it."""
     logs = [launch.folder.log(launch.attempt, rank) for rank in launch.ranks]
     for log in [*logs, launch.log]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lorajob_runtime.run.signals import Interrupts
+from lorajob_runtime.run.signals import StopSignals
 from lorajob_runtime.storage import ownership
 from lorajob_runtime.storage.uploader import UploadIntervals
 from lorajob_runtime.system.environment import Environment
@@ -38,17 +38,17 @@ class Limits:
     pace: UploadIntervals = UploadIntervals()  # noqa: RUF009 frozen
 
     @property
-    def last_words(self) -> float:
-        """How much of the grace period is kept for what comes after the last upload: reports, lease, last words."""
+    def closing_reserve(self) -> float:
+        """How much of the grace period is kept for what follows the last upload: reports, lease, termination."""
         return min(30.0, self.grace / 4)
 
-    def until_last_words(self, interrupts: Interrupts) -> float:
+    def until_closing(self, signals: StopSignals) -> float:
         """How long may still be waited for storage, whatever for; without a signal there is no end."""
-        return self.grace - interrupts.seconds_since - self.last_words if interrupts.requested else math.inf
+        return self.grace - signals.seconds_since - self.closing_reserve if signals.requested else math.inf
 
-    def for_reports(self, interrupts: Interrupts) -> float:
+    def for_reports(self, signals: StopSignals) -> float:
         """How long reports may take to finish, now."""
-        left = self.grace - interrupts.seconds_since if interrupts.requested else math.inf
+        left = self.grace - signals.seconds_since if signals.requested else math.inf
         return max(0.0, min(self.sinks_at_end, left / 4))
 
 

@@ -14,7 +14,7 @@ _MOST_BYTES = 1 << 20
 """Read of one log at a time: a process that prints without end must not fill the supervisor's memory."""
 
 
-class Relay:
+class LogForwarder:
     """Follows the logs of every attempt below a folder while it is entered."""
 
     def __init__(self, logs: Path, write: Callable[[str], None]) -> None:
@@ -26,7 +26,7 @@ class Relay:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
-    def __enter__(self) -> Relay:
+    def __enter__(self) -> LogForwarder:
         self._thread.start()
         return self
 
@@ -37,11 +37,11 @@ class Relay:
 
     def _run(self) -> None:
         while not self._ending.wait(_EVERY_SECONDS):
-            self._pass_on()
-        while self._pass_on(is_last=True):
+            self.forward()
+        while self.forward(is_last=True):
             pass
 
-    def _pass_on(self, *, is_last: bool = False) -> bool:
+    def forward(self, *, is_last: bool = False) -> bool:
         """Whether there was anything. `is_last`: a line without an end will get none."""
         is_any = False
         for path in sorted(self._logs.glob(layout.RANK_LOG_PATTERN)):

@@ -1,4 +1,4 @@
-"""A run inside a pod: the supervisor with what only a cluster has, and its last words for the kubelet."""
+"""Runs a pod's part of a run: the supervisor with what only a cluster has, and the termination message."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from pathlib import Path
 from lorajob_runtime.contract import errors
 from lorajob_runtime.contract.errors import PEER, ConfigError, LorajobError
 from lorajob_runtime.contract.events import Event
-from lorajob_runtime.contract.kubernetes import LAST_WORDS_FILE, PROGRESS_ANNOTATION, LastWords
+from lorajob_runtime.contract.kubernetes import PROGRESS_ANNOTATION, TERMINATION_MESSAGE_PATH, TerminationMessage
 from lorajob_runtime.contract.spec import RunSpec
-from lorajob_runtime.contract.termination import words_of
+from lorajob_runtime.contract.termination import to_termination_message
 from lorajob_runtime.report.console import Console
 from lorajob_runtime.report.job_progress import ProgressAnnotation
 from lorajob_runtime.report.sink import Sink
 from lorajob_runtime.run import job_api, start, supervisor, worker_node
-from lorajob_runtime.run.coordinator import Leader
-from lorajob_runtime.run.log_forwarder import Relay
+from lorajob_runtime.run.coordinator import Coordinator
+from lorajob_runtime.run.log_forwarder import LogForwarder
 from lorajob_runtime.system.environment import Environment, Pod
 
 
-def run(spec: RunSpec, environment: Environment, pod: Pod) -> LastWords:
+def run(spec: RunSpec, environment: Environment, pod: Pod) -> TerminationMessage:
     """Runs this pod's part of the run. Returns how it ended."""
     with ExitStack() as stack:
         try:
             logs = start.folder_of(spec, environment).logs
         except LorajobError as error:
-            return words_of(error)
-        stack.enter_context(Relay(logs, _print))
+            return to_termination_message(error)
+        stack.enter_context(LogForwarder(logs, _print))
         if pod.node > 0:
             return worker_node.run(spec, environment, pod)
         if spec.resources.nodes == 1:
-            return _attempt(spec, environment, pod, link=None)
+            return _attempt(spec, environment, pod, coordinator=None)
         return _lead(spec, environment, pod)
 
 
-def leave(words: LastWords, path: Path = Path(LAST_WORDS_FILE)) -> None:
+def write_termination_message(words: TerminationMessage, path: Path = Path(TERMINATION_MESSAGE_PATH)) -> None:
     """Writes the termination message. A pod that cannot take it ends all the same."""
     try:
         path.write_text(words.dumps(), encoding="utf-8")
@@ -51,12 +51,12 @@ class Ending:
     name = "ending"
 
     def __init__(self) -> None:
-        self.words: LastWords | None = None
+        self.words: TerminationMessage | None = None
 
     def handle(self, event: Event) -> None:
         """Takes one event; the log of a resumed run holds the ends of earlier starts, and the last one stands."""
         if event["event"] == "end":
-            self.words = LastWords(
+            self.words = TerminationMessage(
                 exit_code=int(event["exit_code"]),
                 failure=str(event["class"]),
                 message=str(event.get("message") or ""),
@@ -67,21 +67,23 @@ class Ending:
         """Nothing to finish."""
 
 
-def _lead(spec: RunSpec, environment: Environment, pod: Pod) -> LastWords:
+def _lead(spec: RunSpec, environment: Environment, pod: Pod) -> TerminationMessage:
     """Node 0 of several. When another is lost it goes on in this pod, from the last checkpoint, once that is back."""
     try:
-        leader = Leader(spec.run_name, nodes=spec.resources.nodes, secret=pod.uid)
+        coordinator = Coordinator(spec.run_name, nodes=spec.resources.nodes, secret=pod.uid)
     except OSError as error:
-        return words_of(ConfigError(f"node 0 cannot listen for the other nodes: {error}"))
+        return to_termination_message(ConfigError(f"node 0 cannot listen for the other nodes: {error}"))
     for _ in range(spec.resources.retries + 1):
-        words = _attempt(spec, environment, pod, link=leader)
+        words = _attempt(spec, environment, pod, coordinator=coordinator)
         if words.exit_code != PEER.code:
             break
-    leader.end(words)
+    coordinator.end(words)
     return words
 
 
-def _attempt(spec: RunSpec, environment: Environment, pod: Pod, *, link: Leader | None) -> LastWords:
+def _attempt(
+    spec: RunSpec, environment: Environment, pod: Pod, *, coordinator: Coordinator | None
+) -> TerminationMessage:
     ending = Ending()
     annotate = functools.partial(job_api.annotate_job, pod, PROGRESS_ANNOTATION)
     sinks: list[Sink] = [
@@ -95,10 +97,10 @@ def _attempt(spec: RunSpec, environment: Environment, pod: Pod, *, link: Leader 
         ),
         ending,
     ]
-    code = supervisor.run(spec, environment, sinks=sinks, link=link)
+    code = supervisor.run(spec, environment, sinks=sinks, coordinator=coordinator)
     if ending.words is not None and ending.words.exit_code == code:
         return ending.words
-    return LastWords(exit_code=code, failure=errors.from_code(code).name, message="more in the log")
+    return TerminationMessage(exit_code=code, failure=errors.from_code(code).name, message="more in the log")
 
 
 def _touched(path: Path) -> float | None:

@@ -15,19 +15,19 @@ _ECHO_SECONDS = 0.5
 """A wrapper like `uv run` passes on the Ctrl-C that the terminal has already sent to the whole group."""
 
 
-class Interrupts:
+class StopSignals:
     """Takes the signals of this process while it is entered.
 
-    The first one sets `requested`, and inside `raising` also raises KeyboardInterrupt. A second Ctrl-C sets `aborted`
-    and raises it wherever the main thread is. Handlers do no more: what they interrupt may hold a lock.
+    The first one sets `requested`, and inside `interruptible` also raises KeyboardInterrupt. A second Ctrl-C sets
+    `forced` and raises it wherever the main thread is. Handlers do no more: what they interrupt may hold a lock.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.requested = False
-        self.aborted = False
+        self.forced = False
         self._clock = clock
         self._first_at = 0.0
-        self._raises = False
+        self._is_interruptible = False
         self._before: dict[signal.Signals, Any] = {}
 
     @property
@@ -36,28 +36,28 @@ class Interrupts:
         return self._clock() - self._first_at if self.requested else 0.0
 
     @contextmanager
-    def raising(self) -> Iterator[None]:
+    def interruptible(self) -> Iterator[None]:
         """For work that may be dropped where it stands: the first signal ends it too."""
         if self.requested:
             raise KeyboardInterrupt
-        self._raises = True
+        self._is_interruptible = True
         try:
             yield
         finally:
-            self._raises = False
+            self._is_interruptible = False
 
-    def take(self, number: int) -> None:
+    def receive(self, number: int) -> None:
         """One signal."""
         if not self.requested:
             self._first_at = self._clock()
             self.requested = True
-            if self._raises:
+            if self._is_interruptible:
                 raise KeyboardInterrupt
         elif number == signal.SIGINT and self._clock() - self._first_at >= _ECHO_SECONDS:
-            self.aborted = True
+            self.forced = True
             raise KeyboardInterrupt
 
-    def __enter__(self) -> Interrupts:
+    def __enter__(self) -> StopSignals:
         # only the main thread may; elsewhere the signals are somebody else's
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
@@ -74,4 +74,4 @@ class Interrupts:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self.take(number)
+        self.receive(number)

@@ -15,8 +15,8 @@ from lorajob_runtime.contract.identity import Identity
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.report.sink import Sink
-from lorajob_runtime.run.coordinator import Leader
-from lorajob_runtime.run.event_stream import Journal
+from lorajob_runtime.run.coordinator import Coordinator
+from lorajob_runtime.run.event_stream import EventWriter
 from lorajob_runtime.run.host_checks import (
     Machine,
     check_memory,
@@ -26,7 +26,7 @@ from lorajob_runtime.run.host_checks import (
     dataset_at_hand,
 )
 from lorajob_runtime.run.limits import Limits
-from lorajob_runtime.run.signals import Interrupts
+from lorajob_runtime.run.signals import StopSignals
 from lorajob_runtime.storage import ownership, resume
 from lorajob_runtime.storage.open import open_store, run_folder
 from lorajob_runtime.storage.ownership import Lease
@@ -43,7 +43,7 @@ def folder_of(spec: RunSpec, environment: Environment) -> RunFolder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Started:
+class PreparedRun:
     """One start of a run whose folder and prefix in storage this process holds."""
 
     spec: RunSpec
@@ -51,28 +51,28 @@ class Started:
     machine: Machine
     store: Store
     folder: RunFolder
-    start: ResumePoint
+    resume_point: ResumePoint
     limits: Limits
-    interrupts: Interrupts
-    journal: Journal
-    link: Leader | None
+    signals: StopSignals
+    events: EventWriter
+    coordinator: Coordinator | None
     lease: Lease | None
 
 
-def start(
+def prepare(
     spec: RunSpec,
     environment: Environment,
     processes: int | None,
     limits: Limits,
-    interrupts: Interrupts,
-    link: Leader | None,
+    signals: StopSignals,
+    coordinator: Coordinator | None,
     sinks: Sequence[Sink],
     stack: ExitStack,
-) -> Started:
+) -> PreparedRun:
     """Everything that can go wrong at once goes wrong here, before anything heavy is imported or downloaded."""
     check_trainable(spec)
     machine = choose_machine(processes=processes, gpus=spec.resources.gpus, device=environment.device)
-    check_memory(spec, machine, nodes=1 if link is None else spec.resources.nodes)
+    check_memory(spec, machine, nodes=1 if coordinator is None else spec.resources.nodes)
     store = open_store(_storage_uri(spec), spec.run_name, environment)
     check_not_missing(spec.data, environment, is_done=lambda: resume.is_published(store))
     folder = folder_of(spec, environment)
@@ -87,24 +87,24 @@ def start(
             _at_hand(found.made_with, spec, folder, environment),
             result=f"the finished run {spec.run_name!r}",
         )
-    if spec.resources.nodes > 1 and link is None:
+    if spec.resources.nodes > 1 and coordinator is None:
         warnings.append(f"resources.nodes is {spec.resources.nodes}: this machine trains alone, as one node")
     if environment.pod is not None and spec.model.trust_remote_code and not key_isolation.can_confine():
         warnings.append("this node's kernel has no Landlock: the model's code can read the token of the pod's account")
-    journal = Journal(folder.events, folder.supervisor_log(found.attempt))
+    events = EventWriter(folder.events, folder.supervisor_log(found.attempt))
     for warning in warnings:
-        journal.warn(warning)
-    return Started(
+        events.warn(warning)
+    return PreparedRun(
         spec=spec,
         environment=environment,
         machine=machine,
         store=store,
         folder=folder,
-        start=found,
+        resume_point=found,
         limits=limits,
-        interrupts=interrupts,
-        journal=journal,
-        link=link,
+        signals=signals,
+        events=events,
+        coordinator=coordinator,
         lease=lease,
     )
 

@@ -31,19 +31,19 @@ from lorajob_runtime.contract.errors import (
 from lorajob_runtime.contract.events import Event
 from lorajob_runtime.contract.layout import ADAPTER, step_name
 from lorajob_runtime.contract.spec import RunSpec
-from lorajob_runtime.contract.termination import as_error, end_values
+from lorajob_runtime.contract.termination import end_event_values, to_error
 from lorajob_runtime.report.fanout import Fanout
 from lorajob_runtime.report.sink import Sink
 from lorajob_runtime.report.swanlab.sink import SwanLab
 from lorajob_runtime.run import launcher, start
-from lorajob_runtime.run.coordinator import Leader
+from lorajob_runtime.run.coordinator import Coordinator
 from lorajob_runtime.run.delivery import Delivery, at_once
-from lorajob_runtime.run.event_stream import Follower
+from lorajob_runtime.run.event_stream import EventTailer
 from lorajob_runtime.run.host_checks import inspector, localize
 from lorajob_runtime.run.launcher import WORKER, Training
 from lorajob_runtime.run.limits import Limits, limits_of
-from lorajob_runtime.run.signals import Interrupts
-from lorajob_runtime.run.start import Started
+from lorajob_runtime.run.signals import StopSignals
+from lorajob_runtime.run.start import PreparedRun
 from lorajob_runtime.storage.store import is_s3
 from lorajob_runtime.storage.uploader import Uploader
 from lorajob_runtime.system.environment import Environment
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from lorajob_runtime.fetch import FetchedModel
 
 _HURRY_SECONDS = 1.0
+_LOST_NODE_SECONDS = 5.0
+"""How long a failure that may be the echo of another node's waits for what that node has to say."""
 
 
 def run(
@@ -62,37 +64,37 @@ def run(
     processes: int | None = None,
     limits: Limits | None = None,
     worker: str = WORKER,
-    link: Leader | None = None,
+    coordinator: Coordinator | None = None,
 ) -> int:
     """Runs, or goes on with, the run that `spec` describes. Returns the exit code of its class.
 
     `sinks` are the caller's own reports; SwanLab is the spec's and joins them. How the run ended is the last event they
     get, but for warnings of trouble that SwanLab had with ending. `processes` None: as many as the spec asks for GPUs,
-    which then must be there; a number: that many, on the CPU where no GPU is. `link` is the way to the other nodes of
-    a run of several; a PeerError's code says that they, not this one, made it end. Runs in the main thread, which takes
-    the signals. `limits` None: those that are right here.
+    which then must be there; a number: that many, on the CPU where no GPU is. `coordinator` is the way to the other
+    nodes of a run of several; a PeerError's code says that they, not this one, made it end. Runs in the main thread,
+    which takes the signals. `limits` None: those that are right here.
     """
     limits = limits or limits_of(environment)
     with ExitStack() as stack:
-        interrupts = stack.enter_context(Interrupts())
+        signals = stack.enter_context(StopSignals())
         try:
-            with interrupts.raising():
-                started = start.start(spec, environment, processes, limits, interrupts, link, sinks, stack)
+            with signals.interruptible():
+                prepared = start.prepare(spec, environment, processes, limits, signals, coordinator, sinks, stack)
         except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
             place = environment.work if is_s3(spec.storage.uri or "") else spec.storage.uri
-            return _end_early(sinks, limits, as_error(caught, forced=interrupts.aborted, disk=str(place)))
-        attempt = Attempt(**vars(started))
-        if attempt.start.is_published:
+            return _end_early(sinks, limits, to_error(caught, forced=signals.forced, disk=str(place)))
+        attempt = Attempt(**vars(prepared))
+        if attempt.resume_point.is_published:
             return _end_early(sinks, limits, None, message=f"already done: the adapter is {attempt.adapter_uri}")
         code = attempt.run(sinks, worker)
         # whoever goes on after the loss of another node must not miss a signal that came while this attempt ended
-        return STOPPED.code if code == PEER.code and interrupts.requested else code
+        return STOPPED.code if code == PEER.code and signals.requested else code
 
 
 def _end_early(sinks: Sequence[Sink], limits: Limits, error: LorajobError | None, *, message: str = "") -> int:
     """Tells the reports of an end before there was a log to write it to: the run may be another process's."""
     fanout = Fanout(sinks, warn=lambda _: None)
-    fanout.post({"event": "end"} | end_values(error, message))
+    fanout.post({"event": "end"} | end_event_values(error, message))
     fanout.close(limits.sinks_at_end)
     return (error.failure if error else SUCCEEDED).code
 
@@ -111,7 +113,7 @@ class Reports:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt(Started):
+class Attempt(PreparedRun):
     """One start of a run, from here to its end."""
 
     @property
@@ -124,38 +126,38 @@ class Attempt(Started):
             self.spec,
             folder=self.folder,
             environment=self.environment,
-            warn=self.journal.warn,
-            notify=self.journal.notice,
+            warn=self.events.warn,
+            notify=self.events.notice,
         )
-        reports = Reports(shown=Fanout(sinks, self.journal.warn), sent=Fanout([swanlab], self.journal.warn))
-        follower = Follower(self.folder.events, reports.post, poll_seconds=self.limits.poll)
+        reports = Reports(shown=Fanout(sinks, self.events.warn), sent=Fanout([swanlab], self.events.warn))
+        tailer = EventTailer(self.folder.events, reports.post, poll_seconds=self.limits.poll)
         delivery = Delivery(
             folder=self.folder,
             store=self.store,
-            journal=self.journal,
-            interrupts=self.interrupts,
+            events=self.events,
+            signals=self.signals,
             limits=self.limits,
             is_in_pod=self.environment.pod is not None,
             lease=self.lease,
-            stored_step=self.start.step,
+            stored_step=self.resume_point.step,
         )
         uploader = delivery.uploader(self.spec.train.keep_checkpoints)
         # before the first upload, which is to bring the attempt's log
         error = self._error_of(self._tell_start)
-        follower.start()
+        tailer.start()
         uploader.start()
-        error = error or self._error_of(lambda: self._work(follower, uploader, worker))
-        if isinstance(error, PeerError) and self.interrupts.requested:
+        error = error or self._error_of(lambda: self._work(tailer, uploader, worker))
+        if isinstance(error, PeerError) and self.signals.requested:
             error = StoppedError(f"stopped; {error.message}")
-        failed = self._bring_home(error, delivery, uploader)
-        error = delivery.verdict(error, failed)
-        self._tell_end(error, follower, reports)
+        failed = self._flush_uploads(error, delivery, uploader)
+        error = delivery.final_error(error, failed)
+        self._tell_end(error, tailer, reports)
         if failed is None and not isinstance(error, TakenOverError):
-            self._bring_last_lines(delivery, uploader)
+            self._flush_last_lines(delivery, uploader)
         uploader.close()
         return (error.failure if error else SUCCEEDED).code
 
-    def _bring_last_lines(self, delivery: Delivery, uploader: Uploader) -> None:
+    def _flush_last_lines(self, delivery: Delivery, uploader: Uploader) -> None:
         """Those that say how it ended. That is told already and holds, whatever keeps them from storage now."""
 
         def bring() -> None:
@@ -164,40 +166,40 @@ class Attempt(Started):
                 raise late
 
         if (late := self._error_of(bring)) is not None:
-            self.journal.note(f"the last lines of the log are not in storage: {late.message}")
+            self.events.note(f"the last lines of the log are not in storage: {late.message}")
 
     def _tell_start(self) -> None:
         """Makes the attempt's log, whose number the next attempt counts on from."""
         here = self.environment.pod.name if self.environment.pod else socket.gethostname()
-        self.journal.note(f"attempt {self.start.attempt} of lorajob {__version__} on {here}")
-        self.journal.add("report", name="attempt", number=self.start.attempt, where=here)
+        self.events.note(f"attempt {self.resume_point.attempt} of lorajob {__version__} on {here}")
+        self.events.add("report", name="attempt", number=self.resume_point.attempt, where=here)
 
-    def _work(self, follower: Follower, uploader: Uploader, worker: str) -> None:
+    def _work(self, tailer: EventTailer, uploader: Uploader, worker: str) -> None:
         """The story of a run."""
-        journal = self.journal
-        if self.start.step is not None:
-            journal.notice(f"going on from the checkpoint of step {self.start.step}")
-        with self.interrupts.raising():
-            journal.add("phase", name="fetch")
+        events = self.events
+        if self.resume_point.step is not None:
+            events.notice(f"going on from the checkpoint of step {self.resume_point.step}")
+        with self.signals.interruptible():
+            events.add("phase", name="fetch")
             model = self._fetch()
-            journal.add("phase", name="data")
+            events.add("phase", name="data")
             self._prepare_data(model)
-        if not self.start.is_trained:
+        if not self.resume_point.is_trained:
             self._gather()
-            journal.add("phase", name="train")
-            journal.doing("loads the model")
-            self._train(model, follower, worker)
+            events.add("phase", name="train")
+            events.doing("loads the model")
+            self._train(model, tailer, worker)
         self._check_lease()
-        journal.add("phase", name="publish")
+        events.add("phase", name="publish")
         self._publish(model)
         uploader.adapter_is_ready()
 
     def _fetch(self) -> FetchedModel:
         from lorajob_runtime.fetch import fetch
 
-        inspect = inspector(self.spec, self.machine, nodes=1 if self.link is None else self.spec.resources.nodes)
-        model = fetch(self.spec.model, environment=self.environment, notify=self.journal.notice, inspect=inspect)
-        self.journal.add("report", name="model", source=model.source, revision=model.revision, path=str(model.path))
+        inspect = inspector(self.spec, self.machine, nodes=1 if self.coordinator is None else self.spec.resources.nodes)
+        model = fetch(self.spec.model, environment=self.environment, notify=self.events.notice, inspect=inspect)
+        self.events.add("report", name="model", source=model.source, revision=model.revision, path=str(model.path))
         return model
 
     def _prepare_data(self, model: FetchedModel) -> None:
@@ -205,69 +207,71 @@ class Attempt(Started):
 
         data = localize(self.spec.data, self.folder.work, self.environment)
         spec = dataclasses.replace(self.spec, data=data)
-        log = self.folder.supervisor_log(self.start.attempt)
+        log = self.folder.supervisor_log(self.resume_point.attempt)
         report = prepare(spec, model_path=model.path, folder=self.folder.data, log=log)
-        if self.start.step is not None:
+        if self.resume_point.step is not None:
             now = identity.with_data(identity.of_model(model.path), report)
-            identity.refuse_others(self.start.made_with, now, result=f"checkpoint {step_name(self.start.step)}")
-        self.journal.add("report", name="data", **report)
+            identity.refuse_others(
+                self.resume_point.made_with, now, result=f"checkpoint {step_name(self.resume_point.step)}"
+            )
+        self.events.add("report", name="data", **report)
 
     def _gather(self) -> None:
         """Waits for the other nodes: nothing trains before all of them are there."""
-        if self.link is not None:
-            with self.interrupts.raising():
-                self.link.gather(patience_seconds=self.limits.stall, say=self.journal.doing)
+        if self.coordinator is not None:
+            with self.signals.interruptible():
+                self.coordinator.gather(patience_seconds=self.limits.stall, say=self.events.doing)
 
-    def _train(self, model: FetchedModel, follower: Follower, worker: str) -> None:
-        if self.link is not None:
-            self.link.begin(self.start.attempt)
+    def _train(self, model: FetchedModel, tailer: EventTailer, worker: str) -> None:
+        if self.coordinator is not None:
+            self.coordinator.begin(self.resume_point.attempt)
         training = launcher.begin(
             self.spec,
             model,
             self.machine,
             self.folder,
-            attempt=self.start.attempt,
-            resume_step=self.start.step,
-            owes_look=self.start.owes_look,
+            attempt=self.resume_point.attempt,
+            resume_step=self.resume_point.step,
+            owes_look=self.resume_point.owes_look,
             worker=worker,
-            nodes=1 if self.link is None else self.spec.resources.nodes,
+            nodes=1 if self.coordinator is None else self.spec.resources.nodes,
         )
         try:
-            self._watch(training, follower)
+            self._watch(training, tailer)
         finally:
             training.kill()
-            if self.link is not None and training.error is not None:
-                self.link.give_up()
+            if self.coordinator is not None and training.error is not None:
+                self.coordinator.give_up()
         if training.error is not None:
             cause = self._root_cause(training.error)
-            if self.link is not None and cause.failure is not PEER:
-                self.link.take_blame()
+            if self.coordinator is not None and cause.failure is not PEER:
+                self.coordinator.take_blame()
             raise cause
 
     def _root_cause(self, error: LorajobError) -> LorajobError:
         """What ended training here, or on another node where that is what ended it here."""
-        if self.link is None or error.failure not in (PEER, STOPPED):
+        if self.coordinator is None or error.failure not in (PEER, STOPPED):
             return error
         if error.failure is STOPPED:
-            return error if self.interrupts.requested else PeerError(f"another node was asked to stop: {error.message}")
-        return self.link.loss(within_seconds=_HURRY_SECONDS * 5) or error
+            return error if self.signals.requested else PeerError(f"another node was asked to stop: {error.message}")
+        return self.coordinator.loss(within_seconds=_LOST_NODE_SECONDS) or error
 
-    def _watch(self, training: Training, follower: Follower) -> None:
+    def _watch(self, training: Training, tailer: EventTailer) -> None:
         """Waits for training to end; passes a wish to stop on, and gives up on training that shows no life."""
         is_asked = False
-        follower.listen_anew()
+        tailer.listen_anew()
         while not training.ended(within_seconds=self.limits.poll):
-            if self.interrupts.requested and not is_asked:
+            if self.signals.requested and not is_asked:
                 training.ask_to_stop()
                 how = at_once(is_in_pod=self.environment.pod is not None)
-                self.journal.notice(f"stopping after this step with a checkpoint{how}")
+                self.events.notice(f"stopping after this step with a checkpoint{how}")
                 is_asked = True
             self._check_lease()
-            if self.link is not None and (lost := self.link.lost()) is not None:
+            if self.coordinator is not None and (lost := self.coordinator.lost()) is not None:
                 if training.ended(within_seconds=_HURRY_SECONDS) and (error := training.error) is not None:
                     raise self._root_cause(error)
                 raise lost
-            if min(follower.silent_seconds(), self._seconds_since_heartbeat()) > self.limits.stall:
+            if min(tailer.silent_seconds(), self._seconds_since_heartbeat()) > self.limits.stall:
                 raise StalledError(f"training gave no sign of life for {self.limits.stall:g} s")
 
     def _check_lease(self) -> None:
@@ -295,13 +299,13 @@ class Attempt(Started):
         return None
 
     def _explain(self, caught: BaseException) -> LorajobError:
-        error = as_error(caught, forced=self.interrupts.aborted, disk=str(self.folder.root))
+        error = to_error(caught, forced=self.signals.forced, disk=str(self.folder.root))
         if error.failure is UNEXPECTED and caught is not error:
-            self.journal.trace(caught)
-            return LorajobError(f"{error.message}; more in {self.folder.supervisor_log(self.start.attempt)}")
+            self.events.trace(caught)
+            return LorajobError(f"{error.message}; more in {self.folder.supervisor_log(self.resume_point.attempt)}")
         return error
 
-    def _bring_home(self, error: LorajobError | None, delivery: Delivery, uploader: Uploader) -> LorajobError | None:
+    def _flush_uploads(self, error: LorajobError | None, delivery: Delivery, uploader: Uploader) -> LorajobError | None:
         """Why what is finished is not in storage; None where it is, or is another process's to bring there."""
         if isinstance(error, InterruptedByUserError):
             return error
@@ -312,25 +316,25 @@ class Attempt(Started):
         except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
             return self._explain(caught)
 
-    def _tell_end(self, error: LorajobError | None, follower: Follower, reports: Reports) -> None:
+    def _tell_end(self, error: LorajobError | None, tailer: EventTailer, reports: Reports) -> None:
         """Writes how the run ended and lets the reports finish. Another Ctrl-C cuts it short."""
         is_in_pod = self.environment.pod is not None
-        values = end_values(error, f"the adapter is {self.adapter_uri}", is_in_pod=is_in_pod)
+        values = end_event_values(error, f"the adapter is {self.adapter_uri}", is_in_pod=is_in_pod)
         is_hurried = isinstance(error, InterruptedByUserError)
         with suppress(KeyboardInterrupt):
             try:
-                self.journal.add("end", **values)
+                self.events.add("end", **values)
             except OSError:
                 # a full disk takes no more lines; the reports get this one all the same
-                follower.stop()
+                tailer.stop()
                 reports.post({"event": "end"} | values)
-            follower.stop()
+            tailer.stop()
 
             def limit() -> float:
-                return _HURRY_SECONDS if is_hurried else self.limits.for_reports(self.interrupts)
+                return _HURRY_SECONDS if is_hurried else self.limits.for_reports(self.signals)
 
             reports.sent.close(limit())
             # what went wrong with that is still shown
-            follower.catch_up()
+            tailer.catch_up()
             reports.shown.close(limit())
-        self.journal.close()
+        self.events.close()

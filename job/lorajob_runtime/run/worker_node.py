@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 
 from lorajob_runtime.contract import errors
 from lorajob_runtime.contract.errors import LorajobError, PeerError, StoppedError
-from lorajob_runtime.contract.kubernetes import LINK_PORT, LastWords, service_host
+from lorajob_runtime.contract.kubernetes import COORDINATOR_PORT, TerminationMessage, service_host
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.contract.spec import RunSpec
-from lorajob_runtime.contract.termination import as_error, words_of
+from lorajob_runtime.contract.termination import to_error, to_termination_message
 from lorajob_runtime.run import coordinator, launcher
-from lorajob_runtime.run.coordinator import Follower
+from lorajob_runtime.run.coordinator import CoordinatorClient
 from lorajob_runtime.run.host_checks import Machine, check_trainable, choose_machine
 from lorajob_runtime.run.launcher import WORKER, Training
 from lorajob_runtime.run.limits import Limits, limits_of
-from lorajob_runtime.run.signals import Interrupts
+from lorajob_runtime.run.signals import StopSignals
 from lorajob_runtime.run.start import folder_of
 from lorajob_runtime.storage import resume
 from lorajob_runtime.storage.open import open_store
@@ -51,89 +51,89 @@ def run(
     environment: Environment,
     pod: Pod,
     *,
-    leader: str | None = None,
-    port: int = LINK_PORT,
+    node0_host: str | None = None,
+    port: int = COORDINATOR_PORT,
     limits: Limits | None = None,
     worker: str = WORKER,
-) -> LastWords:
+) -> TerminationMessage:
     """Serves node 0 until the run is over or this node cannot go on. Returns how it ended.
 
-    `leader` and `port` are where node 0 listens; None: its name in the cluster. Runs in the main thread.
+    `node0_host` and `port` are where node 0 listens; None: its name in the cluster. Runs in the main thread.
     """
     limits = limits or limits_of(environment)
     with ExitStack() as stack:
-        interrupts = stack.enter_context(Interrupts())
+        signals = stack.enter_context(StopSignals())
         try:
             check_trainable(spec)
             machine = choose_machine(processes=None, gpus=spec.resources.gpus, device=environment.device)
             folder = folder_of(spec, environment)
             stack.enter_context(run_lock.hold(folder.lock))
             store = open_store(spec.storage.uri or "", spec.run_name, environment)
-            logs = stack.enter_context(NodeLogs(store, folder, limits, interrupts))
-            member = Member(
+            logs = stack.enter_context(NodeLogs(store, folder, limits, signals))
+            worker_node = WorkerNode(
                 spec=spec,
                 environment=environment,
                 node=pod.node,
-                leader=leader or service_host(pod.job, 0),
+                node0_host=node0_host or service_host(pod.job, 0),
                 port=port,
                 secret=pod.uid,
                 machine=machine,
                 folder=folder,
                 store=store,
                 limits=limits,
-                interrupts=interrupts,
+                signals=signals,
                 logs=logs,
                 worker=worker,
             )
-            return member.run()
+            return worker_node.run()
         except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
-            return words_of(as_error(caught, forced=interrupts.aborted, disk=str(environment.work)))
+            return to_termination_message(to_error(caught, forced=signals.forced, disk=str(environment.work)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
+class WorkerNode:
     """One node's part in a run, whose folder this process holds."""
 
     spec: RunSpec
     environment: Environment
     node: int
-    leader: str
+    node0_host: str
     port: int
     secret: str
     machine: Machine
     folder: RunFolder
     store: Store
     limits: Limits
-    interrupts: Interrupts
+    signals: StopSignals
     logs: NodeLogs
     worker: str
 
-    def run(self) -> LastWords:
+    def run(self) -> TerminationMessage:
         """Serves one node 0 after another. Raises what this node ends with."""
         model: FetchedModel | None = None
         while True:
-            with self.interrupts.raising():
-                follower = self._join()
-            if follower is None:
-                return words_of(None, "the run was over when this node came")
+            with self.signals.interruptible():
+                client = self._join()
+            if client is None:
+                return to_termination_message(None, "the run was over when this node came")
             try:
                 if model is None:
                     try:
                         model = self._fetch()
                     except LorajobError as error:
-                        if not self._is_counted(error, follower, _NO_ATTEMPT):
+                        if not self._is_counted(error, client, _NO_ATTEMPT):
                             raise
                         _say(f"node 0 ends too: {error.message}")
                         continue
-                follower.ready()
-                words = self._serve(follower, model)
+                client.ready()
+                words = self._serve(client, model)
             finally:
-                follower.close()
+                client.close()
             if words is not None:
                 return words
             _say("node 0 is gone or ended; waiting for the next one")
 
-    def _join(self) -> Follower | None:
+    def _join(self) -> CoordinatorClient | None:
         """The connection to node 0; None when it will not come, since the run is done. Raises PeerError."""
         deadline = time.monotonic() + self.limits.stall
         while True:
@@ -142,7 +142,7 @@ class Member:
                 return coordinator.join(
                     self.spec.run_name,
                     node=self.node,
-                    host=self.leader,
+                    host=self.node0_host,
                     port=self.port,
                     secret=self.secret,
                     patience_seconds=patience,
@@ -163,45 +163,41 @@ class Member:
     def _fetch(self) -> FetchedModel:
         from lorajob_runtime.fetch import fetch
 
-        with self.interrupts.raising():
+        with self.signals.interruptible():
             return fetch(self.spec.model, environment=self.environment, notify=_say)
 
-    def _serve(self, follower: Follower, model: FetchedModel) -> LastWords | None:
+    def _serve(self, client: CoordinatorClient, model: FetchedModel) -> TerminationMessage | None:
         """Trains when node 0 says so. Returns how the run ended, None when another node 0 will come."""
         while True:
-            if self.interrupts.requested:
+            if self.signals.requested:
                 raise StoppedError("stopped between two attempts at training")
-            if (end := follower.end) is not None:
+            if (end := client.end) is not None:
                 return end if errors.from_name(end.failure).final else None
-            if follower.is_lost:
+            if client.is_lost:
                 return None
-            if (attempt := follower.take_start()) is not None:
-                error = self._train(follower, model, attempt)
+            if (attempt := client.take_start()) is not None:
+                error = self._train(client, model, attempt)
                 self.logs.upload()
-                follower.ended(attempt, words_of(error))
-                if (
-                    error is not None
-                    and not self._is_of_others(error)
-                    and not self._is_counted(error, follower, attempt)
-                ):
+                client.ended(attempt, to_termination_message(error))
+                if error is not None and not self._is_of_others(error) and not self._is_counted(error, client, attempt):
                     raise error
-                follower.ready()
-            follower.wait()
+                client.ready()
+            client.wait()
 
     def _is_of_others(self, error: LorajobError) -> bool:
         """Whether it is for node 0 to say what comes next: this node did nothing wrong and was not asked to stop."""
-        return isinstance(error, PeerError) or (isinstance(error, StoppedError) and not self.interrupts.requested)
+        return isinstance(error, PeerError) or (isinstance(error, StoppedError) and not self.signals.requested)
 
-    def _is_counted(self, error: LorajobError, follower: Follower, attempt: int) -> bool:
+    def _is_counted(self, error: LorajobError, client: CoordinatorClient, attempt: int) -> bool:
         """Whether node 0 fails of the same: then its pod ends and counts, and this one stays for the next attempt.
 
         So an attempt costs the run one of its retries, on however many nodes it failed.
         """
-        if error.failure.final or self.interrupts.requested:
+        if error.failure.final or self.signals.requested:
             return False
-        return is_counted(follower, attempt, patience_seconds=_SHARED_SECONDS)
+        return is_counted(client, attempt, patience_seconds=_SHARED_SECONDS)
 
-    def _train(self, follower: Follower, model: FetchedModel, attempt: int) -> LorajobError | None:
+    def _train(self, client: CoordinatorClient, model: FetchedModel, attempt: int) -> LorajobError | None:
         training = launcher.begin(
             self.spec,
             model,
@@ -211,22 +207,22 @@ class Member:
             worker=self.worker,
             nodes=self.spec.resources.nodes,
             node=self.node,
-            leader=self.leader,
+            node0_host=self.node0_host,
         )
         try:
-            return self._watch(training, follower, attempt)
+            return self._watch(training, client, attempt)
         finally:
             training.kill()
 
-    def _watch(self, training: Training, follower: Follower, attempt: int) -> LorajobError | None:
+    def _watch(self, training: Training, client: CoordinatorClient, attempt: int) -> LorajobError | None:
         """Waits for training to end. Returns why it did, None when it did its work."""
         is_asked = False
         while not training.ended(within_seconds=self.limits.poll):
-            if self.interrupts.requested and not is_asked:
+            if self.signals.requested and not is_asked:
                 training.ask_to_stop()
                 _say("stopping after this step; node 0 writes a checkpoint")
                 is_asked = True
-            if follower.end is not None or follower.is_lost or follower.is_given_up(attempt):
+            if client.end is not None or client.is_lost or client.is_given_up(attempt):
                 # what ended it here may be the cause of all, and takes a moment to be told
                 if training.ended(within_seconds=_LAST_MOMENT_SECONDS):
                     break
@@ -234,23 +230,23 @@ class Member:
         return training.error
 
 
-def is_counted(follower: Follower, attempt: int, *, patience_seconds: float) -> bool:
+def is_counted(client: CoordinatorClient, attempt: int, *, patience_seconds: float) -> bool:
     """Waits a moment for node 0 to say that it ends of this attempt itself. Returns whether it did."""
     deadline = time.monotonic() + patience_seconds
-    while not follower.is_counted(attempt):
+    while not client.is_counted(attempt):
         if time.monotonic() > deadline:
             return False
-        follower.wait()
+        client.wait()
     return True
 
 
 class NodeLogs:
     """Keeps this node's logs in storage, beside those of the others. What storage does not take is tried again."""
 
-    def __init__(self, store: Store, folder: RunFolder, limits: Limits, interrupts: Interrupts) -> None:
+    def __init__(self, store: Store, folder: RunFolder, limits: Limits, signals: StopSignals) -> None:
         self._sync = StorageSync(store, folder, keep=1)
         self._limits = limits
-        self._interrupts = interrupts
+        self._signals = signals
         self._lock = threading.Lock()
         self._ending = threading.Event()
         self._is_failing = False
@@ -271,7 +267,7 @@ class NodeLogs:
         thread = threading.Thread(target=self._upload, args=(whole,), name="last logs", daemon=True)
         thread.start()
         until = time.monotonic() + self._limits.storage_for_logs
-        while thread.is_alive() and time.monotonic() < until and self._limits.until_last_words(self._interrupts) > 0:
+        while thread.is_alive() and time.monotonic() < until and self._limits.until_closing(self._signals) > 0:
             thread.join(self._limits.poll)
         if thread.is_alive():
             _say("the last logs of this node are not uploaded: storage does not answer in time")

@@ -37,7 +37,7 @@ def _pod(name: str, node: int, started: int | None) -> PodStatus:
         started=None if started is None else datetime.fromtimestamp(started, UTC),
         finished=None,
         exit_code=None,
-        last_words=None,
+        termination_message=None,
     )
 
 

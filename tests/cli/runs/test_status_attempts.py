@@ -20,12 +20,14 @@ from run_objects import (
 )
 
 from lorajob.runs.status import from_job, from_objects
-from lorajob_runtime.contract.kubernetes import LastWords
+from lorajob_runtime.contract.kubernetes import TerminationMessage
 
 ACTIVE = {"active": 1, "ready": 1, "startTime": at(0), "terminating": 0}
 STARTING = {**ACTIVE, "ready": 0}
 BACK_OFF = {"failed": 1, "ready": 0, "startTime": at(0), "terminating": 0}
-STORAGE = LastWords(exit_code=21, failure="storage", message="s3://models does not answer", hint="look at the bucket")
+STORAGE = TerminationMessage(
+    exit_code=21, failure="storage", message="s3://models does not answer", hint="look at the bucket"
+)
 
 
 def test_during_back_off_the_reason_says_what_failed_and_what_is_left() -> None:
@@ -38,7 +40,7 @@ def test_during_back_off_the_reason_says_what_failed_and_what_is_left() -> None:
 
 
 def test_a_final_failure_that_the_job_has_not_drawn_its_conclusion_from_promises_no_next_attempt() -> None:
-    words = LastWords(exit_code=14, failure="out-of-memory", message="no memory was left")
+    words = TerminationMessage(exit_code=14, failure="out-of-memory", message="no memory was left")
 
     run = from_objects(job(BACK_OFF), [failed_pod(code=14, words=words)], (), NOW)
 
@@ -121,7 +123,7 @@ LOW_DISK = ("TerminationByKubelet", "The node was low on resource: ephemeral-sto
     ],
 )
 def test_a_disruption_is_named_and_does_not_count(reason: str, message: str, said: str) -> None:
-    stopped = LastWords(exit_code=30, failure="stopped", message="stopped with a checkpoint")
+    stopped = TerminationMessage(exit_code=30, failure="stopped", message="stopped with a checkpoint")
     gone = disrupted(failed_pod(code=30, words=stopped), reason, message)
     state = {"failed": 0, "ready": 0, "startTime": at(0)}
 
@@ -150,7 +152,7 @@ def test_what_was_disrupted_before_changes_no_number_and_no_reason_of_a_later_fa
 
 def test_a_final_exit_code_counts_also_where_the_pod_was_disrupted() -> None:
     """The Job looks at its rules one after another, and the one on exit codes comes first."""
-    words = LastWords(exit_code=11, failure="data", message="no row has an answer")
+    words = TerminationMessage(exit_code=11, failure="data", message="no row has an answer")
     both = disrupted(failed_pod(code=11, words=words), "EvictionByEvictionAPI", "Eviction API: evicting")
 
     run = from_objects(job({"ready": 0, "startTime": at(0)}), [both], (), NOW)

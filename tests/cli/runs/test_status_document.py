@@ -10,7 +10,7 @@ from run_objects import FIRST_POD, NOW, at, condition, failed_pod, job, progress
 from lorajob.runs.document import to_dict
 from lorajob.runs.status import from_job, from_objects
 from lorajob_runtime.contract import kubernetes
-from lorajob_runtime.contract.kubernetes import LastWords
+from lorajob_runtime.contract.kubernetes import TerminationMessage
 
 ACTIVE = {"active": 1, "ready": 1, "startTime": at(0), "terminating": 0}
 
@@ -21,7 +21,7 @@ def failed(reason: str, message: str = "", count: int = 1) -> dict[str, object]:
 
 
 def test_text_from_a_pod_can_not_steer_the_terminal() -> None:
-    words = LastWords(exit_code=1, failure="unexpected", message="\x1b[2Jgone\nand more")
+    words = TerminationMessage(exit_code=1, failure="unexpected", message="\x1b[2Jgone\nand more")
 
     run = from_objects(job(failed("BackoffLimitExceeded")), [failed_pod(words=words)], (), NOW)
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from run_objects import BEGAN, FIRST_POD, NOW, SECOND_POD, at, condition, failed_pod, job, progress
 
 from lorajob.runs.status import from_job, from_objects
-from lorajob_runtime.contract.kubernetes import LastWords
+from lorajob_runtime.contract.kubernetes import TerminationMessage
 
 ACTIVE = {"active": 1, "ready": 1, "startTime": at(0), "terminating": 0}
 
@@ -38,7 +38,7 @@ def test_a_run_that_has_reported_success_is_publishing_until_the_job_says_so_too
 def test_a_job_whose_failure_is_certain_has_failed_before_its_pods_are_gone() -> None:
     message = "Container main for pod team/zhenhuan-0-vpghk failed with exit code 11 matching FailJob rule at index 0"
     state = {"failed": 1, "conditions": [condition("FailureTarget", reason="PodFailurePolicy", message=message)]}
-    words = LastWords(exit_code=11, failure="data", message="no row has an answer", hint="look at the columns")
+    words = TerminationMessage(exit_code=11, failure="data", message="no row has an answer", hint="look at the columns")
 
     run = from_objects(job(state), [failed_pod(code=11, words=words)], (), NOW)
 
@@ -58,7 +58,9 @@ def test_without_pods_the_report_of_the_end_says_why_a_run_failed() -> None:
 
     run = from_job(job(failed("PodFailurePolicy", message), progress=ended), NOW)
 
-    assert run.failure == LastWords(exit_code=11, failure="data", message="no row has an answer", hint="look there")
+    assert run.failure == TerminationMessage(
+        exit_code=11, failure="data", message="no row has an answer", hint="look there"
+    )
 
 
 def test_without_pods_and_report_the_condition_says_why_a_run_failed() -> None:
@@ -88,7 +90,7 @@ def test_an_old_report_does_not_explain_why_the_last_retry_failed() -> None:
 
 
 def test_a_class_that_was_tried_again_until_no_retry_was_left_has_a_hint_for_now() -> None:
-    words = LastWords(
+    words = TerminationMessage(
         exit_code=20,
         failure="hub",
         message="it is down",
@@ -120,8 +122,8 @@ def test_a_run_beyond_its_time_says_which_limit_it_was() -> None:
 
 
 def test_the_cause_is_told_from_its_consequences_among_several_nodes() -> None:
-    cause = LastWords(exit_code=21, failure="storage", message="it did not answer")
-    lost = LastWords(exit_code=1, failure="unexpected", message="connection closed by peer")
+    cause = TerminationMessage(exit_code=21, failure="storage", message="it did not answer")
+    lost = TerminationMessage(exit_code=1, failure="unexpected", message="connection closed by peer")
     pods = [
         failed_pod(node=0, code=1, words=lost, ended=203),
         failed_pod("zhenhuan-1-abcde", node=1, code=21, words=cause, ended=200),
@@ -133,7 +135,7 @@ def test_the_cause_is_told_from_its_consequences_among_several_nodes() -> None:
 
 
 def test_the_last_attempt_counts_and_not_one_before_it() -> None:
-    first = LastWords(exit_code=21, failure="storage", message="it did not answer")
+    first = TerminationMessage(exit_code=21, failure="storage", message="it did not answer")
     pods = [
         failed_pod(FIRST_POD, code=21, words=first, ended=100),
         failed_pod(SECOND_POD, code=137, reason="OOMKilled", ended=298),

@@ -30,10 +30,10 @@ from run_objects import (
 
 from lorajob.runs.run_status import RUNNING, RunStatus
 from lorajob.runs.status import LONGEST, from_job, from_objects
-from lorajob_runtime.contract.kubernetes import PROGRESS_ANNOTATION, LastWords, Progress
+from lorajob_runtime.contract.kubernetes import PROGRESS_ANNOTATION, Progress, TerminationMessage
 
 EVICTION = ("EvictionByEvictionAPI", "Eviction API: evicting")
-STORAGE = LastWords(exit_code=21, failure="storage", message="it does not answer")
+STORAGE = TerminationMessage(exit_code=21, failure="storage", message="it does not answer")
 
 Made = Callable[[str, int], dict[str, Any] | None]
 
@@ -213,7 +213,9 @@ def test_a_list_and_a_status_agree_when_the_job_has_seen_its_pods(told: Told) ->
 
 def test_the_reason_of_an_attempt_is_that_of_its_own_pods() -> None:
     first = failed_pod("zhenhuan-0-before", code=137, ended=500)
-    second = failed_pod(code=1, words=LastWords(exit_code=1, failure="unexpected", message="signal 9"), ended=530)
+    second = failed_pod(
+        code=1, words=TerminationMessage(exit_code=1, failure="unexpected", message="signal 9"), ended=530
+    )
     second["metadata"]["creationTimestamp"] = at(510)
 
     run = from_objects(job({"failed": 2, "ready": 0, "startTime": at(0)}), [second, first], (), NOW)

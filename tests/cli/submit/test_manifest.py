@@ -211,7 +211,10 @@ def test_one_node_needs_no_service_and_several_do() -> None:
     (service,) = four.owned
     assert (service["kind"], service["spec"]["clusterIP"]) == ("Service", "None")
     assert pods_of(four)["subdomain"] == service["metadata"]["name"] == "poems"
-    assert {each["port"] for each in service["spec"]["ports"]} == {kubernetes.RENDEZVOUS_PORT, kubernetes.LINK_PORT}
+    assert {each["port"] for each in service["spec"]["ports"]} == {
+        kubernetes.RENDEZVOUS_PORT,
+        kubernetes.COORDINATOR_PORT,
+    }
 
 
 @pytest.mark.parametrize("nodes", [1, 2])

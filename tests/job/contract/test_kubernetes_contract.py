@@ -1,4 +1,4 @@
-"""Progress and last words: what one side writes the other reads, within the sizes that Kubernetes allows."""
+"""Progress and termination message: what one side writes the other reads, within the sizes that Kubernetes allows."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorajob_runtime.contract import kubernetes
-from lorajob_runtime.contract.kubernetes import LastWords, Progress
+from lorajob_runtime.contract.kubernetes import Progress, TerminationMessage
 
 
 @given(st.text(max_size=300), st.text(max_size=100))
-def test_last_words_come_back_as_they_were(message: str, hint: str) -> None:
-    words = LastWords(exit_code=11, failure="data", message=message, hint=hint)
+def test_a_termination_message_comes_back_as_it_was(message: str, hint: str) -> None:
+    words = TerminationMessage(exit_code=11, failure="data", message=message, hint=hint)
 
-    assert kubernetes.read_last_words(words.dumps()) == words
+    assert kubernetes.read_termination_message(words.dumps()) == words
 
 
 @settings(deadline=None)
 @given(st.text(min_size=1, max_size=20).map(lambda text: text * 1000))
 def test_what_is_too_long_loses_its_end_and_nothing_else(message: str) -> None:
-    words = LastWords(exit_code=11, failure="data", message=message, hint="look")
+    words = TerminationMessage(exit_code=11, failure="data", message=message, hint="look")
 
     text = words.dumps()
-    read = kubernetes.read_last_words(text)
+    read = kubernetes.read_termination_message(text)
 
-    assert len(text.encode()) <= kubernetes.LAST_WORDS_MAX_BYTES
+    assert len(text.encode()) <= kubernetes.TERMINATION_MESSAGE_MAX_BYTES
     assert read is not None
     assert (read.exit_code, read.failure, read.hint) == (11, "data", "look")
     assert message.startswith(read.message.removesuffix("…"))
@@ -58,4 +58,4 @@ def test_what_a_newer_runtime_says_more_is_passed_over() -> None:
 def test_what_is_not_ours_is_nothing() -> None:
     for text in ("", "panic: out of luck", "[]", '{"phase": "train"}', '{"pod": 3}'):
         assert kubernetes.read_progress(text) is None
-        assert kubernetes.read_last_words(text) is None
+        assert kubernetes.read_termination_message(text) is None

@@ -14,7 +14,7 @@ from lorajob_runtime.contract import errors
 from lorajob_runtime.contract.errors import FailureClass, LorajobError
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.run import launcher
-from lorajob_runtime.run.launcher import Cause, Launch, _last_words
+from lorajob_runtime.run.launcher import Cause, Launch, _last_log_line
 from lorajob_runtime.system import processes
 
 
@@ -31,7 +31,7 @@ def explain(
         workers=workers,
         nodes=nodes,
         memory_kills=kills,
-        last_words="bye",
+        last_line="bye",
         full_disk=full,
     )
     assert error is not None
@@ -39,7 +39,7 @@ def explain(
 
 
 def test_training_that_did_its_work_has_no_error() -> None:
-    assert launcher.explain(exit_status=0, causes=[], workers=2, memory_kills=3, last_words="") is None
+    assert launcher.explain(exit_status=0, causes=[], workers=2, memory_kills=3, last_line="") is None
 
 
 LOST_PEER = cause(0, errors.UNEXPECTED, "RuntimeError: [gloo] Connection closed by peer [127.0.0.1]:4711")
@@ -101,7 +101,7 @@ def test_a_full_disk_is_storage_also_where_the_worker_could_not_say_so() -> None
     assert explain(full="/here").failure is errors.STORAGE
 
 
-def test_without_a_cause_the_last_words_are_told() -> None:
+def test_without_a_cause_the_last_line_of_the_log_is_told() -> None:
     assert "exit code 3" in explain(status=3).message
     assert explain(status=3).message.endswith("bye")
 
@@ -182,7 +182,7 @@ def test_cores_are_at_least_one_and_at_most_those_of_the_machine() -> None:
     assert processes.memory_kills() >= 0
 
 
-def test_no_file_elsewhere_gives_last_words_by_a_link_in_the_place_of_a_log(tmp_path: Path) -> None:
+def test_a_link_in_the_place_of_a_log_gives_no_last_line_of_a_file_elsewhere(tmp_path: Path) -> None:
     launch = launched(tmp_path, 2)
     (tmp_path / "token").write_text("a-key")
     launch.log.parent.mkdir(parents=True)
@@ -190,4 +190,4 @@ def test_no_file_elsewhere_gives_last_words_by_a_link_in_the_place_of_a_log(tmp_
     os.mkfifo(launch.folder.log(1, 1))
     launch.log.write_text("0" * 10_000 + "\nthe launcher's last line\n")
 
-    assert _last_words(launch) == "the launcher's last line"
+    assert _last_log_line(launch) == "the launcher's last line"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lorajob_runtime.run.log_forwarder import Relay
+from lorajob_runtime.run.log_forwarder import LogForwarder
 from waiting import wait_until
 
 
@@ -13,7 +13,7 @@ def test_whole_lines_come_with_their_rank_and_the_last_state_of_a_progress_bar(t
     said: list[str] = []
     attempt = tmp_path / "attempt-1"
     attempt.mkdir()
-    with Relay(tmp_path, said.append):
+    with LogForwarder(tmp_path, said.append):
         (attempt / "rank-0.log").write_text("loading\n10%\r50%\r100%\nhalf a li")
         wait_until(lambda: "[rank 0] loading" in said, what="the first line")
         with (attempt / "rank-0.log").open("a") as log:
@@ -46,7 +46,7 @@ def test_no_file_elsewhere_is_shown_by_a_link_in_the_place_of_a_log(tmp_path: Pa
     (logs / "attempt-1/rank-2.log").write_text("a line\n")
     (logs / "attempt-2").symlink_to(secret)
 
-    with Relay(logs, said.append):
+    with LogForwarder(logs, said.append):
         wait_until(lambda: "[rank 2] a line" in said, what="the plain log's line")
 
     refused = [f"{logs / name} is no plain file" for name in ("attempt-1/rank-0.log", "attempt-1/rank-1.log")]

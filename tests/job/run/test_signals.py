@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from lorajob_runtime.run.signals import Interrupts
+from lorajob_runtime.run.signals import StopSignals
 
 
 class Clock:
@@ -22,57 +22,57 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def interrupts(clock: Clock) -> Interrupts:
-    return Interrupts(clock=clock)
+def signals(clock: Clock) -> StopSignals:
+    return StopSignals(clock=clock)
 
 
-def test_the_first_signal_only_asks(interrupts: Interrupts) -> None:
-    interrupts.take(signal.SIGTERM)
+def test_the_first_signal_only_asks(signals: StopSignals) -> None:
+    signals.receive(signal.SIGTERM)
 
-    assert interrupts.requested
-    assert not interrupts.aborted
-
-
-def test_the_first_signal_breaks_off_work_that_may_be_dropped(interrupts: Interrupts) -> None:
-    with pytest.raises(KeyboardInterrupt), interrupts.raising():
-        interrupts.take(signal.SIGINT)
-
-    assert not interrupts.aborted
+    assert signals.requested
+    assert not signals.forced
 
 
-def test_work_that_may_be_dropped_is_not_begun_after_a_signal(interrupts: Interrupts) -> None:
-    interrupts.take(signal.SIGINT)
+def test_the_first_signal_breaks_off_work_that_may_be_dropped(signals: StopSignals) -> None:
+    with pytest.raises(KeyboardInterrupt), signals.interruptible():
+        signals.receive(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt), interrupts.raising():
+    assert not signals.forced
+
+
+def test_work_that_may_be_dropped_is_not_begun_after_a_signal(signals: StopSignals) -> None:
+    signals.receive(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt), signals.interruptible():
         pytest.fail("it was begun")
 
 
-def test_a_second_ctrl_c_ends_at_once(interrupts: Interrupts, clock: Clock) -> None:
-    interrupts.take(signal.SIGINT)
+def test_a_second_ctrl_c_ends_at_once(signals: StopSignals, clock: Clock) -> None:
+    signals.receive(signal.SIGINT)
     clock.now += 0.6
 
     with pytest.raises(KeyboardInterrupt):
-        interrupts.take(signal.SIGINT)
+        signals.receive(signal.SIGINT)
 
-    assert interrupts.aborted
+    assert signals.forced
 
 
 @pytest.mark.parametrize(("number", "later"), [(signal.SIGINT, 0.1), (signal.SIGTERM, 60.0), (signal.SIGHUP, 60.0)])
 def test_an_echo_or_another_wish_to_stop_is_no_second_ctrl_c(
-    interrupts: Interrupts, clock: Clock, number: signal.Signals, later: float
+    signals: StopSignals, clock: Clock, number: signal.Signals, later: float
 ) -> None:
-    interrupts.take(signal.SIGINT)
+    signals.receive(signal.SIGINT)
     clock.now += later
 
-    interrupts.take(number)
+    signals.receive(number)
 
-    assert not interrupts.aborted
+    assert not signals.forced
 
 
 def test_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
 
-    with Interrupts():
+    with StopSignals():
         assert signal.getsignal(signal.SIGTERM) is not before
 
     assert signal.getsignal(signal.SIGTERM) is before

@@ -194,7 +194,7 @@ def test_a_pod_whose_run_would_fail_again_does_not_wait_for_hours_with_logs_alon
     assert run.end()["message"].endswith("NaN")
 
 
-def test_a_pod_that_was_told_to_stop_says_its_last_words_before_its_time_is_up(
+def test_a_pod_that_was_told_to_stop_says_how_it_ended_before_its_time_is_up(
     start, uri: str, s3_server, s3_proxy, wait_until
 ) -> None:
     limits = {"storage_at_end": 600, "storage_when_stopped": 1}

@@ -121,7 +121,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_and_its_trace_is_in_the_superv
 
 
 def test_training_that_shows_no_life_is_ended_with_22(start, tmp_path: Path) -> None:
-    run = start(str(tmp_path / "runs"), orders={"hold": 3, "deaf": True}, limits={"stall": 0.5})
+    run = start(str(tmp_path / "runs"), orders={"hold": 3, "deaf": True}, limits={"stall": 5})
 
     assert run.wait() == 22
     assert (tmp_path / "runs/n/checkpoints/step-000002/checkpoint.json").exists()

@@ -172,7 +172,7 @@ def _failure_policy() -> dict[str, Any]:
 
 def _service(name: str, namespace: str, labels: dict[str, str]) -> dict[str, Any]:
     """Gives every pod of the run a name; published before it is ready, since the pods wait for one another."""
-    ports = {"rendezvous": kubernetes.RENDEZVOUS_PORT, "link": kubernetes.LINK_PORT}
+    ports = {"rendezvous": kubernetes.RENDEZVOUS_PORT, "link": kubernetes.COORDINATOR_PORT}
     return {
         "apiVersion": "v1",
         "kind": "Service",

@@ -59,7 +59,11 @@ def pod_spec(spec: RunSpec, platform: Platform) -> dict[str, Any]:
 
 
 def _container(spec: RunSpec, platform: Platform) -> dict[str, Any]:
-    ports = {"rendezvous": kubernetes.RENDEZVOUS_PORT, "link": kubernetes.LINK_PORT} if spec.resources.nodes > 1 else {}
+    ports = (
+        {"rendezvous": kubernetes.RENDEZVOUS_PORT, "link": kubernetes.COORDINATOR_PORT}
+        if spec.resources.nodes > 1
+        else {}
+    )
     optional: dict[str, Any] = {
         "imagePullPolicy": platform.image_pull_policy,
         "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
@@ -77,7 +81,7 @@ def _container(spec: RunSpec, platform: Platform) -> dict[str, Any]:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "terminationMessagePath": kubernetes.LAST_WORDS_FILE,
+        "terminationMessagePath": kubernetes.TERMINATION_MESSAGE_PATH,
         "terminationMessagePolicy": "File",
         "volumeMounts": _mounts(spec),
     }

@@ -17,7 +17,7 @@ _KEY = "swanlab"
 
 
 @dataclass(slots=True)
-class Memory:
+class SwanLabState:
     """`sent`: kind of point -> the last step of it that the server has; what only lies on this disk does not count."""
 
     path: Path
@@ -41,15 +41,15 @@ class Memory:
         new.replace(self.path)
 
 
-def load(path: Path, rng: random.Random) -> Memory:
+def load(path: Path, rng: random.Random) -> SwanLabState:
     """What was written down, else a new id, which is written down at once."""
     known = _read(path).get(_KEY)
     if isinstance(known, dict) and isinstance(known.get("id"), str):
         sent = {str(kind): int(step) for kind, step in dict(known.get("sent") or {}).items()}
-        return Memory(path=path, id=known["id"], sent=sent)
-    memory = Memory(path=path, id="".join(rng.choices(_ID_LETTERS, k=_ID_LENGTH)))
-    memory.save()
-    return memory
+        return SwanLabState(path=path, id=known["id"], sent=sent)
+    state = SwanLabState(path=path, id="".join(rng.choices(_ID_LETTERS, k=_ID_LENGTH)))
+    state.save()
+    return state
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class SwanLab:
             # the log of a resumed run holds the ends of earlier starts
             self._end = event if event["event"] == "end" else {}
         for point in self._points.take(event):
-            if not self._memory.has(point):
+            if not self._state.has(point):
                 self._number += 1
                 self._unsent.append((self._number, point))
                 self._send(self._number, point)
@@ -114,7 +114,7 @@ class SwanLab:
         self._child.kill()
 
     def _begin(self) -> None:
-        self._memory = run_state.load(self._folder.sinks, self._rng)
+        self._state = run_state.load(self._folder.sinks, self._rng)
         if self._mode == "offline" and self._spec.report.swanlab.mode == "auto" and not self._has_key:
             self._warn(f"SwanLab: SWANLAB_API_KEY is not set, so this run is kept offline; to send it: {self._sync}")
         self._start()
@@ -137,7 +137,7 @@ class SwanLab:
             "project": wanted.project,
             "workspace": wanted.workspace,
             "name": wanted.experiment or self._spec.run_name,
-            "id": self._memory.id,
+            "id": self._state.id,
             "log_dir": str(self._log_dir),
             "run_dir": self._run_dir.name,
             "config": specs.to_dict(self._spec, defaults=True),
@@ -145,15 +145,15 @@ class SwanLab:
 
     @property
     def _run_dir(self) -> Path:
-        return self._log_dir / f"run-{self._memory.id}"
+        return self._log_dir / f"run-{self._state.id}"
 
     @property
     def _sync(self) -> str:
         if self._is_in_pod:
             # the folder goes with the pod; what is in it reaches storage
             place = f"{(self._spec.storage.uri or '').rstrip('/')}/{self._spec.run_name}/{SWANLOG}"
-            return f"swanlab sync {self._run_dir.name} --id {self._memory.id}, in a copy of {place}"
-        return f"swanlab sync {shlex.quote(str(self._run_dir))} --id {self._memory.id}"
+            return f"swanlab sync {self._run_dir.name} --id {self._state.id}, in a copy of {place}"
+        return f"swanlab sync {shlex.quote(str(self._run_dir))} --id {self._state.id}"
 
     def _send(self, number: int, point: Point) -> None:
         if self._child is not None:
@@ -195,8 +195,8 @@ class SwanLab:
 
     def _confirm(self, number: int) -> None:
         while self._unsent and self._unsent[0][0] <= number:
-            self._memory.confirm(self._unsent.popleft()[1])
-        self._memory.save()
+            self._state.confirm(self._unsent.popleft()[1])
+        self._state.save()
 
     def _finish(self, deadline: float) -> None:
         """Asks the child to finish, and the one that takes over where that fails."""

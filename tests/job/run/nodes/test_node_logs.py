@@ -9,7 +9,7 @@ from typing import Any
 
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.run.limits import Limits
-from lorajob_runtime.run.signals import Interrupts
+from lorajob_runtime.run.signals import StopSignals
 from lorajob_runtime.run.worker_node import NodeLogs
 from lorajob_runtime.storage.open import open_store
 from lorajob_runtime.system import environment
@@ -24,12 +24,12 @@ def test_a_node_that_was_told_to_stop_ends_though_storage_answers_nothing(
     folder = RunFolder(tmp_path / "n")
     folder.log(1, 1).parent.mkdir(parents=True)
     folder.log(1, 1).write_text("a line\n")
-    interrupts = Interrupts()
+    signals = StopSignals()
     s3_proxy.freeze()
 
     def end() -> None:
-        with NodeLogs(store, folder, Limits(grace=4), interrupts):
-            interrupts.take(signal.SIGTERM)
+        with NodeLogs(store, folder, Limits(grace=4), signals):
+            signals.receive(signal.SIGTERM)
 
     ending = threading.Thread(target=end, daemon=True)
     ending.start()

@@ -73,8 +73,8 @@ class Nodes:
         self._processes.append(process)
         return process
 
-    def words(self, spec: Path, node: int, *, life: str = "first") -> kubernetes.LastWords | None:
-        return kubernetes.read_last_words((self._root / f"{spec.stem}-{node}-{life}" / "words").read_text())
+    def words(self, spec: Path, node: int, *, life: str = "first") -> kubernetes.TerminationMessage | None:
+        return kubernetes.read_termination_message((self._root / f"{spec.stem}-{node}-{life}" / "words").read_text())
 
     def log(self, spec: Path, node: int, *, life: str = "first") -> str:
         return (self._root / f"{spec.stem}-{node}-{life}" / "log").read_text(errors="replace")

@@ -1,4 +1,4 @@
-"""One node of a run on this machine, as its pod would run it: `node.py SPEC_FILE NODE LAST_WORDS_FILE`."""
+"""One node of a run on this machine, as its pod would run it: `node.py SPEC_FILE NODE TERMINATION_MESSAGE_PATH`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from lorajob_runtime.contract import spec as specs
-from lorajob_runtime.run import pod as inpod
+from lorajob_runtime.run import pod as pod_entry
 from lorajob_runtime.run import worker_node
 from lorajob_runtime.run.limits import Limits
 from lorajob_runtime.system import environment
@@ -19,9 +19,9 @@ if __name__ == "__main__":
     pod = Pod(job=spec.run_name, namespace="default", name=f"node-{node}", node=node, api_server="127.0.0.1:9")
     settings = environment.read()
     if node == 0:
-        words = inpod.run(spec, settings, pod)
+        words = pod_entry.run(spec, settings, pod)
     else:
-        words = worker_node.run(spec, settings, pod, leader="127.0.0.1", limits=Limits(stall=60))
-    inpod.leave(words, Path(sys.argv[3]))
+        words = worker_node.run(spec, settings, pod, node0_host="127.0.0.1", limits=Limits(stall=60))
+    pod_entry.write_termination_message(words, Path(sys.argv[3]))
     # as the container's entry point ends
     os._exit(words.exit_code)
