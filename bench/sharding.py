@@ -142,8 +142,8 @@ def lorajob_side(model: Path, root: Path) -> Callable[[], None]:
     from lorajob_runtime.contract import spec
     from lorajob_runtime.contract.layout import RunFolder
     from lorajob_runtime.data.tokens import TokenRows
-    from lorajob_runtime.train import loop, session
-    from lorajob_runtime.train.job import TrainPlan
+    from lorajob_runtime.train import checkpointing, session
+    from lorajob_runtime.train.job import TrainJob
     from lorajob_runtime.train.step import train_step
 
     folder = RunFolder(root)
@@ -152,9 +152,9 @@ def lorajob_side(model: Path, root: Path) -> Callable[[], None]:
         ranks = dist.get_world_size()
         ids = np.random.default_rng(0).integers(3, VOCABULARY, size=ranks * TOKENS).astype(np.int32)
         rows = TokenRows(ids, np.ones(len(ids), dtype=bool), np.arange(ranks + 1, dtype=np.int64) * TOKENS)
-        rows.save(folder.data / "train.safetensors")
-        (folder.data / "report.json").write_text(json.dumps({"fingerprint": "random"}))
-        (folder.data / "samples.json").write_text(json.dumps({"stop_ids": [], "samples": []}))
+        rows.save(folder.train_rows)
+        folder.data_report.write_text(json.dumps({"fingerprint": "random"}))
+        folder.sample_prompts.write_text(json.dumps({"stop_ids": [], "samples": []}))
     dist.barrier()
     run = {
         "name": "bench",
@@ -162,7 +162,7 @@ def lorajob_side(model: Path, root: Path) -> Callable[[], None]:
         "lora": LORA,
         "train": {"batchSize": 1, "gradientAccumulation": 1, "precision": "fp32", "sharding": "fsdp"},
     }
-    plan = TrainPlan(
+    plan = TrainJob(
         spec=spec.parse(run),
         model_path=str(model),
         model_source=str(model),
@@ -172,9 +172,9 @@ def lorajob_side(model: Path, root: Path) -> Callable[[], None]:
         resume_step=None,
         attempt=1,
     )
-    started = session.start(plan, folder, session.meet(plan))
+    started = session.start(plan, folder, session.join_process_group(plan))
     train_step(started, 1)
-    return lambda: loop.save(started, 1, owes_look=False)
+    return lambda: checkpointing.save(started, 1, evaluation_pending=False)
 
 
 def accelerate_side(model: Path, root: Path) -> Callable[[], None]:

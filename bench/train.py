@@ -28,7 +28,7 @@ from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.data.prepare import prepare as prepare_data
 from lorajob_runtime.run import launcher
 from lorajob_runtime.system import environment
-from lorajob_runtime.train.job import TrainPlan
+from lorajob_runtime.train.job import TrainJob
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def prepare(run: RunSpec, root: Path) -> RunFolder:
     model = fetch.fetch(run.model, environment=environment.read(), notify=print)
     folder = RunFolder(root)
     prepare_data(run, model_path=model.path, folder=folder.data)
-    plan = TrainPlan(
+    plan = TrainJob(
         spec=run,
         model_path=str(model.path),
         model_source=model.source,
@@ -65,7 +65,7 @@ def prepare(run: RunSpec, root: Path) -> RunFolder:
         resume_step=None,
         attempt=1,
     )
-    folder.plan.write_text(plan.dumps())
+    folder.train_job.write_text(plan.dumps())
     return folder
 
 

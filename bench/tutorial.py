@@ -30,7 +30,7 @@ from transformers import (
 
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.data.tokens import TokenRows
-from lorajob_runtime.train import job as plan_module
+from lorajob_runtime.train import job as train_job
 
 IGNORED = -100
 
@@ -73,10 +73,10 @@ def examples(rows: TokenRows) -> list[dict[str, list[int]]]:
 def main(root: str, output: str) -> None:
     """Trains and writes {"steps": [{"seconds", "loss"}], "memory_bytes"}."""
     folder = RunFolder(Path(root))
-    plan = plan_module.loads(folder.plan.read_text())
-    train, lora = plan.spec.train, plan.spec.lora
-    tokenizer = AutoTokenizer.from_pretrained(plan.model_path)
-    model = AutoModelForCausalLM.from_pretrained(plan.model_path, dtype=torch.bfloat16)
+    job = train_job.loads(folder.train_job.read_text())
+    train, lora = job.spec.train, job.spec.lora
+    tokenizer = AutoTokenizer.from_pretrained(job.model_path)
+    model = AutoModelForCausalLM.from_pretrained(job.model_path, dtype=torch.bfloat16)
     model.enable_input_require_grads()
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
@@ -105,7 +105,7 @@ def main(root: str, output: str) -> None:
             use_cpu=not torch.cuda.is_available(),
             disable_tqdm=True,
         ),
-        train_dataset=Dataset.from_list(examples(TokenRows.load(folder.data / "train.safetensors"))),
+        train_dataset=Dataset.from_list(examples(TokenRows.load(folder.train_rows))),
         data_collator=DataCollatorForSeq2Seq(tokenizer=tokenizer, padding=True),
         callbacks=[clock],
     )

@@ -104,7 +104,7 @@ def finished_run(
     checkpoint.save(folder, 8, write)
     folder.spec.write_text(spec_module.dumps(parsed))
     folder.data.mkdir(parents=True)
-    (folder.data / "report.json").write_text(json.dumps(data_report or {}))
+    folder.data_report.write_text(json.dumps(data_report or {}))
     with EventLog(folder.events) as log:
         for event, values in events:
             log.append(event, **values)

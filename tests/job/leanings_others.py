@@ -61,7 +61,7 @@ def kernels() -> None:
 
 @leaned_on(
     "torch AdamW: what its state holds, and that a state put there by hand is used",
-    by="train/loop.py, train/session.py",
+    by="train/checkpointing.py, train/session.py",
     why="checkpoints hold the two moments by name, and a resumed run goes on bit for bit",
 )
 def state_of_adamw() -> None:
@@ -84,7 +84,7 @@ def state_of_adamw() -> None:
 
 @leaned_on(
     "torch: what a CPU says of itself, and torchrun's options and variables",
-    by="train/base_model/forward.py, launcher.py, train/broadcast.py",
+    by="train/base_model/forward.py, run/launcher.py, system/environment.py",
     why="bf16 is chosen where it is native; ranks keep the order of the nodes with the static rendezvous",
 )
 def processes() -> None:

@@ -116,7 +116,7 @@ def state_functions() -> None:
 
 @leaned_on(
     "peft: finds bitsandbytes by its spec, and has a LoRA layer for its 4-bit linear layer",
-    by="quantization.py, train/lora/nf4.py",
+    by="models/quantization.py, train/lora/nf4.py",
     why="a module that is None in sys.modules is one that is not installed; the layer is replaced by ours in place",
 )
 def four_bit_layers() -> None:

@@ -202,7 +202,7 @@ def loading_from_slices() -> None:
 
 @leaned_on(
     "transformers: DistributedConfig, what of a model it shards, and that the root stays gathered",
-    by="train/parallel/sharding.py, memory_plan.py",
+    by="train/parallel/sharding.py, models/memory_plan.py",
     why="weights arrive sharded; how much is whole at a time is reckoned from which modules are gathered together",
 )
 def sharding_plans() -> None:
@@ -217,7 +217,7 @@ def sharding_plans() -> None:
 
 @leaned_on(
     "transformers dynamic_module_utils: where a repository's code is copied to, and the function that does it",
-    by="train/base_model/loading.py, remote_code.py",
+    by="train/base_model/loading.py, models/remote_code.py",
     why="processes copy it one after the other, and none of it from another repository, which is named with --",
 )
 def code_of_repositories() -> None:

@@ -88,16 +88,16 @@ def read(path: Path) -> Iterator[Event]:
     yield from Tail(path).read()
 
 
-def was_looked(path: Path, step: int) -> bool:
+def was_evaluated(path: Path, step: int) -> bool:
     """Whether the evaluation and the samples after `step` were made, all of them."""
     return any(event.get("name") == "looked" and event.get("step") == step for event in read(path))
 
 
-def cut_back(path: Path, step: int, *, owes_look: bool = False) -> None:
+def cut_back(path: Path, step: int, *, evaluation_pending: bool = False) -> None:
     """Rewrites the log without what happened after `step`, atomically. A torn last line goes too.
 
-    An event that has no step (phase, report, end) belongs to the last step before it. `owes_look`: the evaluation and
-    the samples after `step` are made anew.
+    An event that has no step (phase, report, end) belongs to the last step before it. `evaluation_pending`: the
+    evaluation and the samples after `step` are made again, so theirs go too.
     """
     if not path.exists():
         return
@@ -108,7 +108,7 @@ def cut_back(path: Path, step: int, *, owes_look: bool = False) -> None:
             continue
         if event.get("step", 0) > step:
             break
-        if owes_look and event.get("step") == step and event["event"] in ("evaluation", "sample"):
+        if evaluation_pending and event.get("step") == step and event["event"] in ("evaluation", "sample"):
             continue
         kept.append(line)
     replacement = path.with_name(path.name + ".new")

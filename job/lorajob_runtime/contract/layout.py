@@ -34,6 +34,12 @@ MANIFEST = "checkpoint.json"
 MODEL_CARD = "README.md"
 LOSS_CURVE = "loss.png"
 
+TRAIN_ROWS = "train.safetensors"
+EVAL_ROWS = "eval.safetensors"
+SAMPLE_PROMPTS = "samples.json"
+DATA_REPORT = "report.json"
+"""The files of a tokenised dataset."""
+
 RESUME_ONLY = (OPTIMIZER, STATE)
 """The files of a checkpoint that only resuming needs; retention removes them, the adapter stays."""
 
@@ -205,8 +211,25 @@ class RunFolder:
         return self.work / "data"
 
     @property
-    def plan(self) -> Path:
-        """What the training processes are told: a TrainPlan as JSON."""
+    def train_rows(self) -> Path:
+        return self.data / TRAIN_ROWS
+
+    @property
+    def eval_rows(self) -> Path:
+        """There is none when no row is held out."""
+        return self.data / EVAL_ROWS
+
+    @property
+    def sample_prompts(self) -> Path:
+        return self.data / SAMPLE_PROMPTS
+
+    @property
+    def data_report(self) -> Path:
+        return self.data / DATA_REPORT
+
+    @property
+    def train_job(self) -> Path:
+        """What the training processes are told: a TrainJob as JSON."""
         return self.work / "train.json"
 
     @property

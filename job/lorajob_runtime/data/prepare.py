@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lorajob_runtime.contract import layout
 from lorajob_runtime.contract.errors import StorageError
 from lorajob_runtime.contract.spec import DataSpec, RunSpec
 from lorajob_runtime.data.chat.chat_template import stop_ids
@@ -20,11 +21,6 @@ from lorajob_runtime.data.rows.load import Loaded, load
 from lorajob_runtime.data.tokens import Ids, Mask, TokenRows, TokenWriter, fingerprint
 from lorajob_runtime.models import token_limits
 from lorajob_runtime.models.token_limits import Bounds
-
-TRAIN = "train.safetensors"
-EVAL = "eval.safetensors"
-SAMPLES = "samples.json"
-REPORT = "report.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +104,7 @@ def tokenise(
     Raises DataError, ModelError, ConfigError, OSError.
     """
     loaded = loaded or load(spec.data)
-    with TokenWriter(folder / TRAIN) as train, TokenWriter(folder / EVAL) as held_out:
+    with TokenWriter(folder / layout.TRAIN_ROWS) as train, TokenWriter(folder / layout.EVAL_ROWS) as held_out:
         seen = survey(
             spec,
             tokenizer,
@@ -170,7 +166,7 @@ def _report(seen: Survey, data: DataSpec, fingerprint: str) -> DataReport:
 def _finish(fresh: Path, folder: Path, dataset: Tokenised) -> None:
     """Writes what goes with the tokens and takes the place of `folder`, so that one that exists is whole."""
     samples = {"stop_ids": dataset.stop_ids, "samples": [asdict(sample) for sample in dataset.samples]}
-    for name, document in ((SAMPLES, samples), (REPORT, dataset.report.to_dict())):
+    for name, document in ((layout.SAMPLE_PROMPTS, samples), (layout.DATA_REPORT, dataset.report.to_dict())):
         (fresh / name).write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)

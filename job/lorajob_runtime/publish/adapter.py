@@ -80,7 +80,7 @@ def _describe(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel, mo
 
 
 def _facts(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel, model: Path) -> RunFacts:
-    report = folder.data / "report.json"
+    report = folder.data_report
     return gather(
         events.read(folder.events),
         spec=spec,

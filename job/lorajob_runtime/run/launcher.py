@@ -27,7 +27,7 @@ from lorajob_runtime.contract.plain_files import NotPlainError, open_plain, read
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.models.provenance import describe
 from lorajob_runtime.system import environment, key_isolation, processes
-from lorajob_runtime.train.job import TrainPlan
+from lorajob_runtime.train.job import TrainJob
 
 if TYPE_CHECKING:
     from lorajob_runtime.fetch import FetchedModel
@@ -84,7 +84,7 @@ def begin(
     *,
     attempt: int,
     resume_step: int | None = None,
-    owes_look: bool = True,
+    evaluation_pending: bool = True,
     worker: str = WORKER,
     nodes: int = 1,
     node: int = 0,
@@ -92,9 +92,9 @@ def begin(
 ) -> Training:
     """Writes down what an attempt is to train, and starts its processes on this machine, without keys to anything.
 
-    `resume_step` and `owes_look` are for rank 0 to know; the other parameters are those of a Launch.
+    `resume_step` and `evaluation_pending` are for rank 0 to know; the other parameters are those of a Launch.
     """
-    plan = TrainPlan(
+    job = TrainJob(
         spec=spec,
         model_path=str(model.path),
         model_source=model.source,
@@ -102,11 +102,11 @@ def begin(
         base_name=describe(model.source, model.revision).load_name,
         device=machine.device,
         resume_step=resume_step,
-        owes_look=owes_look,
+        evaluation_pending=evaluation_pending,
         attempt=attempt,
     )
-    folder.plan.parent.mkdir(parents=True, exist_ok=True)
-    folder.plan.write_text(plan.dumps())
+    folder.train_job.parent.mkdir(parents=True, exist_ok=True)
+    folder.train_job.write_text(job.dumps())
     launch = Launch(
         folder=folder,
         attempt=attempt,

@@ -232,7 +232,7 @@ class Attempt(PreparedRun):
             self.folder,
             attempt=self.resume_point.attempt,
             resume_step=self.resume_point.step,
-            owes_look=self.resume_point.owes_look,
+            evaluation_pending=self.resume_point.evaluation_pending,
             worker=worker,
             nodes=1 if self.coordinator is None else self.spec.resources.nodes,
         )

@@ -59,6 +59,14 @@ def save(folder: RunFolder, step: int, write: Callable[[Path], None]) -> Path:
     return target
 
 
+def evaluation_pending(state: dict[str, Any]) -> bool:
+    """Whether the evaluation and samples that belong to a checkpoint were still to be made when it was written.
+
+    `state` is its state.json, in which an earlier version called the key `owes_look`.
+    """
+    return bool(state.get("evaluation_pending", state.get("owes_look")))
+
+
 def _reason(error: OSError, draft: Path) -> str:
     """What the system says, and of which file where that is none of the checkpoint's: one that goes into it is gone."""
     said = error.strerror or str(error)

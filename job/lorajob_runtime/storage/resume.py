@@ -55,7 +55,7 @@ class ResumePoint:
     """That checkpoint is the last one: nothing is left to train."""
     is_published: bool
     """All work is done and in storage."""
-    owes_look: bool = False
+    evaluation_pending: bool = False
     """The evaluation and samples that belong to that checkpoint are not made yet."""
     made_with: Identity = Identity()  # noqa: RUF009 frozen
     """What the checkpoint to go on from, or the finished run, was made with."""
@@ -87,14 +87,16 @@ def restore(folder: RunFolder, store: Store, spec: RunSpec, *, warn: Warn) -> Re
     if not folder.sinks.exists():
         _download_small(SINKS, folder.sinks, store)
     state = checkpoint.read_state(folder.checkpoint(step)) if step is not None else {}
-    owes_look = step is None or (bool(state.get("owes_look")) and not events.was_looked(folder.events, step))
-    events.cut_back(folder.events, step or 0, owes_look=owes_look)
+    evaluation_pending = step is None or (
+        checkpoint.evaluation_pending(state) and not events.was_evaluated(folder.events, step)
+    )
+    events.cut_back(folder.events, step or 0, evaluation_pending=evaluation_pending)
     return ResumePoint(
         attempt=attempt,
         step=step,
-        is_trained=bool(state.get("finished")) and not owes_look,
+        is_trained=bool(state.get("finished")) and not evaluation_pending,
         is_published=False,
-        owes_look=owes_look,
+        evaluation_pending=evaluation_pending,
         made_with=identity.in_state(state),
     )
 

@@ -108,6 +108,30 @@ def strip(variables: MutableMapping[str, str]) -> None:
             variables[name] = value.strip()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TorchrunProcess:
+    """Which of the run's training processes this one is, as torchrun says. Without torchrun it is the only one."""
+
+    rank: int
+    node: int
+    local_world_size: int | None
+    """Training processes on this node; None without torchrun."""
+
+    def ranks_here(self, world_size: int) -> int:
+        """How many of the `world_size` training processes run on this node."""
+        return world_size if self.local_world_size is None else self.local_world_size
+
+
+def torchrun(variables: Mapping[str, str] = os.environ) -> TorchrunProcess:
+    """This process's place among the training processes, from the variables that torchrun sets."""
+    here = variables.get("LOCAL_WORLD_SIZE")
+    return TorchrunProcess(
+        rank=int(variables.get("RANK", "0")),
+        node=int(variables.get("GROUP_RANK", "0")),
+        local_world_size=None if here is None else int(here),
+    )
+
+
 def is_in_pod(variables: Mapping[str, str] = os.environ) -> bool:
     """Whether this process was started for a Job, whatever else its settings are."""
     return bool(variables.get(pod_names.JOB_VARIABLE))

@@ -14,8 +14,8 @@ from lorajob_runtime.contract.errors import FailureClass, LorajobError
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.contract.text import error_line
 from lorajob_runtime.models import quantization
-from lorajob_runtime.system import processes
-from lorajob_runtime.train import job as plan_module
+from lorajob_runtime.system import environment, processes
+from lorajob_runtime.train import job as train_job
 
 
 def main(arguments: list[str]) -> int:
@@ -25,14 +25,14 @@ def main(arguments: list[str]) -> int:
     # a terminal's Ctrl-C reaches the whole group; stopping is asked for by file, so that a step is never cut in two
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     folder = RunFolder(Path(arguments[0]))
-    rank = int(os.environ.get("RANK", "0"))
+    rank = environment.torchrun().rank
     try:
-        plan = plan_module.loads(folder.plan.read_text())
-        _redirect(folder.log(plan.attempt, rank))
-        quantization.leave_out(plan.spec.model)
+        job = train_job.loads(folder.train_job.read_text())
+        _redirect(folder.log(job.attempt, rank))
+        quantization.leave_out(job.spec.model)
         from lorajob_runtime.train import loop
 
-        loop.train(plan, folder)
+        loop.train(job, folder)
     except LorajobError as error:
         if error.failure is errors.STOPPED:
             # an ordinary end

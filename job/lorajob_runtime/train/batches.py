@@ -1,63 +1,17 @@
-"""Which rows make up a step, who takes which of them, and in what portions. Pure: numbers in, numbers out.
+"""Shares the rows of a step out over the ranks, and folds each share into micro-batches. Pure: numbers in, numbers out.
 
-The rows of an optimizer step are exactly those of the reference recipe (rows a device x accumulation x devices, from a
-seeded shuffle); only how they are spread over ranks and folded into micro-batches differs, which changes no sum.
+How rows are shared out and folded changes no sum: a step's loss and gradients are those of its rows together.
 """
 
 from __future__ import annotations
 
-import functools
 import heapq
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 Lengths = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepPlan:
-    """How many steps there are. `global_batch` is rows an optimizer step over all ranks."""
-
-    rows: int
-    global_batch: int
-    epochs: float
-    max_steps: int | None
-    seed: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """The last step of an epoch holds the rows that are left."""
-        return math.ceil(self.rows / self.global_batch)
-
-    @property
-    def total_steps(self) -> int:
-        steps = math.ceil(self.epochs * self.steps_per_epoch)
-        return steps if self.max_steps is None else min(steps, self.max_steps)
-
-    def epoch_of(self, step: int) -> float:
-        """Epochs done after `step` (steps count from 1)."""
-        return step / self.steps_per_epoch
-
-    def ends_epoch(self, step: int) -> bool:
-        return step % self.steps_per_epoch == 0
-
-    def rows_of(self, step: int) -> list[int]:
-        """Row numbers of `step`, in the shuffle's order."""
-        epoch, index = divmod(step - 1, self.steps_per_epoch)
-        order = epoch_order(self.rows, self.seed, epoch)
-        return list(order[index * self.global_batch : (index + 1) * self.global_batch])
-
-
-@functools.lru_cache(maxsize=2)
-def epoch_order(rows: int, seed: int, epoch: int) -> tuple[int, ...]:
-    """The shuffle of one epoch (from 0), as accelerate's SeedableRandomSampler makes it for transformers.Trainer."""
-    generator = torch.Generator().manual_seed(seed + epoch)
-    return tuple(torch.randperm(rows, generator=generator).tolist())
 
 
 def spread(rows: Sequence[int], lengths: Lengths, ranks: int) -> list[list[int]]:

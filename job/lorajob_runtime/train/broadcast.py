@@ -1,4 +1,4 @@
-"""What only node 0 has on its disk, brought to the other nodes: the tokenised data and the checkpoint to go on from.
+"""Sends to the other nodes what only node 0 has on its disk: the tokenised data and the checkpoint to resume from.
 
 It goes the way that gradients go, so the other nodes need no storage, no dataset and no keys.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,50 +17,53 @@ from accelerate.utils import broadcast_object_list
 
 from lorajob_runtime.contract.errors import ModelError
 from lorajob_runtime.contract.layout import RunFolder
-from lorajob_runtime.train.job import TrainPlan
+from lorajob_runtime.system import environment
+from lorajob_runtime.train.job import TrainJob
+
+T = TypeVar("T")
 
 CHUNK_BYTES = 64 * 2**20
 """How much is sent at a time: what it costs in memory, once on every device."""
 
 
-def from_first_node(plan: TrainPlan, folder: RunFolder, accelerator: Accelerator) -> TrainPlan:
-    """The plan with node 0's decision where to go on from; after it, its files are in the run folder of every node.
+def from_first_node(job: TrainJob, folder: RunFolder, accelerator: Accelerator) -> TrainJob:
+    """The job with node 0's choice of a checkpoint; the files it needs are then in the run folder of every node.
 
     On one node it does nothing. Called by all ranks together.
     """
     if not _spans_nodes(accelerator):
-        return plan
-    resume_step = _agreed(plan.resume_step)
+        return job
+    resume_step = broadcast_object(job.resume_step)
     sources = [folder.data]
     if resume_step is not None:
         sources.append(folder.checkpoint(resume_step))
-    files = _agreed(_files(folder.root, sources))
-    writes = _node() > 0 and accelerator.is_local_main_process
+    files = broadcast_object(_files(folder.root, sources))
+    writes = environment.torchrun().node > 0 and accelerator.is_local_main_process
     for name, size in files:
         _send_file(folder.root / name, size, accelerator, writes=writes)
     accelerator.wait_for_everyone()
-    return dataclasses.replace(plan, resume_step=resume_step, owes_look=_agreed(plan.owes_look))
+    return dataclasses.replace(
+        job, resume_step=resume_step, evaluation_pending=broadcast_object(job.evaluation_pending)
+    )
 
 
-def check_same_weights(fingerprint: str, plan: TrainPlan, accelerator: Accelerator) -> None:
+def check_same_weights(fingerprint: str, job: TrainJob, accelerator: Accelerator) -> None:
     """Raises ModelError on a node whose weights are not those of node 0. Called by all ranks together."""
-    if _spans_nodes(accelerator) and (first := _agreed(fingerprint)) != fingerprint:
+    if _spans_nodes(accelerator) and (first := broadcast_object(fingerprint)) != fingerprint:
         raise ModelError(
-            f"the weights in {plan.model_path} on node {_node()} are not those of node 0 ({fingerprint} and {first})",
+            f"the weights in {job.model_path} on node {environment.torchrun().node} differ from those of node 0 "
+            f"({fingerprint} and {first})",
             hint="set model.revision, and let the nodes share one cache",
         )
 
 
 def _spans_nodes(accelerator: Accelerator) -> bool:
-    return bool(accelerator.num_processes > int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)))
+    ranks = int(accelerator.num_processes)
+    return ranks > environment.torchrun().ranks_here(ranks)
 
 
-def _node() -> int:
-    return int(os.environ.get("GROUP_RANK", "0"))
-
-
-def _agreed(value: Any) -> Any:
-    """Rank 0's value, on every rank."""
+def broadcast_object(value: T) -> T:
+    """Rank 0's value, on every rank. Called by all ranks together."""
     box = [value]
     broadcast_object_list(box)
     return box[0]

@@ -11,7 +11,7 @@ from lorajob_runtime.system.environment import Device
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainPlan:
+class TrainJob:
     """One attempt at training. Paths other than the model's follow from the run folder."""
 
     spec: RunSpec
@@ -23,16 +23,16 @@ class TrainPlan:
     device: Device
     resume_step: int | None
     attempt: int
-    owes_look: bool = True
+    evaluation_pending: bool = True
     """Whether the evaluation and samples that belong to the checkpoint, as its state says, were not all made since."""
 
     def dumps(self) -> str:
-        """The plan as JSON."""
+        """The job as JSON."""
         values = {name: getattr(self, name) for name in self.__slots__ if name != "spec"}
         return json.dumps({"spec": spec_module.to_dict(self.spec)} | values, ensure_ascii=False, indent=2)
 
 
-def loads(text: str) -> TrainPlan:
-    """The plan in a JSON text. Raises ConfigError for a spec that this version cannot read."""
+def loads(text: str) -> TrainJob:
+    """The job in a JSON text. Raises ConfigError for a spec that this version cannot read."""
     values = json.loads(text)
-    return TrainPlan(**(values | {"spec": spec_module.parse(values["spec"])}))
+    return TrainJob(**(values | {"spec": spec_module.parse(values["spec"])}))

@@ -32,7 +32,7 @@ ADAPTER_BYTES = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MemoryDecision:
+class MemoryBudget:
     """`token_budget`: tokens of a micro-batch. The bytes are what the decision rests on."""
 
     token_budget: int
@@ -49,7 +49,7 @@ def decide(
     longest_row: int,
     device_tokens: int,
     asked: Literal["auto"] | bool,
-) -> MemoryDecision:
+) -> MemoryBudget:
     """Keeps activations when a micro-batch of the longest row, or of what fills a CPU, fits; `asked` outranks that.
 
     With checkpointing what is kept is the activations of one of the `layers`, and each one's input, which is no more
@@ -61,7 +61,7 @@ def decide(
     if checkpointing:
         affordable = int(affordable / (1 / max(1, layers) + CHECKPOINTED_SHARE))
     budget = min(device_tokens, affordable)
-    return MemoryDecision(
+    return MemoryBudget(
         token_budget=max(budget, longest_row),
         gradient_checkpointing=checkpointing,
         activation_bytes_per_token=kept_bytes_per_token,
@@ -126,11 +126,6 @@ def halved(token_budget: int, too_large: int, longest_row: int) -> int | None:
     return smaller if smaller < min(token_budget, too_large) else None
 
 
-def processes_here(ranks: int) -> int:
-    """How many of the run's training processes are on this machine, as torchrun says."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
-
-
 def reserved_bytes(model: nn.Module) -> int:
     """What training takes later whatever the batch: gradients and moments, and sharded weights while gathered."""
     trained = sum(item.numel() for item in model.parameters() if item.requires_grad)
@@ -140,7 +135,7 @@ def reserved_bytes(model: nn.Module) -> int:
 def host_free_bytes() -> int:
     """What the host or the container still has: the smaller of MemAvailable and the cgroup's limit less its use.
 
-    Files that the container has read count as its use until their pages are wanted; they are free memory all the same.
+    Files that the container has read count as its use until their pages are wanted; their pages are free memory too.
     """
     free = next(
         int(line.split()[1]) * 1024

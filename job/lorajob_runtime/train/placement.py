@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
 from lorajob_runtime.models import architecture, lora_weights, memory_plan, preflight
 from lorajob_runtime.models.shapes import Architecture
-from lorajob_runtime.train import memory_budget
+from lorajob_runtime.system import environment
+from lorajob_runtime.train import broadcast, memory_budget
 from lorajob_runtime.train.base_model.forward import Precision
-from lorajob_runtime.train.job import TrainPlan
+from lorajob_runtime.train.job import TrainJob
 from lorajob_runtime.train.parallel import sharding
 from lorajob_runtime.train.parallel.sharding import Sharding
 
@@ -34,25 +34,23 @@ class Placement:
         return sharding.over(ranks, sharded=self.sharded, replicas=self.replicas)
 
 
-def choose(plan: TrainPlan, accelerator: Accelerator, precision: Precision, *, experts: bool | None) -> Placement:
+def choose(job: TrainJob, accelerator: Accelerator, precision: Precision, *, experts: bool | None) -> Placement:
     """By the estimate of a run's memory and what rank 0's device has; what the spec says outright stands.
 
     `experts` is what was decided at the first start. Called by all ranks together: rank 0's choice holds. Raises
     ModelError for a folder without a model's configuration.
     """
-    box = [_choose(plan, accelerator, precision, experts)]
-    broadcast_object_list(box)
-    return box[0]
+    return broadcast.broadcast_object(_choose(job, accelerator, precision, experts))
 
 
-def _choose(plan: TrainPlan, accelerator: Accelerator, precision: Precision, experts: bool | None) -> Placement:
-    spec = plan.spec
+def _choose(job: TrainJob, accelerator: Accelerator, precision: Precision, experts: bool | None) -> Placement:
+    spec = job.spec
     ranks = accelerator.num_processes
-    here = memory_budget.processes_here(ranks)
-    shapes = _shapes(plan)
+    here = environment.torchrun().ranks_here(ranks)
+    shapes = _shapes(job)
     if shapes is None:
         wanted = spec.lora.experts is not False if experts is None else experts
-        return Placement(sharded=_shards_unknown(plan, accelerator.device, precision, here), experts=wanted)
+        return Placement(sharded=_shards_unknown(job, accelerator.device, precision, here), experts=wanted)
     chosen = memory_plan.choose(
         shapes,
         spec,
@@ -65,23 +63,23 @@ def _choose(plan: TrainPlan, accelerator: Accelerator, precision: Precision, exp
     return Placement(sharded=chosen.sharding == "fsdp", experts=chosen.experts, replicas=chosen.replicas)
 
 
-def wants_experts(plan: TrainPlan) -> bool:
+def wants_experts(job: TrainJob) -> bool:
     """Whether the spec asks for adapters on routed experts that the model is known to have."""
-    shapes = _shapes(plan)
-    return shapes is not None and lora_weights.wants_experts(shapes, plan.spec.lora)
+    shapes = _shapes(job)
+    return shapes is not None and lora_weights.wants_experts(shapes, job.spec.lora)
 
 
-def _shapes(plan: TrainPlan) -> Architecture | None:
-    return architecture.read(preflight.read_config(Path(plan.model_path) / "config.json"))
+def _shapes(job: TrainJob) -> Architecture | None:
+    return architecture.read(preflight.read_config(Path(job.model_path) / "config.json"))
 
 
-def _shards_unknown(plan: TrainPlan, device: torch.device, precision: Precision, here: int) -> bool:
+def _shards_unknown(job: TrainJob, device: torch.device, precision: Precision, here: int) -> bool:
     """Whether a model is sharded of which nothing is known but its files: as asked, else if they fill a GPU."""
-    if plan.spec.train.sharding != "auto":
-        return plan.spec.train.sharding == "fsdp"
-    if plan.spec.model.quantize is not None:
+    if job.spec.train.sharding != "auto":
+        return job.spec.train.sharding == "fsdp"
+    if job.spec.model.quantize is not None:
         return False
-    stored = sum(file.stat().st_size for file in Path(plan.model_path).glob("*.safetensors"))
+    stored = sum(file.stat().st_size for file in Path(job.model_path).glob("*.safetensors"))
     # most files hold 16 bits a weight
     weights = stored * (2 if precision == "fp32" else 1)
     return weights > _MOST_WEIGHTS * _device_bytes(device, here)

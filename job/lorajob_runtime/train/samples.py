@@ -17,7 +17,7 @@ from transformers import StoppingCriteria
 
 from lorajob_runtime.data.chat.reasoning import MARK_TOKENS, Reply, opens_thought, split
 from lorajob_runtime.data.chat.tokenizer import decode, load_tokenizer, said
-from lorajob_runtime.system import device_errors
+from lorajob_runtime.system import device_errors, environment
 from lorajob_runtime.train import heartbeat, memory_budget
 from lorajob_runtime.train.base_model import forward as model_module
 from lorajob_runtime.train.parallel import sharding
@@ -73,7 +73,7 @@ def _spare_bytes(session: Session) -> int:
     if not session.sharding.is_sharded:
         return 0
     device = session.accelerator.device
-    free = memory_budget.free_bytes(device, memory_budget.processes_here(session.ranks))
+    free = memory_budget.free_bytes(device, environment.torchrun().ranks_here(session.ranks))
     return memory_budget.least_over_ranks(int(memory_budget.SHARE * free), device)
 
 
@@ -96,10 +96,10 @@ def _answer_together(session: Session, prompts: SamplePrompts, chosen: list[dict
         return []
     # where weights are gathered all ranks work together: one with nothing to answer answers the first prompt again
     asked = chosen or prompts.prompts[:1]
-    trusted = session.plan.spec.model.trust_remote_code
-    tokenizer = load_tokenizer(Path(session.plan.model_path), trust_remote_code=trusted)
+    trusted = session.job.spec.model.trust_remote_code
+    tokenizer = load_tokenizer(Path(session.job.model_path), trust_remote_code=trusted)
     pad = prompts.stop_ids[0] if prompts.stop_ids else 0
-    wanted = session.plan.spec.report.samples.max_new_tokens
+    wanted = session.job.spec.report.samples.max_new_tokens
     width = max(len(item["prompt_ids"]) for item in asked)
     ids = torch.full((len(asked), width), pad, dtype=torch.long)
     mask = torch.zeros_like(ids)

@@ -11,31 +11,34 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from torch import nn
+from transformers import PreTrainedModel
 
 from lorajob_runtime.contract import identity, layout
 from lorajob_runtime.contract.errors import OutOfMemoryError
 from lorajob_runtime.contract.events import EventLog
 from lorajob_runtime.contract.identity import Identity
 from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.contract.spec import TrainSpec
 from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.models import memory_plan
 from lorajob_runtime.storage import checkpoint
+from lorajob_runtime.system import environment
 from lorajob_runtime.train import broadcast, memory_budget, placement
 from lorajob_runtime.train.base_model import attention
 from lorajob_runtime.train.base_model import forward as model_module
 from lorajob_runtime.train.base_model.forward import Precision, Traits
-from lorajob_runtime.train.batches import StepPlan
-from lorajob_runtime.train.job import TrainPlan
+from lorajob_runtime.train.job import TrainJob
 from lorajob_runtime.train.lora import attach, linear
 from lorajob_runtime.train.lora.dropout import DropoutMasks
 from lorajob_runtime.train.parallel import sharding
 from lorajob_runtime.train.parallel.gradients import FlatGradients
 from lorajob_runtime.train.parallel.sharding import Sharding
 from lorajob_runtime.train.placement import Placement
+from lorajob_runtime.train.schedule import Schedule
 
 _LOADING_LIMIT = timedelta(hours=2)
 """NCCL's own ten minutes are less than a node without cached weights needs more than one with them."""
@@ -59,12 +62,12 @@ class Decisions:
 
 @dataclass(kw_only=True, eq=False)
 class Session:
-    """One attempt. `step` is the last step done before it; `owes_look`, that its evaluation and samples are not.
+    """One attempt. `step` is the last step done before it; `evaluation_pending`: its evaluation and samples are not.
 
     Nothing of it changes but the token budget among the decisions, where memory turns out to be less than it seemed.
     """
 
-    plan: TrainPlan
+    job: TrainJob
     folder: RunFolder
     accelerator: Accelerator
     rows: TokenRows
@@ -74,12 +77,12 @@ class Session:
     masks: DropoutMasks
     gradients: FlatGradients
     optimizer: torch.optim.AdamW
-    steps: StepPlan
+    steps: Schedule
     decided: Decisions
     sharding: Sharding
     log: EventLog | None
     step: int
-    owes_look: bool
+    evaluation_pending: bool
 
     @property
     def rank(self) -> int:
@@ -114,92 +117,112 @@ class Session:
         self.report("report", name="doing", message=what)
 
 
-def meet(plan: TrainPlan) -> Accelerator:
-    """Joins the other training processes, all of which have said a word when this returns.
+def join_process_group(job: TrainJob) -> Accelerator:
+    """Joins the other training processes; returns when all of them have joined.
 
-    They may wait as long for each other as one of them takes to load the model.
+    They wait as long for each other as one of them may take to load the model.
     """
     # fp32 is taken where bf16 cannot be, or by who asked for its exactness: not to be rounded to TF32's ten bits
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     accelerator = Accelerator(
-        cpu=plan.device == "cpu" or not torch.cuda.is_available(),
+        cpu=job.device == "cpu" or not torch.cuda.is_available(),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_LOADING_LIMIT)],
     )
     accelerator.wait_for_everyone()
     return accelerator
 
 
-def start(plan: TrainPlan, folder: RunFolder, accelerator: Accelerator) -> Session:
-    """Loads everything, from the checkpoint that the plan names if it names one.
+def start(job: TrainJob, folder: RunFolder, accelerator: Accelerator) -> Session:
+    """Loads everything, from the checkpoint that the job names if it names one.
 
     Raises ConfigError or ModelError for what cannot be trained, StorageError for a checkpoint that cannot be read.
     """
-    plan = broadcast.from_first_node(plan, folder, accelerator)
-    train = plan.spec.train
-    saved = None if plan.resume_step is None else checkpoint.read_state(folder.checkpoint(plan.resume_step))
-    rows = TokenRows.load(folder.data / "train.safetensors")
-    eval_path = folder.data / "eval.safetensors"
-    made_with = _identity(plan, folder)
-    if saved is not None:
-        result = f"checkpoint {layout.step_name(saved['step'])}"
-        identity.refuse_others(identity.in_state(saved), made_with, result=result)
-    broadcast.check_same_weights(str(made_with.weights), plan, accelerator)
+    job = broadcast.from_first_node(job, folder, accelerator)
+    train = job.spec.train
+    saved = None if job.resume_step is None else checkpoint.read_state(folder.checkpoint(job.resume_step))
+    made_with = _identity(job, folder, saved)
+    broadcast.check_same_weights(str(made_with.weights), job, accelerator)
     decided = None if saved is None else Decisions(**saved["decided"])
     precision = decided.precision if decided else model_module.choose_precision(train.precision, accelerator.device)
-    placed = _placement(plan, accelerator, precision, decided)
-    spread = placed.sharding(accelerator.num_processes)
-    base = model_module.load(Path(plan.model_path), plan.spec.model, precision, accelerator.device, spread)
+    placed = _placement(job, accelerator, precision, decided)
+    rows = TokenRows.load(folder.train_rows)
+    loaded = _load_model(job, accelerator, precision, placed, decided)
+    if decided is None:
+        decided = _decide(job, accelerator, loaded.model, rows, precision, loaded.traits, placed)
+    if decided.gradient_checkpointing:
+        # keeping torch's random state costs a layer more than it should where nothing draws from it
+        options = {"use_reentrant": False, "preserve_rng_state": loaded.draws_random_numbers}
+        loaded.base.gradient_checkpointing_enable(options)
+    adapter = attach.trained(loaded.model)
+    session = Session(
+        job=job,
+        folder=folder,
+        accelerator=accelerator,
+        rows=rows,
+        eval_rows=TokenRows.load(folder.eval_rows) if folder.eval_rows.exists() else None,
+        made_with=made_with,
+        model=loaded.model,
+        masks=loaded.masks,
+        gradients=FlatGradients(adapter.values()),
+        optimizer=torch.optim.AdamW(
+            adapter.values(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
+        ),
+        steps=_schedule(train, len(rows), decided.global_batch),
+        decided=decided,
+        sharding=placed.sharding(accelerator.num_processes),
+        log=EventLog(folder.events) if accelerator.is_main_process else None,
+        step=job.resume_step or 0,
+        evaluation_pending=saved is None or (checkpoint.evaluation_pending(saved) and job.evaluation_pending),
+    )
+    if job.resume_step is not None:
+        _restore(session, folder.checkpoint(job.resume_step))
+    _report_start(session, loaded.warnings)
+    return session
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _LoadedModel:
+    """The base model, and the same with its adapter. `warnings` are PEFT's."""
+
+    base: PreTrainedModel
+    model: nn.Module
+    masks: DropoutMasks
+    traits: Traits
+    draws_random_numbers: bool
+    warnings: list[str]
+
+
+def _load_model(
+    job: TrainJob, accelerator: Accelerator, precision: Precision, placed: Placement, decided: Decisions | None
+) -> _LoadedModel:
+    """Loads the base model and attaches the adapter. What holds for the model is tried where it is not decided yet."""
+    sharded = placed.sharding(accelerator.num_processes)
+    base = model_module.load(Path(job.model_path), job.spec.model, precision, accelerator.device, sharded)
     traits = Traits(packs=decided.packs, plain_head=decided.plain_head) if decided else model_module.probe(base)
     draws = model_module.draws_random_numbers(base)
-    remarks: list[str] = []
-    model = attach.attach(base, plan.spec.lora, seed=train.seed, experts=placed.experts, warn=remarks.append)
+    warnings: list[str] = []
+    seed = job.spec.train.seed
+    model = attach.attach(base, job.spec.lora, seed=seed, experts=placed.experts, warn=warnings.append)
     if isinstance(model_module.head(model), BaseTunerLayer):
         # an adapter on the head: its loss must go through it
         traits = dataclasses.replace(traits, plain_head=False)
     masks = DropoutMasks()
     linear.fuse(model, masks)
     model.train()
-    if decided is None:
-        decided = _decide(plan, accelerator, model, rows, precision, traits, placed)
-    if decided.gradient_checkpointing:
-        # keeping torch's random state costs a layer more than it should where nothing draws from it
-        base.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": draws})
-    adapter = attach.trained(model)
-    session = Session(
-        plan=plan,
-        folder=folder,
-        accelerator=accelerator,
-        rows=rows,
-        eval_rows=TokenRows.load(eval_path) if eval_path.exists() else None,
-        made_with=made_with,
-        model=model,
-        masks=masks,
-        gradients=FlatGradients(adapter.values()),
-        optimizer=torch.optim.AdamW(
-            adapter.values(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
-        ),
-        steps=StepPlan(
-            rows=len(rows),
-            global_batch=decided.global_batch,
-            epochs=train.epochs,
-            max_steps=train.max_steps,
-            seed=train.seed,
-        ),
-        decided=decided,
-        sharding=spread,
-        log=EventLog(folder.events) if accelerator.is_main_process else None,
-        step=plan.resume_step or 0,
-        owes_look=saved is None or (saved["owes_look"] and plan.owes_look),
+    return _LoadedModel(
+        base=base, model=model, masks=masks, traits=traits, draws_random_numbers=draws, warnings=warnings
     )
-    if plan.resume_step is not None:
-        _restore(session, folder.checkpoint(plan.resume_step))
-    _report_start(session, remarks)
-    return session
 
 
-def _placement(plan: TrainPlan, accelerator: Accelerator, precision: Precision, decided: Decisions | None) -> Placement:
+def _schedule(train: TrainSpec, rows: int, global_batch: int) -> Schedule:
+    return Schedule(
+        rows=rows, global_batch=global_batch, epochs=train.epochs, max_steps=train.max_steps, seed=train.seed
+    )
+
+
+def _placement(job: TrainJob, accelerator: Accelerator, precision: Precision, decided: Decisions | None) -> Placement:
     """As decided at the first start. On another number of GPUs the weights may lie otherwise; the adapter stays."""
-    placed = placement.choose(plan, accelerator, precision, experts=None if decided is None else decided.experts)
+    placed = placement.choose(job, accelerator, precision, experts=None if decided is None else decided.experts)
     if decided is None:
         return placed
     same = decided.world_size == accelerator.num_processes
@@ -210,14 +233,21 @@ def _placement(plan: TrainPlan, accelerator: Accelerator, precision: Precision, 
     )
 
 
-def _identity(plan: TrainPlan, folder: RunFolder) -> Identity:
-    """What this attempt trains with: the data as it was prepared, and the model's files."""
-    report = json.loads((folder.data / "report.json").read_text())
-    return identity.with_data(identity.of_model(Path(plan.model_path)), report)
+def _identity(job: TrainJob, folder: RunFolder, saved: dict[str, Any] | None) -> Identity:
+    """What this attempt trains with: the data as it was prepared, and the model's files.
+
+    Raises when the checkpoint to resume from, whose state is `saved`, was made with others.
+    """
+    report = json.loads(folder.data_report.read_text())
+    mine = identity.with_data(identity.of_model(Path(job.model_path)), report)
+    if saved is not None:
+        result = f"checkpoint {layout.step_name(saved['step'])}"
+        identity.refuse_others(identity.in_state(saved), mine, result=result)
+    return mine
 
 
 def _decide(
-    plan: TrainPlan,
+    job: TrainJob,
     accelerator: Accelerator,
     model: nn.Module,
     rows: TokenRows,
@@ -226,11 +256,11 @@ def _decide(
     placed: Placement,
 ) -> Decisions:
     """Rank 0 decides for all, since they must not differ, by the memory of the rank that has the least."""
-    train = plan.spec.train
+    train = job.spec.train
     world = accelerator.num_processes
     kept = memory_budget.kept_bytes_per_token(model)
     sharding.part(model)
-    free = memory_budget.free_bytes(accelerator.device, memory_budget.processes_here(world))
+    free = memory_budget.free_bytes(accelerator.device, environment.torchrun().ranks_here(world))
     outcome = memory_budget.decide(
         kept_bytes_per_token=kept,
         layers=model_module.layers(model),
@@ -253,9 +283,7 @@ def _decide(
         replicas=placed.replicas,
         experts=placed.experts,
     )
-    box = [mine]
-    broadcast_object_list(box)
-    return box[0]
+    return broadcast.broadcast_object(mine)
 
 
 def _restore(session: Session, path: Path) -> None:
@@ -269,13 +297,13 @@ def _restore(session: Session, path: Path) -> None:
         }
 
 
-def _report_start(session: Session, remarks: list[str]) -> None:
+def _report_start(session: Session, warnings: list[str]) -> None:
     session.report(
-        "report", name="targets", **asdict(attach.report(session.model, dropout=session.plan.spec.lora.dropout))
+        "report", name="targets", **asdict(attach.report(session.model, dropout=session.job.spec.lora.dropout))
     )
-    for remark in remarks:
-        session.report("report", name="warning", message=remark)
-    if not session.decided.experts and placement.wants_experts(session.plan):
+    for warning in warnings:
+        session.report("report", name="warning", message=warning)
+    if not session.decided.experts and placement.wants_experts(session.job):
         text = "routed experts train no adapter: the GPUs have no memory for it; lora.experts: true insists"
         session.report("report", name="warning", message=text)
     if not session.decided.packs:
@@ -288,7 +316,7 @@ def _report_start(session: Session, remarks: list[str]) -> None:
         device=session.accelerator.device.type,
         processes=session.ranks,
         total_steps=session.steps.total_steps,
-        resumed_from=session.plan.resume_step,
+        resumed_from=session.job.resume_step,
         shards=session.sharding.shards,
         rows=len(session.rows),
         attention=attention.backend(session.model, model_module.DTYPES[session.decided.precision]),

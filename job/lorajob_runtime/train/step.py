@@ -38,7 +38,7 @@ def train_step(session: Session, step: int) -> StepResult:
     Where memory is not enough for a micro-batch the step is begun anew with smaller ones: OutOfMemoryError when there
     are none. Raises DivergedError when the loss or the gradient's norm is not finite; the weights stay as before it.
     """
-    train = session.plan.spec.train
+    train = session.job.spec.train
     rows = session.steps.rows_of(step)
     targets = _target_tokens(session.rows, rows)
 
@@ -212,7 +212,7 @@ def summed_loss(session: Session, rows: TokenRows, micro_batch: Sequence[int]) -
 
 
 def _token_loss(session: Session, ids: np.ndarray, positions: np.ndarray, lengths: list[int]) -> Tensor:
-    """The sum over the tokens at `positions`, each foretold by the one before it."""
+    """The sum over the tokens at `positions`, each predicted from the one before it."""
     device = session.accelerator.device
     tokens = model_module.on_device(ids.astype(np.int64), device).unsqueeze(0)
     before = model_module.on_device(np.maximum(positions - 1, 0), device)
@@ -220,7 +220,7 @@ def _token_loss(session: Session, ids: np.ndarray, positions: np.ndarray, length
     inputs = model_module.packed_inputs(tokens, lengths)
     if not session.decided.plain_head:
         return loss.logits_loss(session.model(**inputs).logits[0].index_select(0, before), labels)
-    return model_module.behind_decoder(
+    return model_module.forward_with_head(
         session.model,
         inputs,
         lambda hidden, weight: loss.head_loss(hidden[0].index_select(0, before), weight, labels),

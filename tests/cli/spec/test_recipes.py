@@ -16,7 +16,7 @@ from lorajob.spec.resolve import resolve
 from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.kubernetes import SPEC_ANNOTATION
 from lorajob_runtime.contract.spec import RunSpec, parse, row_slice
-from lorajob_runtime.train.batches import StepPlan
+from lorajob_runtime.train.schedule import Schedule
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 ZHENHUAN = "现在你要扮演皇帝身边的女人--甄嬛"
@@ -141,7 +141,7 @@ def test_a_recipe_takes_the_steps_that_its_rows_make(name: str) -> None:
     spec = _spec(name)
     trained = len(range(rows)[row_slice(spec.data.rows)])
 
-    plan = StepPlan(
+    plan = Schedule(
         rows=trained,
         global_batch=spec.train.batch_size * spec.train.gradient_accumulation,
         epochs=spec.train.epochs,

@@ -81,7 +81,7 @@ def test_a_first_start_begins_at_nothing_and_keeps_its_spec(tmp_path: Path) -> N
 
     start = place.restore()
 
-    assert start == ResumePoint(attempt=1, step=None, is_trained=False, is_published=False, owes_look=True)
+    assert start == ResumePoint(attempt=1, step=None, is_trained=False, is_published=False, evaluation_pending=True)
     assert specs.loads((place.storage / "spec.json").read_text()) == SPEC
     assert place.warnings == []
 
@@ -222,3 +222,13 @@ def test_attempts_count_on_from_the_highest_here_or_in_storage(place: Place) -> 
     place.store.put_bytes("logs/attempt-11/rank-0.log.gz", b"")
 
     assert place.restore().attempt == 12
+
+
+@pytest.mark.parametrize("key", ["evaluation_pending", "owes_look"])
+def test_a_pending_evaluation_is_read_under_the_key_of_the_earlier_version_too(place: Place, key: str) -> None:
+    def write(draft: Path) -> None:
+        (draft / STATE).write_text(json.dumps({"step": 1, key: True}))
+
+    checkpoint.save(place.folder, 1, write)
+
+    assert place.restore().evaluation_pending

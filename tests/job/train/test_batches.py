@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorajob_runtime.train import batches
-from lorajob_runtime.train.batches import StepPlan
+from lorajob_runtime.train import batches, schedule
+from lorajob_runtime.train.schedule import Schedule
 
 LENGTHS = st.lists(st.integers(1, 500), min_size=1, max_size=60).map(lambda values: np.array(values, dtype=np.int64))
 
@@ -40,7 +40,7 @@ def test_folding_keeps_every_row_and_the_budget(lengths: batches.Lengths, budget
 
 @given(rows=st.integers(1, 200), batch=st.integers(1, 40), seed=st.integers(0, 2**31))
 def test_an_epoch_holds_every_row_once_and_its_last_step_what_is_left(rows: int, batch: int, seed: int) -> None:
-    plan = StepPlan(rows=rows, global_batch=batch, epochs=2, max_steps=None, seed=seed)
+    plan = Schedule(rows=rows, global_batch=batch, epochs=2, max_steps=None, seed=seed)
 
     second = range(plan.steps_per_epoch + 1, 2 * plan.steps_per_epoch + 1)
 
@@ -53,12 +53,12 @@ def test_an_epoch_holds_every_row_once_and_its_last_step_what_is_left(rows: int,
     ("rows", "batch", "epochs", "steps"), [(3729, 16, 3, 702), (4995, 16, 1, 313), (10, 4, 0.5, 2), (1, 16, 1, 1)]
 )
 def test_steps_are_counted_with_the_last_part_of_an_epoch(rows: int, batch: int, epochs: float, steps: int) -> None:
-    assert StepPlan(rows=rows, global_batch=batch, epochs=epochs, max_steps=None, seed=0).total_steps == steps
+    assert Schedule(rows=rows, global_batch=batch, epochs=epochs, max_steps=None, seed=0).total_steps == steps
 
 
 def test_max_steps_ends_a_run_sooner_and_never_later() -> None:
-    assert StepPlan(rows=100, global_batch=10, epochs=1, max_steps=3, seed=0).total_steps == 3
-    assert StepPlan(rows=100, global_batch=10, epochs=1, max_steps=99, seed=0).total_steps == 10
+    assert Schedule(rows=100, global_batch=10, epochs=1, max_steps=3, seed=0).total_steps == 3
+    assert Schedule(rows=100, global_batch=10, epochs=1, max_steps=99, seed=0).total_steps == 10
 
 
 def test_the_shuffle_is_that_of_accelerates_seedable_sampler() -> None:
@@ -66,4 +66,4 @@ def test_the_shuffle_is_that_of_accelerates_seedable_sampler() -> None:
 
     sampler = SeedableRandomSampler(range(50), data_seed=42)
 
-    assert [list(sampler), list(sampler)] == [list(batches.epoch_order(50, 42, epoch)) for epoch in (0, 1)]
+    assert [list(sampler), list(sampler)] == [list(schedule.epoch_order(50, 42, epoch)) for epoch in (0, 1)]

@@ -13,7 +13,7 @@ from training_runs import random_rows, steps_of, write_run
 from transformers import AutoModelForCausalLM
 
 from lorajob_runtime.contract.layout import RunFolder
-from lorajob_runtime.train.batches import StepPlan
+from lorajob_runtime.train.schedule import Schedule
 
 
 def cause(folder: RunFolder) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def test_a_loss_that_is_no_number_ends_with_15_and_names_the_step(
     model.save_pretrained(tmp_path / "broken")
     rows = random_rows(12)
     rows.input_ids[rows.input_ids == 5] = 6
-    in_step_2 = StepPlan(rows=12, global_batch=8, epochs=1, max_steps=None, seed=42).rows_of(2)[0]
+    in_step_2 = Schedule(rows=12, global_batch=8, epochs=1, max_steps=None, seed=42).rows_of(2)[0]
     rows.row(in_step_2)[0][:] = 5
     folder = write_run(tmp_path / "run", tmp_path / "broken", rows, {"train": {"batchSize": 2}})
 
@@ -85,7 +85,7 @@ def test_a_folder_without_a_model_ends_with_12(tmp_path: Path, ranks: ForkedRank
 
 def test_a_plan_that_cannot_be_read_leaves_a_cause(tmp_path: Path, tiny_model: Path, ranks: ForkedRanks) -> None:
     folder = write_run(tmp_path, tiny_model, random_rows(4))
-    folder.plan.write_text("{")
+    folder.train_job.write_text("{")
 
     assert ranks.end_of(folder) == 1
     assert "JSONDecodeError" in cause(folder)["message"]

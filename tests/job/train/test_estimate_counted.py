@@ -73,8 +73,8 @@ def count(root: Path, family: str, lora: dict[str, Any], *, quantize: str | None
     batch = {"batchSize": 1, "gradientAccumulation": 1}
     settings = {"model": {"quantize": quantize}, "lora": lora, "train": batch | train}
     folder = write_run(root / "run", model, rows, settings)
-    plan = plans.loads(folder.plan.read_text())
-    session = sessions.start(plan, folder, sessions.meet(plan))
+    plan = plans.loads(folder.train_job.read_text())
+    session = sessions.start(plan, folder, sessions.join_process_group(plan))
     steps.train_step(session, 1)
     parameters = list(session.model.parameters())
     moments = [each for state in session.optimizer.state.values() for each in state.values() if each.dim()]
@@ -91,7 +91,7 @@ def count(root: Path, family: str, lora: dict[str, Any], *, quantize: str | None
         passing=live.peak,
         estimate=memory_plan.estimate(
             shapes,
-            session.plan.spec,
+            session.job.spec,
             gpus=1,
             experts=session.decided.experts,
             gradient_checkpointing=session.decided.gradient_checkpointing,

@@ -173,7 +173,7 @@ def test_fp32_is_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "Accelerator", Alone)
     torch.backends.cuda.matmul.fp32_precision = "tf32"
 
-    session.meet(SimpleNamespace(device="cpu"))  # type: ignore[arg-type]
+    session.join_process_group(SimpleNamespace(device="cpu"))  # type: ignore[arg-type]
 
     assert torch.backends.cuda.matmul.fp32_precision == "ieee"
     torch.backends.cuda.matmul.fp32_precision = before

@@ -15,7 +15,7 @@ from lorajob_runtime.train.lora import attach
 GIB = 2**30
 
 
-def decide(**changes: object) -> memory_budget.MemoryDecision:
+def decide(**changes: object) -> memory_budget.MemoryBudget:
     given = {
         "kept_bytes_per_token": 10 * 2**20,
         "layers": 36,

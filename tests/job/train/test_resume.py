@@ -95,15 +95,15 @@ def test_a_checkpoint_is_there_before_the_look_that_belongs_to_it_which_a_killed
     wait_until(lambda: checkpoint.steps(folder), seconds=120, what="the checkpoint")
     training.send_signal(signal.SIGKILL)
     training.wait()
-    assert not events.was_looked(folder.events, 1), "the evaluation after the step was under way"
-    events.cut_back(folder.events, 1, owes_look=True)
+    assert not events.was_evaluated(folder.events, 1), "the evaluation after the step was under way"
+    events.cut_back(folder.events, 1, evaluation_pending=True)
 
     again = write_run(
         tmp_path, tiny_model, random_rows(4), settings, eval_rows=random_rows(9, seed=1), resume_step=1, attempt=2
     )
     assert run_training(again) == 0
 
-    assert events.was_looked(again.events, 1)
+    assert events.was_evaluated(again.events, 1)
     assert [event["step"] for event in events.read(again.events) if event["event"] == "evaluation"] == [0, 1]
     assert not [event for event in events.read(again.events) if event.get("message") == "makes step 2"], "of one"
     assert len(steps_of(again)) == 1

@@ -16,7 +16,7 @@ import numpy as np
 from lorajob_runtime.contract import events, spec
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.data.tokens import TokenRows
-from lorajob_runtime.train.job import TrainPlan
+from lorajob_runtime.train.job import TrainJob
 
 VOCABULARY = 320
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
@@ -47,14 +47,14 @@ def write_run(
     """A run folder as the supervisor leaves it for training. Settings are the spec's, in fp32 without dropout."""
     folder = RunFolder(root)
     folder.data.mkdir(parents=True, exist_ok=True)
-    rows.save(folder.data / "train.safetensors")
+    rows.save(folder.train_rows)
     if eval_rows is not None:
-        eval_rows.save(folder.data / "eval.safetensors")
-    (folder.data / "samples.json").write_text(json.dumps({"stop_ids": [2], "samples": []}))
+        eval_rows.save(folder.eval_rows)
+    folder.sample_prompts.write_text(json.dumps({"stop_ids": [2], "samples": []}))
     fingerprint = hashlib.sha256(rows.input_ids.tobytes()).hexdigest()
-    (folder.data / "report.json").write_text(json.dumps({"fingerprint": fingerprint}))
+    folder.data_report.write_text(json.dumps({"fingerprint": fingerprint}))
     base = {"name": "t", "model": {"name": str(model)}, "lora": {"dropout": 0.0}, "train": {"precision": "fp32"}}
-    plan = TrainPlan(
+    job = TrainJob(
         spec=spec.parse(spec.merge(base, settings or {})),
         model_path=str(model),
         model_source=str(model),
@@ -64,7 +64,7 @@ def write_run(
         resume_step=resume_step,
         attempt=attempt,
     )
-    folder.plan.write_text(plan.dumps())
+    folder.train_job.write_text(job.dumps())
     return folder
 
 

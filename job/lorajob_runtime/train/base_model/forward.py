@@ -94,12 +94,12 @@ def _has_plain_head(model: PreTrainedModel, tokens: Tensor) -> bool:
 
     inputs = packed_inputs(tokens, [tokens.shape[1]])
     # the same numbers: any difference is something that the model, or the head's bias, does to its logits
-    return torch.equal(behind_decoder(model, inputs, watched).float(), products[0].float()) and torch.equal(
+    return torch.equal(forward_with_head(model, inputs, watched).float(), products[0].float()) and torch.equal(
         products[0].float(), model(**inputs).logits.float()
     )
 
 
-def behind_decoder(model: nn.Module, inputs: dict[str, Any], ends: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def forward_with_head(model: nn.Module, inputs: dict[str, Any], ends: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """The model's forward pass with `ends(hidden states [1, T, hidden], head's weight)` in place of the head.
 
     Everything goes through the call of the whole model, since that is what gathers sharded weights, the head's too.
@@ -123,7 +123,7 @@ def hidden_states(model: nn.Module, tokens: Tensor, documents: list[int]) -> Ten
         seen.append(hidden)
         return hidden
 
-    behind_decoder(model, packed_inputs(tokens, documents), keep)
+    forward_with_head(model, packed_inputs(tokens, documents), keep)
     return seen[0]
 
 

@@ -62,7 +62,7 @@ def load(path: Path, model: ModelSpec, dtype: torch.dtype, device: torch.device,
             f"{model.name}: {len(absent)} weights of {type(loaded).__name__} are not in {path}, the first {absent[0]}"
         )
     if model.quantize is not None:
-        _four_bit(model).settle(loaded)
+        _four_bit(model).disable_repacking(loaded)
     return cast(PreTrainedModel, loaded)
 
 

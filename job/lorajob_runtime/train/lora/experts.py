@@ -1,4 +1,4 @@
-"""LoRA on fused experts without ever building W + BA: the frozen grouped product, and two thin ones beside it.
+"""LoRA on fused experts without ever building W + BA: the frozen grouped product, and two low-rank ones beside it.
 
 PEFT's ParamWrapper adds the adapter to the whole stack of weights in every forward pass and computes the gradient of
 that stack in every backward pass. Here, for the rows of one expert after the other,
@@ -46,96 +46,112 @@ class _Experts(torch.autograd.Function):
         scale2: float,
     ) -> Tensor:
         experts = gate_up.shape[0]
-        # rows sorted by their expert: row i of the sorted ones is that of token order[i] // k
-        ids, order = torch.sort(index.reshape(-1), stable=True)
-        ends = torch.searchsorted(ids, torch.arange(experts, device=ids.device), right=True).to(torch.int32)
-        rows = x.to(gate_up.dtype)[order // index.shape[1]]
-        weight = weights.reshape(-1, 1)[order]
-        both, thin1 = _adapted(rows, gate_up, a1, b1, scale1, ends)
-        hidden = _activated(both, weight)
-        output, thin2 = _adapted(hidden, down, a2, b2, scale2, ends)
-        ctx.save_for_backward(x, order, ends, weight, gate_up, down, a1, b1, a2, b2, both, thin1, thin2)
+        # rows sorted by their expert: row i of the sorted ones is that of token sort_order[i] // k
+        ids, sort_order = torch.sort(index.reshape(-1), stable=True)
+        group_offsets = torch.searchsorted(ids, torch.arange(experts, device=ids.device), right=True).to(torch.int32)
+        rows = x.to(gate_up.dtype)[sort_order // index.shape[1]]
+        weight = weights.reshape(-1, 1)[sort_order]
+        gate_up_out, lora_hidden1 = _adapted(rows, gate_up, a1, b1, scale1, group_offsets)
+        hidden = _activated(gate_up_out, weight)
+        output, lora_hidden2 = _adapted(hidden, down, a2, b2, scale2, group_offsets)
+        ctx.save_for_backward(
+            *(x, sort_order, group_offsets, weight, gate_up, down, a1, b1, a2, b2),
+            *(gate_up_out, lora_hidden1, lora_hidden2),
+        )
         ctx.scales = scale1, scale2
-        return _to_tokens(output, order, index.shape[1]).to(x.dtype)
+        return _to_tokens(output, sort_order, index.shape[1]).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, order, ends, weight, gate_up, down, a1, b1, a2, b2, both, thin1, thin2 = ctx.saved_tensors
+        x, sort_order, group_offsets, weight, gate_up, down, a1, b1, a2, b2, *products = ctx.saved_tensors
+        gate_up_out, lora_hidden1, lora_hidden2 = products
         scale1, scale2 = ctx.scales
-        choices = order.numel() // x.shape[0]
-        tokens = order // choices
+        choices = sort_order.numel() // x.shape[0]
+        tokens = sort_order // choices
         gradient = gradients[0].to(down.dtype)[tokens]
-        hidden = _activated(both, weight)
+        hidden = _activated(gate_up_out, weight)
         gradient_hidden, gradient_a2, gradient_b2 = _adapted_backward(
-            gradient, hidden, thin2, down, a2, b2, scale2, ends
+            gradient, hidden, lora_hidden2, down, a2, b2, scale2, group_offsets
         )
         del gradient, hidden
         gradient_weights = None
-        gate, up = both.chunk(2, dim=-1)
+        gate, up = gate_up_out.chunk(2, dim=-1)
         if ctx.needs_input_grad[2]:
             sorted_weights = (gradient_hidden * (F.silu(gate) * up)).sum(-1, dtype=weight.dtype)
-            gradient_weights = torch.empty_like(sorted_weights).scatter_(0, order, sorted_weights).view(-1, choices)
-        gradient_hidden = (gradient_hidden * weight).to(both.dtype)
+            gradient_weights = (
+                torch.empty_like(sorted_weights).scatter_(0, sort_order, sorted_weights).view(-1, choices)
+            )
+        gradient_hidden = (gradient_hidden * weight).to(gate_up_out.dtype)
         gradient_gate = torch.ops.aten.silu_backward(gradient_hidden * up, gate)
-        gradient_both = torch.cat([gradient_gate, gradient_hidden.mul_(F.silu(gate))], dim=-1)
+        gradient_gate_up = torch.cat([gradient_gate, gradient_hidden.mul_(F.silu(gate))], dim=-1)
         del gradient_gate, gradient_hidden
         rows = x.to(gate_up.dtype)[tokens] if a1 is not None else None
         gradient_rows, gradient_a1, gradient_b1 = _adapted_backward(
-            gradient_both, rows, thin1, gate_up, a1, b1, scale1, ends, wants_input=ctx.needs_input_grad[0]
+            gradient_gate_up,
+            rows,
+            lora_hidden1,
+            gate_up,
+            a1,
+            b1,
+            scale1,
+            group_offsets,
+            wants_input=ctx.needs_input_grad[0],
         )
-        gradient_x = None if gradient_rows is None else _to_tokens(gradient_rows, order, choices).to(x.dtype)
+        gradient_x = None if gradient_rows is None else _to_tokens(gradient_rows, sort_order, choices).to(x.dtype)
         return (
             *(gradient_x, None, gradient_weights, None, None),
             *(gradient_a1, gradient_b1, gradient_a2, gradient_b2, None, None),
         )
 
 
-def _activated(both: Tensor, weight: Tensor) -> Tensor:
-    gate, up = both.chunk(2, dim=-1)
-    return (F.silu(gate).mul_(up) * weight).to(both.dtype)
+def _activated(gate_up_out: Tensor, weight: Tensor) -> Tensor:
+    gate, up = gate_up_out.chunk(2, dim=-1)
+    return (F.silu(gate).mul_(up) * weight).to(gate_up_out.dtype)
 
 
-def _to_tokens(rows: Tensor, order: Tensor, choices: int) -> Tensor:
+def _to_tokens(rows: Tensor, sort_order: Tensor, choices: int) -> Tensor:
     """Sums each token's rows, always in the same order."""
-    place = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
+    place = torch.empty_like(sort_order).scatter_(
+        0, sort_order, torch.arange(sort_order.numel(), device=sort_order.device)
+    )
     return rows[place].view(-1, choices, rows.shape[-1]).sum(1)
 
 
 def _adapted(
-    rows: Tensor, weight: Tensor, a: Tensor | None, b: Tensor | None, scale: float, ends: Tensor
+    rows: Tensor, weight: Tensor, a: Tensor | None, b: Tensor | None, scale: float, group_offsets: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """rows [S, in] through weight [E, out, in] and the adapter: [S, out], and what the adapter's A made [S, rank]."""
-    output = F.grouped_mm(rows, weight.transpose(-2, -1), offs=ends)
+    output = F.grouped_mm(rows, weight.transpose(-2, -1), offs=group_offsets)
     if a is None or b is None:
         return output, None
-    thin = F.grouped_mm(rows, _by_expert_a(a, weight).transpose(-2, -1), offs=ends)
-    return output.add_(F.grouped_mm(thin, _by_expert_b(b, weight, scale), offs=ends)), thin
+    lora_hidden = F.grouped_mm(rows, _by_expert_a(a, weight).transpose(-2, -1), offs=group_offsets)
+    return output.add_(F.grouped_mm(lora_hidden, _by_expert_b(b, weight, scale), offs=group_offsets)), lora_hidden
 
 
 def _adapted_backward(
     gradient: Tensor,
     rows: Tensor | None,
-    thin: Tensor | None,
+    lora_hidden: Tensor | None,
     weight: Tensor,
     a: Tensor | None,
     b: Tensor | None,
     scale: float,
-    ends: Tensor,
+    group_offsets: Tensor,
     *,
     wants_input: bool = True,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of rows, A and B, the latter two in fp32 and PEFT's layout."""
-    gradient_rows = F.grouped_mm(gradient, weight, offs=ends) if wants_input else None
-    if a is None or b is None or thin is None or rows is None:
+    gradient_rows = F.grouped_mm(gradient, weight, offs=group_offsets) if wants_input else None
+    if a is None or b is None or lora_hidden is None or rows is None:
         return gradient_rows, None, None
-    gradient_thin = F.grouped_mm(gradient, _by_expert_b(b, weight, scale).transpose(-2, -1), offs=ends)
+    gradient_lora_hidden = F.grouped_mm(gradient, _by_expert_b(b, weight, scale).transpose(-2, -1), offs=group_offsets)
     if gradient_rows is not None:
-        gradient_rows.add_(F.grouped_mm(gradient_thin, _by_expert_a(a, weight), offs=ends))
+        gradient_rows.add_(F.grouped_mm(gradient_lora_hidden, _by_expert_a(a, weight), offs=group_offsets))
     # an expert without rows is a product over nothing, which not every kernel writes as zeros
-    empty = (ends.diff(prepend=ends.new_zeros(1)) == 0).view(-1, 1, 1)
+    empty = (group_offsets.diff(prepend=group_offsets.new_zeros(1)) == 0).view(-1, 1, 1)
     rank = a.shape[0] // weight.shape[0]
-    gradient_a = F.grouped_mm(gradient_thin.t(), rows, offs=ends).masked_fill_(empty, 0)[:, :rank]
-    gradient_b = F.grouped_mm(thin.t(), gradient, offs=ends).masked_fill_(empty, 0)[:, :rank]
+    gradient_a = F.grouped_mm(gradient_lora_hidden.t(), rows, offs=group_offsets).masked_fill_(empty, 0)[:, :rank]
+    gradient_b = F.grouped_mm(lora_hidden.t(), gradient, offs=group_offsets).masked_fill_(empty, 0)[:, :rank]
     return (
         gradient_rows,
         gradient_a.reshape(a.shape).to(a.dtype),

@@ -30,7 +30,7 @@ def options(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     return {"quantization_config": quantized, "device_map": {"": device}}
 
 
-def settle(model: nn.Module) -> None:
+def disable_repacking(model: nn.Module) -> None:
     """Has weights keep their layout. On some CPUs an evaluation packs them anew, and no gradient passes after that."""
     for layer in model.modules():
         if isinstance(layer, Linear4bit):

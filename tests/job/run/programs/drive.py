@@ -57,7 +57,7 @@ def publish(folder: RunFolder, *, spec: Any, model: Any) -> Path:
     newest = sorted(folder.checkpoints.iterdir())[-1]
     folder.adapter.mkdir(exist_ok=True)
     (folder.adapter / ADAPTER_WEIGHTS).write_bytes((newest / ADAPTER_WEIGHTS).read_bytes())
-    (folder.adapter / "README.md").write_text((folder.data / "report.json").read_text())
+    (folder.adapter / "README.md").write_text(folder.data_report.read_text())
     return folder.adapter
 
 

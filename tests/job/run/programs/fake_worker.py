@@ -27,7 +27,7 @@ from lorajob_runtime.train import job as plans
 
 def main() -> int:
     folder = RunFolder(Path(sys.argv[1]))
-    plan = plans.loads(folder.plan.read_text())
+    plan = plans.loads(folder.train_job.read_text())
     orders: dict[str, Any] = json.loads(os.environ["TORCH_FAKE_WORKER"])
     rank = int(os.environ["RANK"])
     log_path = folder.log(plan.attempt, rank)
@@ -35,7 +35,7 @@ def main() -> int:
     log_path.write_text(f"rank {rank} of {os.environ['WORLD_SIZE']}, {os.environ['OMP_NUM_THREADS']} threads\n")
     (folder.work / f"pid-{rank}").write_text(str(os.getpid()))
     log = EventLog(folder.events)
-    report = json.loads((folder.data / "report.json").read_text())
+    report = json.loads(folder.data_report.read_text())
     made_with = identity.with_data(identity.of_model(Path(plan.model_path)), report)
     first = (plan.resume_step or 0) + 1
     for step in range(first, orders["total"] + 1):

@@ -26,7 +26,7 @@ from transformers import (
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.models.lora_targets import AUTO_TARGETS
-from lorajob_runtime.train import job as plan_module
+from lorajob_runtime.train import job as train_job
 
 ATTENTION = list(AUTO_TARGETS[:4])
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
@@ -65,15 +65,15 @@ def padding_tokenizer() -> PreTrainedTokenizerFast:
 def main(arguments: list[str]) -> None:
     root, output = arguments
     folder = RunFolder(Path(root))
-    plan = plan_module.loads(folder.plan.read_text())
-    train, lora = plan.spec.train, plan.spec.lora
-    rows = TokenRows.load(folder.data / "train.safetensors")
+    job = train_job.loads(folder.train_job.read_text())
+    train, lora = job.spec.train, job.spec.lora
+    rows = TokenRows.load(folder.train_rows)
     examples = []
     for index in range(len(rows)):
         ids, targets = rows.row(index)
         labels = [int(token) if target else -100 for token, target in zip(ids, targets, strict=True)]
         examples.append({"input_ids": ids.tolist(), "labels": labels, "attention_mask": [1] * len(labels)})
-    model = AutoModelForCausalLM.from_pretrained(plan.model_path, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(job.model_path, dtype=torch.float32)
     model.requires_grad_(False)
     torch.manual_seed(train.seed)
     modules, parameters = TARGETS.get(model.config.model_type, (list(AUTO_TARGETS), None))

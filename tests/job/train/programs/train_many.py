@@ -7,13 +7,13 @@ from pathlib import Path
 import torch.distributed as dist
 
 from lorajob_runtime.contract.layout import RunFolder
-from lorajob_runtime.train import job as plan_module
+from lorajob_runtime.train import job as train_job
 from lorajob_runtime.train import loop
 
 
 def main(roots: list[str]) -> None:
     for root in roots:
         folder = RunFolder(Path(root))
-        loop.train(plan_module.loads(folder.plan.read_text()), folder)
+        loop.train(train_job.loads(folder.train_job.read_text()), folder)
     if dist.is_initialized():
         dist.destroy_process_group()

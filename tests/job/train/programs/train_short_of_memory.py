@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lorajob_runtime.contract.layout import RunFolder
-from lorajob_runtime.train import job as plan_module
+from lorajob_runtime.train import job as train_job
 from lorajob_runtime.train import loop, memory_budget, session
 
 
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
 
     session.start, memory_budget.free_bytes = start, free
     try:
-        loop.train(plan_module.loads(folder.plan.read_text()), folder)
+        loop.train(train_job.loads(folder.train_job.read_text()), folder)
     finally:
         session.start, memory_budget.free_bytes = begin, free_bytes
     if dist.is_initialized():
