@@ -72,7 +72,7 @@ def command(
         click.echo(tables.document(plan_document.to_dict(plan), output_form), nl=False)
         return
     tables.show(plan_text.lines(plan))
-    for warning in plan_text.warnings(plan) if plan.choice is not None else ():
+    for warning in plan_text.warnings(plan) if plan.placement is not None else ():
         _warn(warning)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lorajob.errors import UsageError
 from lorajob.platform import quantities
 from lorajob_runtime.contract.spec import RunSpec
-from lorajob_runtime.models.memory_plan import GIBIBYTE, GPU_SIZES
+from lorajob_runtime.models.gpu_sizes import GIBIBYTE, GPU_SIZES
 
 if TYPE_CHECKING:
     from lorajob.platform.platform_config import Platform

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lorajob.plan.run_plan import RunPlan, leaves_experts_open, sizes
-from lorajob_runtime.models.memory_plan import GPU_SIZES, Choice
+from lorajob_runtime.models.gpu_sizes import GPU_SIZES
+from lorajob_runtime.models.placement import EstimatedPlacement
 
 
 def to_dict(plan: RunPlan) -> dict[str, object]:
     """The plan as programs read it: schemas/plan.json."""
-    spec, choice, speed = plan.spec, plan.choice, plan.speed
+    spec, placement, speed = plan.spec, plan.placement, plan.speed
     return {
         "apiVersion": spec.api_version,
         "kind": "Plan",
@@ -19,16 +20,16 @@ def to_dict(plan: RunPlan) -> dict[str, object]:
             "type": plan.architecture.model_type if plan.architecture else None,
             "parameters": plan.architecture.parameters if plan.architecture else None,
             "activeParameters": plan.architecture.active_parameters if plan.architecture else None,
-            "trainedParameters": choice.estimate.trained_parameters if choice else None,
+            "trainedParameters": placement.estimate.trained_parameters if placement else None,
             "downloadBytes": plan.entry.weights_bytes if plan.entry else None,
         },
         "gpus": spec.resources.gpus,
         "nodes": spec.resources.nodes,
         "gpuMemory": {"bytes": plan.gpu.size, "source": plan.gpu.source},
-        "fits": choice.fits if choice else None,
-        "spread": _spread(choice, plan) if choice else None,
-        "memory": _memory(choice) if choice else None,
-        "hostBytes": choice.estimate.host if choice else None,
+        "fits": placement.fits if placement else None,
+        "spread": _spread(placement, plan) if placement else None,
+        "memory": _memory(placement) if placement else None,
+        "hostBytes": placement.estimate.host if placement else None,
         "checkpointBytes": plan.checkpoint_bytes,
         "adapterBytes": plan.adapter_bytes,
         "steps": plan.steps,
@@ -44,28 +45,35 @@ def to_dict(plan: RunPlan) -> dict[str, object]:
     }
 
 
-def _spread(choice: Choice, plan: RunPlan) -> dict[str, object]:
+def _spread(placement: EstimatedPlacement, plan: RunPlan) -> dict[str, object]:
     return {
-        "sharding": choice.sharding,
-        "replicas": choice.replicas,
-        "experts": choice.experts,
-        "gradientCheckpointing": choice.estimate.gradient_checkpointing,
-        "precision": choice.estimate.precision,
-        "rowTokens": choice.estimate.tokens,
+        "sharding": placement.estimate.sharding,
+        "replicas": placement.replicas,
+        "experts": placement.experts,
+        "gradientCheckpointing": placement.estimate.gradient_checkpointing,
+        "precision": placement.estimate.precision,
+        "rowTokens": placement.estimate.tokens,
         "mostTokens": plan.most_tokens,
     }
 
 
-def _memory(choice: Choice) -> dict[str, int]:
-    titles: Mapping[str, str] = {"gathered_layers": "gatheredLayers", "gathered_ends": "gatheredEnds"}
-    parts = {titles.get(name, name): size for name, size in choice.estimate.parts()}
-    return parts | {"total": choice.estimate.total}
+_MEMORY_KEYS: Mapping[str, str] = {
+    "gathered_layers": "gatheredLayers",
+    "gathered_embedding_and_head": "gatheredEnds",
+    "transient": "passing",
+}
+"""Part of an estimate -> its key in the document, where that is another."""
+
+
+def _memory(placement: EstimatedPlacement) -> dict[str, int]:
+    parts = {_MEMORY_KEYS.get(name, name): size for name, size in placement.estimate.parts()}
+    return parts | {"total": placement.estimate.total}
 
 
 def _enough(plan: RunPlan) -> list[dict[str, object]]:
     columns = {True: sizes(plan, True), False: sizes(plan, False)} if leaves_experts_open(plan) else {}
-    if not columns and plan.choice is not None:
-        columns = {plan.choice.experts: sizes(plan)}
+    if not columns and plan.placement is not None:
+        columns = {plan.placement.experts: sizes(plan)}
     found: list[dict[str, object]] = []
     for gb in GPU_SIZES:
         for experts, by_size in columns.items():
@@ -76,7 +84,7 @@ def _enough(plan: RunPlan) -> list[dict[str, object]]:
                     "experts": experts,
                     "gpus": None if enough is None else enough.gpus * enough.nodes,
                     "nodes": None if enough is None else enough.nodes,
-                    "bytes": None if enough is None else enough.choice.estimate.total,
+                    "bytes": None if enough is None else enough.placement.estimate.total,
                 }
             )
     return found

@@ -16,15 +16,16 @@ from lorajob_runtime.contract.text import (
     plural,
     short_count,
 )
-from lorajob_runtime.models.memory_plan import GPU_SIZES, Enough
+from lorajob_runtime.models.gpu_sizes import GPU_SIZES
+from lorajob_runtime.models.placement import MinimumGpus
 
 TITLES = {
     "weights": "weights",
     "gathered_layers": "layers gathered",
-    "gathered_ends": "embedding and head gathered",
+    "gathered_embedding_and_head": "embedding and head gathered",
     "adapter": "adapter, gradients, optimizer",
     "activations": "activations",
-    "passing": "logits and gradients in passing",
+    "transient": "transient logits and gradients",
     "workspace": "CUDA and its libraries",
     "reserve": "reserve",
 }
@@ -34,13 +35,13 @@ TITLES = {
 def lines(plan: RunPlan) -> list[str]:
     """All of it: what is known of the run, what takes the memory, and how many GPUs would be enough."""
     facts = [("model", model_text(plan)), ("gpus", gpus_text(plan))]
-    if plan.choice is None:
+    if plan.placement is None:
         return [*tables.fields(facts), "", *warnings(plan)]
     facts += [
         ("adapter", adapter_text(plan)),
         ("spread", spread_text(plan)),
         ("memory", memory_text(plan)),
-        ("host memory", f"{binary_size(plan.choice.estimate.host)} a process"),
+        ("host memory", f"{binary_size(plan.placement.estimate.host)} a process"),
         ("download", "" if plan.entry is None else f"{decimal_size(plan.entry.weights_bytes)}, once into the cache"),
         ("results", results_text(plan)),
         ("steps", steps_text(plan)),
@@ -75,12 +76,12 @@ def gpus_text(plan: RunPlan) -> str:
 
 def adapter_text(plan: RunPlan) -> str:
     """The adapter's size, and in a mixture of experts whether they have part in it."""
-    if plan.choice is None or plan.architecture is None:
+    if plan.placement is None or plan.architecture is None:
         return ""
-    trained = f"rank {plan.spec.lora.rank}, {short_count(plan.choice.estimate.trained_parameters)} parameters"
+    trained = f"rank {plan.spec.lora.rank}, {short_count(plan.placement.estimate.trained_parameters)} parameters"
     if not plan.architecture.has_experts:
         return trained
-    if plan.choice.experts:
+    if plan.placement.experts:
         return f"{trained}, routed experts too"
     left_out = ": there is no room for them" if run_plan.leaves_experts_open(plan) else ""
     return f"{trained}, none on routed experts{left_out}"
@@ -88,32 +89,32 @@ def adapter_text(plan: RunPlan) -> str:
 
 def spread_text(plan: RunPlan) -> str:
     """How the model lies on the GPUs, and what is done with activations."""
-    if plan.choice is None:
+    if plan.placement is None:
         return ""
-    estimate, nodes = plan.choice.estimate, plan.spec.resources.nodes
-    kept = "activations made again in the backward pass" if estimate.gradient_checkpointing else "activations kept"
-    if plan.choice.sharding == "ddp":
+    estimate, nodes = plan.placement.estimate, plan.spec.resources.nodes
+    saved = "activations recomputed in the backward pass" if estimate.gradient_checkpointing else "activations saved"
+    if not plan.placement.sharded:
         where = "the whole model on each GPU" if plan.gpus > 1 else "the whole model"
-    elif plan.choice.replicas > 1:
+    elif plan.placement.replicas > 1:
         where = f"sharded over the {plan.spec.resources.gpus} GPUs of each node"
     else:
         where = f"sharded over all {plan.gpus} GPUs" + (f" of {nodes} nodes" if nodes > 1 else "")
     weights = f"{plan.spec.model.quantize} weights" if plan.spec.model.quantize else estimate.precision
-    return f"{where}, {weights}, {kept}"
+    return f"{where}, {weights}, {saved}"
 
 
 def memory_text(plan: RunPlan) -> str:
     """`70.6 GiB of 79.1 GiB a GPU with a row of 1,024 tokens, room for a micro-batch of 6,859 tokens`."""
-    if plan.choice is None:
+    if plan.placement is None:
         return "not known for this model"
-    estimate = plan.choice.estimate
+    estimate = plan.placement.estimate
     need = (
         f"{gibibytes(estimate.total)}"
         if plan.gpu.size is None
         else (f"{gibibytes(estimate.total)} of {gibibytes(plan.gpu.size)}")
     )
     row = f"{need} a GPU with a row of {estimate.tokens:,} tokens"
-    if plan.choice.fits is False:
+    if plan.placement.fits is False:
         return f"{row}: does not fit"
     more = plan.most_tokens is not None and plan.most_tokens > estimate.tokens
     return f"{row}, room for a micro-batch of {plan.most_tokens:,} tokens" if more else row
@@ -159,19 +160,19 @@ def speed_text(plan: RunPlan) -> str:
 def warnings(plan: RunPlan) -> list[str]:
     """What of the plan nobody knows, what is tried against it, and what the model was not made for."""
     excess = [] if plan.excess is None else [plan.excess]
-    if plan.choice is None:
+    if plan.placement is None:
         name = plan.spec.model.name
         return [f"the sizes of {name} are not known here: whether it fits shows when its config.json is there", *excess]
-    if plan.choice.fits is None and plan.gpu is not gpus.NO_GPU:
+    if plan.placement.fits is None and plan.gpu is not gpus.NO_GPU:
         return ["the GPUs' memory is not known: whether the run fits shows when it starts", *excess]
     oversize = run_plan.oversize_text(plan)
     return excess if oversize is None else [oversize, *excess]
 
 
 def _parts(plan: RunPlan) -> list[str]:
-    if plan.choice is None:
+    if plan.placement is None:
         return []
-    estimate = plan.choice.estimate
+    estimate = plan.placement.estimate
     rows = [[TITLES[name], gibibytes(size)] for name, size in estimate.parts() if size]
     return tables.table(["ON EACH GPU", "MEMORY"], [*rows, ["total", gibibytes(estimate.total)]], right=["MEMORY"])
 
@@ -186,17 +187,17 @@ def _enough(plan: RunPlan) -> list[str]:
     return tables.table(["GPUS OF", *columns], rows)
 
 
-def _count(enough: Enough | None) -> str:
+def _count(enough: MinimumGpus | None) -> str:
     if enough is None:
         return ""
-    each = gibibytes(enough.choice.estimate.total)
+    each = gibibytes(enough.placement.estimate.total)
     on = f" on {enough.nodes} nodes" if enough.nodes > 1 else ""
     return f"{enough.gpus * enough.nodes}{on} ({each} each)"
 
 
 def rows(plan: RunPlan) -> Iterator[tuple[str, str]]:
     """The lines of the plan that `submit` shows among its own."""
-    if plan.choice is None:
+    if plan.placement is None:
         return
     yield "adapter", adapter_text(plan)
     yield "spread", spread_text(plan)

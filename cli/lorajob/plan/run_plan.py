@@ -16,9 +16,10 @@ from lorajob_runtime.contract.catalog import ModelEntry
 from lorajob_runtime.contract.errors import ConfigError
 from lorajob_runtime.contract.kubernetes import CACHE_FOLDER
 from lorajob_runtime.contract.spec import ModelSpec, RunSpec
-from lorajob_runtime.models import memory_plan as estimates
-from lorajob_runtime.models import preflight
-from lorajob_runtime.models.memory_plan import GIBIBYTE, GPU_SIZES, Choice, Enough
+from lorajob_runtime.models import memory_plan, preflight
+from lorajob_runtime.models import placement as placements
+from lorajob_runtime.models.gpu_sizes import GIBIBYTE, GPU_SIZES
+from lorajob_runtime.models.placement import EstimatedPlacement, MinimumGpus
 from lorajob_runtime.models.shapes import Architecture
 
 
@@ -30,7 +31,7 @@ class RunPlan:
     entry: ModelEntry | None
     architecture: Architecture | None
     gpu: Gpu
-    choice: Choice | None
+    placement: EstimatedPlacement | None
     most_tokens: int | None
     """Of a micro-batch, where the GPU's memory is known and enough."""
     speed: Speed | None
@@ -46,13 +47,15 @@ class RunPlan:
     @property
     def checkpoint_bytes(self) -> int | None:
         """Adapter and optimizer of one checkpoint."""
-        if self.choice is None:
+        if self.placement is None:
             return None
-        return self.choice.estimate.trained_parameters * (estimates.ADAPTER_BYTES + estimates.OPTIMIZER_BYTES)
+        return self.placement.estimate.trained_parameters * (memory_plan.ADAPTER_BYTES + memory_plan.OPTIMIZER_BYTES)
 
     @property
     def adapter_bytes(self) -> int | None:
-        return None if self.choice is None else self.choice.estimate.trained_parameters * estimates.ADAPTER_BYTES
+        return (
+            None if self.placement is None else self.placement.estimate.trained_parameters * memory_plan.ADAPTER_BYTES
+        )
 
     @property
     def steps(self) -> int | None:
@@ -78,22 +81,22 @@ def plan(spec: RunSpec, gpu: Gpu, local: KnownDataset | None = None) -> RunPlan:
     """The plan of a run on GPUs of that memory. Raises what `check` raises."""
     shapes = check(spec)
     resources = spec.resources
-    choice, rate = None, None
+    placement, rate = None, None
     if shapes is not None:
-        choice = estimates.choose(shapes, spec, gpus=resources.gpus, nodes=resources.nodes, gpu_bytes=gpu.size)
+        placement = placements.choose(shapes, spec, gpus=resources.gpus, nodes=resources.nodes, gpu_bytes=gpu.size)
     most = None
-    if shapes is not None and choice is not None and gpu.size is not None and choice.fits:
-        most = estimates.most_tokens(
-            shapes, spec, choice.estimate, gpus=resources.gpus, nodes=resources.nodes, gpu_bytes=gpu.size
+    if shapes is not None and placement is not None and gpu.size is not None and placement.fits:
+        most = placements.most_tokens(
+            shapes, spec, placement.estimate, gpus=resources.gpus, nodes=resources.nodes, gpu_bytes=gpu.size
         )
-    if shapes is not None and choice is not None:
-        rate = speed.estimate(shapes, spec, choice, gpu, most, local)
+    if shapes is not None and placement is not None:
+        rate = speed.estimate(shapes, spec, placement, gpu, most, local)
     return RunPlan(
         spec=spec,
         entry=preflight.entry_of(spec.model),
         architecture=shapes,
         gpu=gpu,
-        choice=choice,
+        placement=placement,
         most_tokens=most,
         speed=rate,
         rows=speed.trained_rows(spec, local),
@@ -133,12 +136,14 @@ def refuse_oversize(plan: RunPlan) -> None:
 
 def oversize_text(plan: RunPlan) -> str | None:
     """Why a run cannot fit, and what would do; None where it fits or nobody knows."""
-    if plan.architecture is None or plan.choice is None or plan.gpu.size is None or plan.choice.fits:
+    if plan.architecture is None or plan.placement is None or plan.gpu.size is None or plan.placement.fits:
         return None
-    return preflight.oversize_text(plan.spec, plan.architecture, plan.choice, gpus=plan.gpus, gpu_bytes=plan.gpu.size)
+    return preflight.oversize_text(
+        plan.spec, plan.architecture, plan.placement, gpus=plan.gpus, gpu_bytes=plan.gpu.size
+    )
 
 
-def sizes(plan: RunPlan, experts: bool | None = None) -> dict[int, Enough | None]:
+def sizes(plan: RunPlan, experts: bool | None = None) -> dict[int, MinimumGpus | None]:
     """GPUs' size in GB -> the fewest of that size on which the run fits, with or without experts if that is asked."""
     spec = plan.spec
     if experts is not None:
@@ -146,7 +151,7 @@ def sizes(plan: RunPlan, experts: bool | None = None) -> dict[int, Enough | None
     if plan.architecture is None:
         return {}
     return {
-        gb: estimates.smallest(plan.architecture, spec, gpu_bytes=round(gib * GIBIBYTE))
+        gb: placements.min_gpus(plan.architecture, spec, gpu_bytes=round(gib * GIBIBYTE))
         for gb, gib in GPU_SIZES.items()
     }
 
@@ -155,4 +160,4 @@ def leaves_experts_open(plan: RunPlan) -> bool:
     """Whether memory decides if routed experts get adapters."""
     if plan.architecture is None or plan.spec.lora.experts != "auto":
         return False
-    return len(estimates.experts_to_try(plan.architecture, plan.spec)) > 1
+    return len(placements.experts_to_try(plan.architecture, plan.spec)) > 1

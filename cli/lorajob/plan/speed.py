@@ -12,7 +12,7 @@ from lorajob.plan.gpus import Gpu
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.data.rows.select import select
 from lorajob_runtime.models import memory_plan
-from lorajob_runtime.models.memory_plan import Choice
+from lorajob_runtime.models.placement import EstimatedPlacement
 from lorajob_runtime.models.shapes import Architecture
 
 BYTES_PER_TOKEN = 3.5
@@ -52,9 +52,14 @@ class Speed:
 
 
 def estimate(
-    shapes: Architecture, spec: RunSpec, choice: Choice, gpu: Gpu, most: int | None, local: KnownDataset | None
+    shapes: Architecture,
+    spec: RunSpec,
+    placement: EstimatedPlacement,
+    gpu: Gpu,
+    most: int | None,
+    local: KnownDataset | None,
 ) -> Speed | None:
-    """From 4 (activations made again: 6) floating-point operations for every active weight and token, and from what
+    """From 4 (activations recomputed: 6) floating-point operations for every active weight and token, and from what
     gathering sharded weights twice for every micro-batch takes: the slower of the two counts.
 
     A micro-batch is as large as fits, or all that a GPU has of a step of the dataset where that is less."""
@@ -64,12 +69,12 @@ def estimate(
     rows, row_tokens = trained_rows(spec, local), _row_tokens(spec, local)
     step_rows = spec.train.batch_size * spec.train.gradient_accumulation
     tokens = most if row_tokens is None else min(most, max(1, round(step_rows * row_tokens)))
-    estimate = choice.estimate
+    estimate = placement.estimate
     reached = REACHED_BY_EXPERTS if shapes.has_experts else REACHED
     operations = (6 if estimate.gradient_checkpointing else 4) * shapes.active_parameters
     seconds, gathered_per_second = tokens * operations / (gpu.teraflops * 1e12 * reached), None
-    if choice.sharding == "fsdp":
-        is_within_node = choice.replicas > 1 or spec.resources.nodes == 1
+    if placement.sharded:
+        is_within_node = placement.replicas > 1 or spec.resources.nodes == 1
         rate = NODE_BYTES_PER_SECOND if is_within_node else NETWORK_BYTES_PER_SECOND
         gathering = 2 * memory_plan.weight_bytes(shapes, spec, estimate.precision) / rate
         if gathering > seconds:

@@ -1,8 +1,8 @@
-"""What autograd keeps between the forward and the backward pass, tensor by tensor, for the layers in `train`.
+"""What autograd saves between the forward and the backward pass, tensor by tensor, for the layers in `train`.
 
-Standard library only. A frozen matrix without an adapter keeps nothing of its input. With one it keeps the input, the
+Standard library only. A frozen matrix without an adapter saves nothing of its input. With one it saves the input, the
 dropout mask where there is dropout (both once for the matrices that read the same input), and the input times A. Around
-4-bit weights every adapter with dropout keeps the masked input, one for itself, in place of the input.
+4-bit weights every adapter with dropout saves the masked input, one for itself, in place of the input.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FLOAT = 4
 """Bytes of an fp32 number: norms, routing and the loss are worked out in it whatever the weights are."""
 
 LOSS_CHUNK_ELEMENTS = 2**25
-"""Logits that are there at a time (rows x vocabulary)."""
+"""Logits that the loss is worked out from at a time (rows x vocabulary): 128 MiB in fp32."""
 
 
 INDEX = 8
@@ -41,47 +41,47 @@ class Bytes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerMemory:
-    """Of one layer: what is kept for its backward pass, and what comes and goes beside that."""
+    """Of one layer: what is saved for its backward pass, and what comes and goes beside that."""
 
-    kept: Bytes
-    passing: Bytes
+    saved: Bytes
+    transient: Bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Activations:
-    """Of a whole model. `stream` is a token's hidden state between layers, `tail` what is kept behind the last."""
+    """Of a whole model. `stream` is a token's hidden state between layers, `tail` what is saved behind the last."""
 
     layers: tuple[LayerMemory, ...]
     stream: int
     tail: int
 
-    def kept(self, tokens: int, *, checkpointing: bool) -> int:
-        """Bytes that autograd keeps of a micro-batch of so many tokens, at the most.
+    def saved(self, tokens: int, *, checkpointing: bool) -> int:
+        """Bytes that autograd saves of a micro-batch of so many tokens, at the most.
 
-        With checkpointing every layer keeps its input, and one at a time all that its backward pass needs.
+        With checkpointing every layer saves its input, and one at a time all that its backward pass needs.
         """
-        layers = [layer.kept.at(tokens) for layer in self.layers]
+        layers = [layer.saved.at(tokens) for layer in self.layers]
         if checkpointing:
             return len(layers) * self.stream * tokens + max(layers) + self.tail * tokens
         return sum(layers) + self.tail * tokens
 
-    def passing(self, tokens: int, *, loss: int, checkpointing: bool) -> int:
-        """Most bytes that come and go beside `kept`: in the backward pass of a layer, or for the loss.
+    def transient(self, tokens: int, *, loss: int, checkpointing: bool) -> int:
+        """Most bytes that come and go beside `saved`: in the backward pass of a layer, or for the loss.
 
-        With checkpointing no layer is there while the loss is worked out, and another one than that which keeps most
+        With checkpointing no layer is there while the loss is worked out, and another one than that which saves most
         may hold most in all.
         """
         if not checkpointing:
-            return max(loss, *(layer.passing.at(tokens) for layer in self.layers))
-        most = max((layer.kept + layer.passing).at(tokens) for layer in self.layers)
-        return max(most, loss) - max(layer.kept.at(tokens) for layer in self.layers)
+            return max(loss, *(layer.transient.at(tokens) for layer in self.layers))
+        most = max((layer.saved + layer.transient).at(tokens) for layer in self.layers)
+        return max(most, loss) - max(layer.saved.at(tokens) for layer in self.layers)
 
 
 @functools.lru_cache(maxsize=16)
 def of(
     architecture: Architecture, lora: LoraSpec, *, experts: bool, element_bytes: int, quantized: bool = False
 ) -> Activations:
-    """What a model keeps that computes with `element_bytes` a number; `quantized`: its frozen weights are 4-bit."""
+    """What a model saves that computes with `element_bytes` a number; `quantized`: its frozen weights are 4-bit."""
     chosen: dict[int | None, set[str]] = {}
     for weight in adapted(architecture, lora, experts=experts):
         chosen.setdefault(weight.layer, set()).add(weight.matrix.path)
@@ -89,7 +89,7 @@ def of(
         _layer(architecture, layer, frozenset(chosen.get(number, ())), lora, element_bytes, quantized)
         for number, layer in enumerate(architecture.layers)
     )
-    # the first norm keeps nothing, since nothing before it is trained: the last one's input stands in for that
+    # the first norm saves nothing, since nothing before it is trained: the last one's input stands in for that
     hidden = architecture.hidden * element_bytes
     return Activations(layers=layers, stream=hidden, tail=hidden)
 
@@ -114,19 +114,19 @@ class _Readers:
 def _layer(
     architecture: Architecture, layer: Layer, chosen: frozenset[str], lora: LoraSpec, element: int, quantized: bool
 ) -> LayerMemory:
-    kept = Bytes(token=_norms(architecture) + _attention(architecture, element) + _mlps(layer, element))
+    saved = Bytes(token=_norms(architecture) + _attention(architecture, element) + _mlps(layer, element))
     for readers in _readers(layer):
         adapters = [matrix for matrix in readers.matrices if matrix.path in chosen]
         if adapters:
             copies = 1 + (len(adapters) if quantized else 1) if lora.dropout > 0 else 1
             inputs = readers.width * copies
-            kept += Bytes(
+            saved += Bytes(
                 token=element * (inputs + len(adapters) * lora.rank),
                 constant=sum(_thin_copies(matrix, lora.rank, element) for matrix in adapters),
             )
     if layer.experts_per_token:
-        kept += _routing(layer, element) + _routed(layer, chosen, lora.rank, element)
-    return LayerMemory(kept=kept, passing=_passing(architecture, layer, chosen, lora.rank, element))
+        saved += _routing(layer, element) + _routed(layer, chosen, lora.rank, element)
+    return LayerMemory(saved=saved, transient=_transient(architecture, layer, chosen, lora.rank, element))
 
 
 def _readers(layer: Layer) -> list[_Readers]:
@@ -139,23 +139,23 @@ def _readers(layer: Layer) -> list[_Readers]:
 
 
 def _thin_copies(matrix: Matrix, rank: int, element: int) -> int:
-    """Bytes of B scaled, and of A where it is cast, as a linear layer keeps them for the backward pass."""
+    """Bytes of B scaled, and of A where it is cast, as a linear layer saves them for the backward pass."""
     cast = 0 if element == FLOAT else matrix.inputs
     return rank * element * (matrix.outputs + cast)
 
 
 def _norms(architecture: Architecture) -> int:
-    """The two norms of a layer, each keeping its input in fp32 and one number a token."""
+    """The two norms of a layer, each saving its input in fp32 and one number a token."""
     return 2 * (architecture.hidden * FLOAT + FLOAT)
 
 
 def _attention(architecture: Architecture, element: int) -> int:
     """Queries, keys, values, the output and its log-sum-exp; where heads are normed also what went into the norms."""
     queries, keys = architecture.heads * architecture.head_dim, architecture.key_heads * architecture.head_dim
-    kept = 2 * (queries + keys) * element + architecture.heads * FLOAT
+    saved = 2 * (queries + keys) * element + architecture.heads * FLOAT
     if architecture.head_norms != "none":
-        kept += (queries + keys + architecture.heads + architecture.key_heads) * FLOAT
-    return kept
+        saved += (queries + keys + architecture.heads + architecture.key_heads) * FLOAT
+    return saved
 
 
 def _mlps(layer: Layer, element: int) -> int:
@@ -177,7 +177,7 @@ def _routing(layer: Layer, element: int) -> Bytes:
 def _routed(layer: Layer, chosen: frozenset[str], rank: int, element: int) -> Bytes:
     """Of every row of the routed experts: gate and up, and what the adapters' A made of it.
 
-    Without an adapter it is transformers' own code, which keeps act(gate) and the outputs beside gate and up.
+    Without an adapter it is transformers' own code, which saves act(gate) and the outputs beside gate and up.
     """
     inputs, down = layer.of("experts")
     adapters = sum(matrix.path in chosen for matrix in (inputs, down))
@@ -187,7 +187,7 @@ def _routed(layer: Layer, chosen: frozenset[str], rank: int, element: int) -> By
     return Bytes(token=layer.experts_per_token * row * element)
 
 
-def _passing(architecture: Architecture, layer: Layer, chosen: frozenset[str], rank: int, element: int) -> Bytes:
+def _transient(architecture: Architecture, layer: Layer, chosen: frozenset[str], rank: int, element: int) -> Bytes:
     """What the backward pass of the widest MLP holds at a time.
 
     Of a linear layer the gradient of its input, what comes to that through the adapter, and the stream's; or of a norm
@@ -196,10 +196,10 @@ def _passing(architecture: Architecture, layer: Layer, chosen: frozenset[str], r
     """
     widest = max((matrix.inputs for matrix in layer.matrices if matrix.group in ("dense", "shared")), default=0)
     linear = (2 * max(widest, architecture.hidden) + architecture.hidden) * element
-    passing = Bytes(token=max(linear, 5 * architecture.hidden * FLOAT))
+    transient = Bytes(token=max(linear, 5 * architecture.hidden * FLOAT))
     if not layer.experts_per_token:
-        return passing
+        return transient
     inputs, down = layer.of("experts")
     rows = layer.experts_per_token * (3 * inputs.inputs + inputs.outputs) * element
     adapters = sum(m.adapter_parameters(rank) for m in (inputs, down) if m.path in chosen)
-    return Bytes(token=max(passing.token, rows), constant=adapters * FLOAT)
+    return Bytes(token=max(transient.token, rows), constant=adapters * FLOAT)

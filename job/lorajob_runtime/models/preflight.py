@@ -16,9 +16,9 @@ from lorajob_runtime.contract.errors import ConfigError, ModelError
 from lorajob_runtime.contract.spec import FOLDERS, ModelSpec, RunSpec
 from lorajob_runtime.contract.text import gibibytes
 from lorajob_runtime.models import architecture as architectures
-from lorajob_runtime.models import chat_families, lora_weights, token_limits
-from lorajob_runtime.models import memory_plan as estimates
-from lorajob_runtime.models.memory_plan import Choice, Precision
+from lorajob_runtime.models import chat_families, lora_weights, memory_plan, placement, token_limits
+from lorajob_runtime.models.memory_plan import Precision
+from lorajob_runtime.models.placement import EstimatedPlacement
 from lorajob_runtime.models.shapes import Architecture
 from lorajob_runtime.models.token_limits import Bounds
 
@@ -124,23 +124,23 @@ def check_memory(
     nodes: int,
     gpu_bytes: int | None,
     precision: Precision | None = None,
-) -> Choice:
+) -> EstimatedPlacement:
     """How the run is spread over its GPUs. `precision`: what auto stands for on them, where that is known.
 
     Raises ConfigError when it does not fit whatever way is taken, unless `resources.allowOversize` is set.
     """
-    choice = estimates.choose(architecture, spec, gpus=gpus, nodes=nodes, gpu_bytes=gpu_bytes, precision=precision)
-    if choice.fits is False and gpu_bytes is not None and not spec.resources.allow_oversize:
+    placed = placement.choose(architecture, spec, gpus=gpus, nodes=nodes, gpu_bytes=gpu_bytes, precision=precision)
+    if placed.fits is False and gpu_bytes is not None and not spec.resources.allow_oversize:
         raise ConfigError(
-            oversize_text(spec, architecture, choice, gpus=gpus * nodes, gpu_bytes=gpu_bytes),
+            oversize_text(spec, architecture, placed, gpus=gpus * nodes, gpu_bytes=gpu_bytes),
             hint="`lorajob plan` shows what takes how much; resources.allowOversize: true tries it anyway",
         )
-    return choice
+    return placed
 
 
 def check_host_memory(spec: RunSpec, architecture: Architecture, *, host_bytes: int, nodes: int) -> None:
     """Raises ConfigError where a model is to be trained on CPUs whose memory is less than its weights alone."""
-    weights = estimates.weight_bytes(architecture, spec) // nodes
+    weights = memory_plan.weight_bytes(architecture, spec) // nodes
     if weights > host_bytes and not spec.resources.allow_oversize:
         raise ConfigError(
             f"{_name(spec)} does not fit: its weights alone take {gibibytes(weights)}, and without a GPU they are to "
@@ -149,13 +149,15 @@ def check_host_memory(spec: RunSpec, architecture: Architecture, *, host_bytes: 
         )
 
 
-def oversize_text(spec: RunSpec, architecture: Architecture, choice: Choice, *, gpus: int, gpu_bytes: int) -> str:
+def oversize_text(
+    spec: RunSpec, architecture: Architecture, placed: EstimatedPlacement, *, gpus: int, gpu_bytes: int
+) -> str:
     """Why a run does not fit, and what would do."""
-    enough = estimates.smallest(architecture, spec, gpu_bytes=gpu_bytes)
+    enough = placement.min_gpus(architecture, spec, gpu_bytes=gpu_bytes)
     better = "larger ones are needed" if enough is None else f"{enough.gpus * enough.nodes} of them would do"
     on = "the GPU" if gpus == 1 else f"each of {gpus} GPUs"
     return (
-        f"{_name(spec)} does not fit: training takes {gibibytes(choice.estimate.total)} on {on}, "
+        f"{_name(spec)} does not fit: training takes {gibibytes(placed.estimate.total)} on {on}, "
         f"which {'has' if gpus == 1 else 'have'} {gibibytes(gpu_bytes)}; {better}"
     )
 

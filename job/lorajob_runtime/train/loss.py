@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK_ELEMENTS = 2**25
-"""Logits worked on at a time (rows x vocabulary): 128 MiB in fp32."""
+from lorajob_runtime.models.activations import LOSS_CHUNK_ELEMENTS
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -23,7 +22,7 @@ class _HeadLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
         gradient = torch.empty_like(hidden) if hidden.requires_grad else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
+        rows = max(1, LOSS_CHUNK_ELEMENTS // weight.shape[0])
         for start in range(0, hidden.shape[0], rows):
             part = slice(start, start + rows)
             logits = F.linear(hidden[part], weight).float()

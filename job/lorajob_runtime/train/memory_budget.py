@@ -1,4 +1,4 @@
-"""How many tokens go through the model at a time, and whether activations are kept or made again.
+"""How many tokens go through the model at a time, and whether activations are saved or recomputed.
 
 Not estimated from the architecture but measured: one forward pass over a short document counts the bytes that autograd
 keeps. Decided once, at the first start, since another answer on resume would round differently.
@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, UntypedStorage, nn
 
+from lorajob_runtime.models.memory_plan import GRADIENT_BYTES, OPTIMIZER_BYTES
 from lorajob_runtime.train.base_model import forward as model_module
 from lorajob_runtime.train.parallel import sharding
 
@@ -25,10 +26,6 @@ CHECKPOINTED_SHARE = 0.1
 """Most that a layer's input is of what the layer keeps: the attention's and the MLP's inputs alone are ten times it."""
 SHARE = 0.6
 """Share of the free memory that kept activations may take; the rest is for the loss, workspaces and fragmentation."""
-
-
-ADAPTER_BYTES = 12
-"""Bytes a trained parameter takes beside itself: its gradient and two moments in fp32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,7 +126,7 @@ def halved(token_budget: int, too_large: int, longest_row: int) -> int | None:
 def reserved_bytes(model: nn.Module) -> int:
     """What training takes later whatever the batch: gradients and moments, and sharded weights while gathered."""
     trained = sum(item.numel() for item in model.parameters() if item.requires_grad)
-    return trained * ADAPTER_BYTES + sharding.gathered_bytes(model)
+    return trained * (GRADIENT_BYTES + OPTIMIZER_BYTES) + sharding.gathered_bytes(model)
 
 
 def host_free_bytes() -> int:

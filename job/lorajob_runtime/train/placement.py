@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
-from lorajob_runtime.models import architecture, lora_weights, memory_plan, preflight
+from lorajob_runtime.models import architecture, lora_weights, placement, preflight
+from lorajob_runtime.models.memory_plan import Precision
+from lorajob_runtime.models.placement import Placement
 from lorajob_runtime.models.shapes import Architecture
 from lorajob_runtime.system import environment
 from lorajob_runtime.train import broadcast, memory_budget
-from lorajob_runtime.train.base_model.forward import Precision
 from lorajob_runtime.train.job import TrainJob
-from lorajob_runtime.train.parallel import sharding
-from lorajob_runtime.train.parallel.sharding import Sharding
 
 _MOST_WEIGHTS = 0.8
 """Share of a GPU's memory that the weights of a model of unknown shapes may take before they are sharded."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Placement:
-    """`experts`: routed experts get an adapter. `replicas`: sets of ranks that each hold all sharded weights."""
-
-    sharded: bool
-    experts: bool
-    replicas: int = 1
-
-    def sharding(self, ranks: int) -> Sharding:
-        """How the weights lie on `ranks` ranks."""
-        return sharding.over(ranks, sharded=self.sharded, replicas=self.replicas)
 
 
 def choose(job: TrainJob, accelerator: Accelerator, precision: Precision, *, experts: bool | None) -> Placement:
@@ -51,7 +36,7 @@ def _choose(job: TrainJob, accelerator: Accelerator, precision: Precision, exper
     if shapes is None:
         wanted = spec.lora.experts is not False if experts is None else experts
         return Placement(sharded=_shards_unknown(job, accelerator.device, precision, here), experts=wanted)
-    chosen = memory_plan.choose(
+    chosen = placement.choose(
         shapes,
         spec,
         gpus=here,
@@ -60,7 +45,7 @@ def _choose(job: TrainJob, accelerator: Accelerator, precision: Precision, exper
         precision=precision,
         experts=experts,
     )
-    return Placement(sharded=chosen.sharding == "fsdp", experts=chosen.experts, replicas=chosen.replicas)
+    return Placement(sharded=chosen.sharded, experts=chosen.experts, replicas=chosen.replicas)
 
 
 def wants_experts(job: TrainJob) -> bool:

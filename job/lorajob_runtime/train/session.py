@@ -24,20 +24,20 @@ from lorajob_runtime.contract.identity import Identity
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.contract.spec import TrainSpec
 from lorajob_runtime.data.tokens import TokenRows
-from lorajob_runtime.models import memory_plan
+from lorajob_runtime.models.memory_plan import Precision
+from lorajob_runtime.models.placement import GPU_TOKENS, Placement
 from lorajob_runtime.storage import checkpoint
 from lorajob_runtime.system import environment
 from lorajob_runtime.train import broadcast, memory_budget, placement
 from lorajob_runtime.train.base_model import attention
 from lorajob_runtime.train.base_model import forward as model_module
-from lorajob_runtime.train.base_model.forward import Precision, Traits
+from lorajob_runtime.train.base_model.forward import Traits
 from lorajob_runtime.train.job import TrainJob
 from lorajob_runtime.train.lora import attach, linear
 from lorajob_runtime.train.lora.dropout import DropoutMasks
 from lorajob_runtime.train.parallel import sharding
 from lorajob_runtime.train.parallel.gradients import FlatGradients
 from lorajob_runtime.train.parallel.sharding import Sharding
-from lorajob_runtime.train.placement import Placement
 from lorajob_runtime.train.schedule import Schedule
 
 _LOADING_LIMIT = timedelta(hours=2)
@@ -169,7 +169,7 @@ def start(job: TrainJob, folder: RunFolder, accelerator: Accelerator) -> Session
         ),
         steps=_schedule(train, len(rows), decided.global_batch),
         decided=decided,
-        sharding=placed.sharding(accelerator.num_processes),
+        sharding=sharding.over(accelerator.num_processes, sharded=placed.sharded, replicas=placed.replicas),
         log=EventLog(folder.events) if accelerator.is_main_process else None,
         step=job.resume_step or 0,
         evaluation_pending=saved is None or (checkpoint.evaluation_pending(saved) and job.evaluation_pending),
@@ -196,7 +196,7 @@ def _load_model(
     job: TrainJob, accelerator: Accelerator, precision: Precision, placed: Placement, decided: Decisions | None
 ) -> _LoadedModel:
     """Loads the base model and attaches the adapter. What holds for the model is tried where it is not decided yet."""
-    sharded = placed.sharding(accelerator.num_processes)
+    sharded = sharding.over(accelerator.num_processes, sharded=placed.sharded, replicas=placed.replicas)
     base = model_module.load(Path(job.model_path), job.spec.model, precision, accelerator.device, sharded)
     traits = Traits(packs=decided.packs, plain_head=decided.plain_head) if decided else model_module.probe(base)
     draws = model_module.draws_random_numbers(base)
@@ -268,7 +268,7 @@ def _decide(
             max(0, free - memory_budget.reserved_bytes(model)), accelerator.device
         ),
         longest_row=int(rows.lengths.max()),
-        device_tokens=memory_budget.CPU_TOKENS if accelerator.device.type == "cpu" else memory_plan.GPU_TOKENS,
+        device_tokens=memory_budget.CPU_TOKENS if accelerator.device.type == "cpu" else GPU_TOKENS,
         asked=train.gradient_checkpointing,
     )
     mine = Decisions(

@@ -9,10 +9,11 @@ import pytest
 from lorajob.spec.resolve import resolve
 from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.text import parameter_count
-from lorajob_runtime.models import architecture, memory_plan
+from lorajob_runtime.models import architecture, placement
+from lorajob_runtime.models.gpu_sizes import GIBIBYTE
 
 ROOT = Path(__file__).parents[3]
-GPU_BYTES = int(79.1 * memory_plan.GIBIBYTE)
+GPU_BYTES = int(79.1 * GIBIBYTE)
 """What torch finds of a GPU that is called one of 80 GB."""
 
 PAGE = (ROOT / "docs" / "models.md").read_text("utf-8")
@@ -42,9 +43,9 @@ def test_the_page_has_the_sizes_of_every_recipe(name: str, experts: bool, traine
     file = ROOT / "examples" / shown["spec file"].rpartition("/")[2].strip(")")
     spec = resolve([file], {"lora.experts": experts} if shapes.has_experts else {}, []).spec
 
-    enough = memory_plan.smallest(shapes, spec, gpu_bytes=GPU_BYTES)
+    enough = placement.min_gpus(shapes, spec, gpu_bytes=GPU_BYTES)
 
     assert spec.model.name == name
     assert enough is not None
-    assert shown[trained] == parameter_count(enough.choice.estimate.trained_parameters)
+    assert shown[trained] == parameter_count(enough.placement.estimate.trained_parameters)
     assert shown[fewest] == str(enough.gpus * enough.nodes)

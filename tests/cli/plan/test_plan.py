@@ -16,7 +16,7 @@ from lorajob.plan import gpus
 from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.errors import DATA, MODEL
 from lorajob_runtime.contract.spec import parse
-from lorajob_runtime.models.memory_plan import GIBIBYTE, GPU_SIZES
+from lorajob_runtime.models.gpu_sizes import GIBIBYTE, GPU_SIZES
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 PLATFORM = {

@@ -137,7 +137,7 @@ def test_the_plan_shows_the_memory_of_the_platforms_gpu_type() -> None:
 
     plan = _plan(prepared)
 
-    assert plan["spread"] == "sharded over all 8 GPUs, bf16, activations kept"
+    assert plan["spread"] == "sharded over all 8 GPUs, bf16, activations saved"
     assert plan["adapter"] == "rank 8, 594M parameters, routed experts too"
     assert re.fullmatch(
         r"\d\d\.\d GiB of 79\.1 GiB a GPU with a row of 1,024 tokens, room for a micro-batch of [\d,]+ tokens",
@@ -178,7 +178,7 @@ def test_what_does_not_fit_goes_with_a_warning_where_its_user_says_so() -> None:
 def test_gpus_of_unknown_memory_bring_a_warning_and_no_refusal() -> None:
     prepared = _prepare(model__name="minimax-m2")
 
-    assert prepared.plan.choice is not None
+    assert prepared.plan.placement is not None
     assert plan_text.warnings(prepared.plan) == [
         "the GPUs' memory is not known: whether the run fits shows when it starts"
     ]

@@ -8,8 +8,8 @@ import pytest
 
 from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.spec import RunSpec, parse
-from lorajob_runtime.models import architecture, memory_plan
-from lorajob_runtime.models.memory_plan import GIBIBYTE, GPU_SIZES
+from lorajob_runtime.models import architecture, memory_plan, placement
+from lorajob_runtime.models.gpu_sizes import GIBIBYTE, GPU_SIZES
 from lorajob_runtime.models.shapes import Architecture
 
 H100 = round(GPU_SIZES[80] * GIBIBYTE)
@@ -43,10 +43,15 @@ def spec(**groups: dict[str, object]) -> RunSpec:
 def test_a_model_is_replicated_where_it_fits_and_sharded_where_not(
     model, gpus, nodes, gpu_bytes, sharding, replicas, experts, fits
 ) -> None:
-    choice = memory_plan.choose(shapes(model), spec(), gpus=gpus, nodes=nodes, gpu_bytes=gpu_bytes)
+    placed = placement.choose(shapes(model), spec(), gpus=gpus, nodes=nodes, gpu_bytes=gpu_bytes)
 
-    assert (choice.sharding, choice.replicas, choice.experts, choice.fits) == (sharding, replicas, experts, fits)
-    assert (choice.estimate.total <= gpu_bytes) == fits
+    assert (placed.estimate.sharding, placed.replicas, placed.experts, placed.fits) == (
+        sharding,
+        replicas,
+        experts,
+        fits,
+    )
+    assert (placed.estimate.total <= gpu_bytes) == fits
 
 
 @pytest.mark.parametrize(
@@ -59,10 +64,10 @@ def test_a_model_is_replicated_where_it_fits_and_sharded_where_not(
     ],
 )
 def test_where_the_memory_is_not_known_small_weights_are_replicated(model, gpus, nodes, sharding, replicas) -> None:
-    choice = memory_plan.choose(shapes(model), spec(), gpus=gpus, nodes=nodes, gpu_bytes=None)
+    placed = placement.choose(shapes(model), spec(), gpus=gpus, nodes=nodes, gpu_bytes=None)
 
-    assert (choice.sharding, choice.replicas, choice.fits) == (sharding, replicas, None)
-    assert choice.experts == shapes(model).has_experts
+    assert (placed.estimate.sharding, placed.replicas, placed.fits) == (sharding, replicas, None)
+    assert placed.experts == shapes(model).has_experts
 
 
 @pytest.mark.parametrize(
@@ -77,22 +82,22 @@ def test_where_the_memory_is_not_known_small_weights_are_replicated(model, gpus,
     ],
 )
 def test_what_the_spec_says_outright_is_not_varied(groups, field, value) -> None:
-    choice = memory_plan.choose(shapes("hunyuan-a13b"), spec(**groups), gpus=2, gpu_bytes=H100)
+    placed = placement.choose(shapes("hunyuan-a13b"), spec(**groups), gpus=2, gpu_bytes=H100)
 
-    assert getattr(choice, field) == value
+    assert getattr(placed.estimate, field) == value
 
 
-def test_activations_are_kept_where_there_is_room_and_made_again_where_not() -> None:
-    kept, made_again = (
-        memory_plan.choose(shapes("qwen3-8b"), spec(), gpus=1, gpu_bytes=round(GPU_SIZES[size] * GIBIBYTE)).estimate
+def test_activations_are_saved_where_there_is_room_and_recomputed_where_not() -> None:
+    saved, recomputed = (
+        placement.choose(shapes("qwen3-8b"), spec(), gpus=1, gpu_bytes=round(GPU_SIZES[size] * GIBIBYTE)).estimate
         for size in (40, 24)
     )
 
-    assert not kept.gradient_checkpointing
-    assert made_again.gradient_checkpointing
-    assert made_again.activations < kept.activations / 5
-    assert dataclasses.replace(made_again, activations=0, passing=0, reserve=0, gradient_checkpointing=False) == (
-        dataclasses.replace(kept, activations=0, passing=0, reserve=0)
+    assert not saved.gradient_checkpointing
+    assert recomputed.gradient_checkpointing
+    assert recomputed.activations < saved.activations / 5
+    assert dataclasses.replace(recomputed, activations=0, transient=0, reserve=0, gradient_checkpointing=False) == (
+        dataclasses.replace(saved, activations=0, transient=0, reserve=0)
     )
 
 
@@ -103,9 +108,9 @@ def test_sharding_divides_the_weights_and_nothing_of_the_adapter() -> None:
 
     assert whole.weights == 2 * half.weights == 2 * shapes("qwen3-8b").parameters
     assert whole.adapter == half.adapter == 16 * whole.trained_parameters
-    assert (whole.gathered_layers, whole.gathered_ends) == (0, 0)
+    assert (whole.gathered_layers, whole.gathered_embedding_and_head) == (0, 0)
     assert half.gathered_layers == 3 * 2 * max(layer.parameters for layer in shapes("qwen3-8b").layers)
-    assert half.gathered_ends == 2 * shapes("qwen3-8b").embedding_and_head
+    assert half.gathered_embedding_and_head == 2 * shapes("qwen3-8b").embedding_and_head
 
 
 def test_a_model_quantised_to_four_bits_takes_a_third() -> None:
@@ -118,7 +123,7 @@ def test_a_model_quantised_to_four_bits_takes_a_third() -> None:
 @pytest.mark.parametrize("model", catalog.entries())
 def test_more_gpus_never_need_more_memory_each(model: str) -> None:
     totals = [
-        memory_plan.choose(shapes(model), spec(train={"sharding": "fsdp"}), gpus=gpus, gpu_bytes=0).estimate.total
+        placement.choose(shapes(model), spec(train={"sharding": "fsdp"}), gpus=gpus, gpu_bytes=0).estimate.total
         for gpus in (2, 4, 8)
     ]
 
@@ -128,12 +133,12 @@ def test_more_gpus_never_need_more_memory_each(model: str) -> None:
 def test_the_fewest_gpus_that_are_enough_go_down_with_their_memory() -> None:
     fewest = []
     for size in (40, 80, 141, 192):
-        enough = memory_plan.smallest(shapes("glm-4.5-air"), spec(), gpu_bytes=round(GPU_SIZES[size] * GIBIBYTE))
+        enough = placement.min_gpus(shapes("glm-4.5-air"), spec(), gpu_bytes=round(GPU_SIZES[size] * GIBIBYTE))
         assert enough is not None
         fewest.append(enough.gpus * enough.nodes)
 
     assert fewest == [16, 4, 2, 2]
-    assert memory_plan.smallest(shapes("minimax-m2"), spec(), gpu_bytes=10 * GIBIBYTE) is None
+    assert placement.min_gpus(shapes("minimax-m2"), spec(), gpu_bytes=10 * GIBIBYTE) is None
 
 
 @pytest.mark.parametrize(
@@ -147,16 +152,16 @@ def test_the_fewest_gpus_that_are_enough_go_down_with_their_memory() -> None:
 def test_any_number_of_gpus_is_tried_on_one_node_and_then_any_of_nodes(model, size, experts, enough, fewer) -> None:
     wanted, gpu_bytes = spec(lora={"experts": experts}), round(GPU_SIZES[size] * GIBIBYTE)
 
-    found = memory_plan.smallest(shapes(model), wanted, gpu_bytes=gpu_bytes)
+    found = placement.min_gpus(shapes(model), wanted, gpu_bytes=gpu_bytes)
 
     assert found is not None
     assert (found.gpus, found.nodes) == enough
     gpus, nodes = fewer
-    assert not memory_plan.choose(shapes(model), wanted, gpus=gpus, nodes=nodes, gpu_bytes=gpu_bytes).fits
+    assert not placement.choose(shapes(model), wanted, gpus=gpus, nodes=nodes, gpu_bytes=gpu_bytes).fits
 
 
 @pytest.mark.parametrize(("shards", "each"), [(8, 8), (32, 2), (40, 2), (64, 1)])
-def test_experts_that_gpus_do_not_divide_leave_air_in_the_parts(shards: int, each: int) -> None:
+def test_experts_that_gpus_do_not_divide_leave_padding_in_the_shards(shards: int, each: int) -> None:
     layer = shapes("hunyuan-a13b").layers[0]
     stacks = layer.of("experts")
 
@@ -166,10 +171,10 @@ def test_experts_that_gpus_do_not_divide_leave_air_in_the_parts(shards: int, eac
 
 
 def test_a_micro_batch_takes_the_room_that_is_left() -> None:
-    chosen = memory_plan.choose(shapes("qwen3-8b"), spec(), gpus=1, gpu_bytes=40 * GIBIBYTE).estimate
+    chosen = placement.choose(shapes("qwen3-8b"), spec(), gpus=1, gpu_bytes=40 * GIBIBYTE).estimate
 
-    tokens = memory_plan.most_tokens(shapes("qwen3-8b"), spec(), chosen, gpus=1, nodes=1, gpu_bytes=40 * GIBIBYTE)
+    tokens = placement.most_tokens(shapes("qwen3-8b"), spec(), chosen, gpus=1, nodes=1, gpu_bytes=40 * GIBIBYTE)
 
     larger = memory_plan.estimate(shapes("qwen3-8b"), spec(), gpus=1, tokens=tokens)
-    assert chosen.tokens < tokens < memory_plan.GPU_TOKENS
+    assert chosen.tokens < tokens < placement.GPU_TOKENS
     assert 0.98 * 40 * GIBIBYTE < larger.total <= 40 * GIBIBYTE

@@ -61,7 +61,7 @@ class Counted:
 
     weights: int
     adapter: int
-    passing: int
+    transient: int
     estimate: memory_plan.Estimate = field(repr=False)
 
 
@@ -88,7 +88,7 @@ def count(root: Path, family: str, lora: dict[str, Any], *, quantize: str | None
         adapter=session.gradients.buffer.nbytes
         + sum(item.nbytes for item in parameters if item.requires_grad)
         + sum(item.nbytes for item in moments),
-        passing=live.peak,
+        transient=live.peak,
         estimate=memory_plan.estimate(
             shapes,
             session.job.spec,
@@ -124,9 +124,9 @@ def test_a_step_on_four_bit_weights_keeps_what_was_estimated(dropout: float, tmp
     counted = count(tmp_path, "qwen3", lora, quantize="nf4", precision="bf16", gradientCheckpointing=False)
 
     estimated = counted.estimate
-    moving = estimated.activations + estimated.passing
+    moving = estimated.activations + estimated.transient
     # tighter than for plain weights, since all that adapters keep of their inputs is little beside the rest
-    assert moving == pytest.approx(counted.passing, rel=0.05)
+    assert moving == pytest.approx(counted.transient, rel=0.05)
 
 
 def _compare(counted: Counted) -> None:
@@ -134,7 +134,7 @@ def _compare(counted: Counted) -> None:
     # a router that is kept in fp32 is not told apart
     assert counted.weights == pytest.approx(estimated.weights, rel=0.005)
     assert counted.adapter == estimated.adapter
-    moving = estimated.activations + estimated.passing
-    total = counted.weights + counted.adapter + counted.passing
+    moving = estimated.activations + estimated.transient
+    total = counted.weights + counted.adapter + counted.transient
     assert estimated.weights + estimated.adapter + moving == pytest.approx(total, rel=TOLERANCE)
-    assert moving == pytest.approx(counted.passing, rel=TOLERANCE)
+    assert moving == pytest.approx(counted.transient, rel=TOLERANCE)

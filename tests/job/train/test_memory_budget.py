@@ -1,4 +1,4 @@
-"""How many tokens go through at a time, and when activations are made again instead of kept."""
+"""How many tokens go through at a time, and when activations are recomputed instead of kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lorajob_runtime.contract.spec import LoraSpec
-from lorajob_runtime.models.memory_plan import GPU_TOKENS
+from lorajob_runtime.models.placement import GPU_TOKENS
 from lorajob_runtime.train import memory_budget
 from lorajob_runtime.train.lora import attach
 
@@ -34,11 +34,11 @@ def test_with_room_activations_are_kept_and_micro_batches_fill_what_fits() -> No
     assert decision.token_budget == int(64 * GIB * memory_budget.SHARE / (10 * 2**20))
 
 
-def test_when_the_longest_row_does_not_fit_activations_are_made_again() -> None:
+def test_when_the_longest_row_does_not_fit_activations_are_recomputed() -> None:
     assert decide(free_bytes=4 * GIB).gradient_checkpointing
 
 
-def test_made_again_a_micro_batch_is_no_larger_than_what_one_layer_and_all_inputs_leave_room_for() -> None:
+def test_recomputed_a_micro_batch_is_no_larger_than_what_one_layer_and_all_inputs_leave_room_for() -> None:
     little, much = decide(free_bytes=4 * GIB), decide(asked=True)
 
     assert little.token_budget == int(

@@ -166,7 +166,9 @@ def test_a_target_that_peft_passes_over_ends_the_run(
     family_models: FamilyModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # as plain PEFT does it: the names of dense and shared projections mean the routed experts
-    monkeypatch.setattr(attach.targets, "peft_names", lambda *_: (["q_proj", "gate_proj", "up_proj", "down_proj"], []))
+    monkeypatch.setattr(
+        attach.inventory, "peft_names", lambda *_: (["q_proj", "gate_proj", "up_proj", "down_proj"], [])
+    )
 
     with pytest.raises(ConfigError, match=r"PEFT attached no adapter to model\.layers\.0\.mlp\.down_proj\.weight"):
         attach.attach(family_models.load("glm-4.5"), LoraSpec(dropout=0.0), seed=1, experts=True)

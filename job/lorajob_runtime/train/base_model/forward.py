@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,10 +18,10 @@ from transformers import PreTrainedModel
 
 from lorajob_runtime.contract.errors import ConfigError
 from lorajob_runtime.contract.spec import ModelSpec
+from lorajob_runtime.models.memory_plan import Precision
 from lorajob_runtime.train.base_model import attention, loading
 from lorajob_runtime.train.parallel.sharding import REPLICATED, Sharding
 
-Precision = Literal["bf16", "fp32"]
 _RANDOM_SETTINGS = ("dropout", "pdrop", "drop_rate", "jitter", "noise")
 """Parts of the names of a configuration's settings that have a layer draw random numbers where they are above 0."""
 DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
