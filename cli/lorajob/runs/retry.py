@@ -1,37 +1,35 @@
-"""A run started again under its name: its Job is deleted and made anew, and training goes on from storage.
+"""`lorajob retry`: a run's Job is deleted and created again under its name, and training resumes from storage.
 
-Between the two there is no Job, so the new one is written down first, in the ConfigMap `<name>-retry`. Whatever
-interrupts a retry, the same command takes it up where it was: nothing about the run is lost. The new Job says which
-one it replaces: another that has got the name since is no part of the retry, and what was written down is out of date.
+The steps are written down first (`retry_record`): if a retry is interrupted, the same command continues it, and nothing
+about the run is lost. The new Job says which one it replaces; another Job that got the name in the meantime is not part
+of the retry, and the record is then out of date.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lorajob.cluster import AlreadyExists, Cluster, ClusterError, Forbidden, NotFound
 from lorajob.errors import UsageError
-from lorajob.runs import follow, lookup
+from lorajob.runs import follow, lookup, retry_record
 from lorajob.runs import status as statuses
+from lorajob.runs.retry_record import FIELD_MANAGER, RetryRecord
 from lorajob.spec import spec_file
 from lorajob.submit import manifest
 from lorajob.submit.manifest import Manifests
+from lorajob.submit.manifest.data import is_mounted
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import ConfigError
-from lorajob_runtime.contract.kubernetes import DATA_FOLDER, MANAGED_BY, MANAGED_BY_LABEL, RUN_LABEL
+from lorajob_runtime.contract.kubernetes import RUN_LABEL
 from lorajob_runtime.contract.spec import RunSpec
 
 Object = dict[str, Any]
 Build = Callable[[RunSpec], Manifests]
 
-FIELD_MANAGER = "lorajob"
 _TRIAL_NAMES = 5
 """So many names are tried for a Job that is only asked about: each is taken once in millions."""
-_RECORD_KEY = "retry.json"
 _RETRIED = ("Failed", "Cancelled")
 _HINTS = {
     "Succeeded": "its adapter is there: submit another run for other data or settings",
@@ -54,7 +52,7 @@ def retry(
     `build` makes the manifests from the spec, for the platform as it is now. `settings` are texts of --set: fields that
     a resumed run may change. Raises UsageError for a run in another phase or other fields, NotFound, ClusterError.
     """
-    record, job = _read_record(cluster, name), _job(cluster, name)
+    record, job = retry_record.read(cluster, name), _job(cluster, name)
     if record is not None and _is_under_way(cluster, job, record):
         if settings:
             raise UsageError(
@@ -64,19 +62,19 @@ def retry(
         if dry_run:
             return f"an interrupted retry of run {name} would go on (dry run: nothing was changed)"
         say(f"an interrupted retry of run {name} goes on")
-        return _finish(cluster, name, job, record, say)
+        return _carry_out(cluster, name, job, record, say)
     if job is None:
         raise lookup.missing(cluster, name)
     if record is not None and not dry_run:
-        _drop_record(cluster, name)
+        retry_record.drop(cluster, name)
     _check_phase(cluster, job)
     spec = with_settings(manifest.spec_of(job), settings)
-    record = _record(job, build(spec))
-    _try(cluster, job, record)
+    record = retry_record.record_of(job, build(spec))
+    _dry_run(cluster, job, record)
     if dry_run:
         return f"run {name} would be retried (dry run: nothing was changed)"
-    _write_record(cluster, name, record)
-    return _finish(cluster, name, job, record, say)
+    retry_record.write(cluster, name, record)
+    return _carry_out(cluster, name, job, record, say)
 
 
 def with_settings(spec: RunSpec, settings: Sequence[str]) -> RunSpec:
@@ -119,17 +117,17 @@ def _check_phase(cluster: Cluster, job: Object) -> None:
         raise UsageError(f"run {run.name} is {run.phase}: only a failed or cancelled run is retried", hint=hint)
 
 
-def _try(cluster: Cluster, job: Object, record: Object) -> None:
+def _dry_run(cluster: Cluster, job: Object, record: RetryRecord) -> None:
     """Asks the server whether it would take every step, before the first one is made."""
     name = job["metadata"]["name"]
-    anew = record["manifests"][0]
-    _check_data(cluster, name, anew)
-    _try_create(cluster, anew)
+    _check_data(cluster, name, record.job)
+    _dry_run_create(cluster, record.job)
     cluster.delete(cluster.jobs(name), uid=job["metadata"]["uid"], propagation="Foreground", dry_run=True)
 
 
-def _check_data(cluster: Cluster, name: str, anew: Object) -> None:
-    if DATA_FOLDER + "/" in json.dumps(anew["spec"]["template"]["metadata"]["annotations"]):
+def _check_data(cluster: Cluster, name: str, new_job: Object) -> None:
+    """Raises UsageError where the ConfigMap that the pods would mount the dataset from is gone."""
+    if is_mounted(manifest.spec_of(new_job).data.source):
         try:
             cluster.get(cluster.config_maps(manifest.data_name(name)))
         except NotFound as error:
@@ -139,11 +137,12 @@ def _check_data(cluster: Cluster, name: str, anew: Object) -> None:
             ) from error
 
 
-def _try_create(cluster: Cluster, anew: Object) -> None:
+def _dry_run_create(cluster: Cluster, new_job: Object) -> None:
     """Asks whether the server would take the Job. Its own name is still taken, so it gets one that no run has."""
     rng = random.SystemRandom()
     for left in reversed(range(_TRIAL_NAMES)):
-        other = {**anew, "metadata": {**anew["metadata"], "name": specs.default_name(anew["metadata"]["name"], rng)}}
+        name = specs.default_name(new_job["metadata"]["name"], rng)
+        other = {**new_job, "metadata": {**new_job["metadata"], "name": name}}
         try:
             cluster.post(cluster.jobs(), other, dryRun="All", fieldManager=FIELD_MANAGER, fieldValidation="Strict")
         except AlreadyExists:
@@ -153,23 +152,23 @@ def _try_create(cluster: Cluster, anew: Object) -> None:
             return
 
 
-def _finish(cluster: Cluster, name: str, job: Object | None, record: Object, say: Callable[[str], None]) -> str:
+def _carry_out(cluster: Cluster, name: str, job: Object | None, record: RetryRecord, say: Callable[[str], None]) -> str:
     """Every step of a retry that was not made yet; each may be made twice."""
-    if job is None or not _is_new(job, record):
+    if job is None or not record.is_new_job(job):
         for path in _owned_paths(cluster, name):
-            _own(cluster, path, None)
+            _set_owner(cluster, path, None)
         if job is not None:
             _remove(cluster, job, say)
         job = _create(cluster, name, record)
-    for each in record["manifests"][1:]:
-        _put(cluster, each, job)
+    for each in record.owned:
+        _create_owned(cluster, each, job)
     for path in _owned_paths(cluster, name):
-        _own(cluster, path, job)
-    _drop_record(cluster, name)
+        _set_owner(cluster, path, job)
+    retry_record.drop(cluster, name)
     return f"run {name} retried: it goes on from its last checkpoint; `lorajob watch {name}` shows how"
 
 
-def _is_under_way(cluster: Cluster, job: Object | None, record: Object) -> bool:
+def _is_under_way(cluster: Cluster, job: Object | None, record: RetryRecord) -> bool:
     """Whether what was written down is still to be done, and not out of date.
 
     It is so for another Job that has got the name since, and for the new one when it has ended or is being deleted: to
@@ -178,13 +177,9 @@ def _is_under_way(cluster: Cluster, job: Object | None, record: Object) -> bool:
     if job is None:
         return True
     is_deleted = bool(job["metadata"].get("deletionTimestamp"))
-    if job["metadata"]["uid"] == record["was"]:
+    if job["metadata"]["uid"] == record.replaced_uid:
         return is_deleted
-    return _is_new(job, record) and not is_deleted and not statuses.from_job(job, cluster.now()).is_terminal
-
-
-def _is_new(job: Object, record: Object) -> bool:
-    return bool((job["metadata"].get("annotations") or {}).get(lookup.REPLACES_ANNOTATION) == record["was"])
+    return record.is_new_job(job) and not is_deleted and not statuses.from_job(job, cluster.now()).is_terminal
 
 
 def _remove(cluster: Cluster, job: Object, say: Callable[[str], None]) -> None:
@@ -201,14 +196,12 @@ def _remove(cluster: Cluster, job: Object, say: Callable[[str], None]) -> None:
     follow.wait_until_gone(cluster, name, job["metadata"]["uid"], grace_seconds=grace, then=f"lorajob retry {name}")
 
 
-def _create(cluster: Cluster, name: str, record: Object) -> Object:
+def _create(cluster: Cluster, name: str, record: RetryRecord) -> Object:
     try:
-        return cluster.post(
-            cluster.jobs(), record["manifests"][0], fieldManager=FIELD_MANAGER, fieldValidation="Strict"
-        )
+        return cluster.post(cluster.jobs(), record.job, fieldManager=FIELD_MANAGER, fieldValidation="Strict")
     except AlreadyExists:
         there = lookup.job_of(cluster, name)
-        if _is_new(there, record):
+        if record.is_new_job(there):
             return there
         raise
     except ClusterError as error:
@@ -220,7 +213,7 @@ def _owned_paths(cluster: Cluster, name: str) -> list[str]:
     return [cluster.services(name), cluster.config_maps(manifest.data_name(name))]
 
 
-def _own(cluster: Cluster, path: str, job: Object | None) -> None:
+def _set_owner(cluster: Cluster, path: str, job: Object | None) -> None:
     """Makes an object of the run the Job's, or nobody's: what is nobody's stays when the Job goes."""
     owner = None if job is None else manifest.owned_by({"metadata": {}}, job)["metadata"]["ownerReferences"]
     try:
@@ -231,7 +224,7 @@ def _own(cluster: Cluster, path: str, job: Object | None) -> None:
         return
 
 
-def _put(cluster: Cluster, each: Mapping[str, Any], job: Object) -> None:
+def _create_owned(cluster: Cluster, each: Mapping[str, Any], job: Object) -> None:
     path = {"Service": cluster.services, "ConfigMap": cluster.config_maps}[each["kind"]]()
     try:
         cluster.post(path, manifest.owned_by(each, job), fieldManager=FIELD_MANAGER, fieldValidation="Strict")
@@ -245,7 +238,7 @@ def unowned(cluster: Cluster, name: str) -> list[tuple[str, str]]:
     What the user may not look at is left out.
     """
     found = []
-    for path in (*_owned_paths(cluster, name), _record_path(cluster, name)):
+    for path in (*_owned_paths(cluster, name), retry_record.path_of(cluster, name)):
         try:
             metadata = cluster.get(path)["metadata"]
         except (NotFound, Forbidden):
@@ -253,56 +246,3 @@ def unowned(cluster: Cluster, name: str) -> list[tuple[str, str]]:
         if (metadata.get("labels") or {}).get(RUN_LABEL) == name and not metadata.get("ownerReferences"):
             found.append((path, metadata["uid"]))
     return found
-
-
-def _record_path(cluster: Cluster, name: str) -> str:
-    return cluster.config_maps(f"{name}-retry")
-
-
-def _record(job: Object, built: Manifests) -> Object:
-    """What is written down: the uid of the Job that goes, and everything that takes its place."""
-    was = job["metadata"]["uid"]
-    anew, *others = built.all()
-    annotations = {**(anew["metadata"].get("annotations") or {}), lookup.REPLACES_ANNOTATION: was}
-    return {"was": was, "manifests": [{**anew, "metadata": {**anew["metadata"], "annotations": annotations}}, *others]}
-
-
-def _drop_record(cluster: Cluster, name: str) -> None:
-    with contextlib.suppress(NotFound):
-        cluster.delete(_record_path(cluster, name))
-
-
-def _read_record(cluster: Cluster, name: str) -> Object | None:
-    """What an interrupted retry wrote down; None where there is nothing. Raises ConfigError for what can't be read."""
-    try:
-        found = cluster.get(_record_path(cluster, name))
-    except NotFound:
-        return None
-    try:
-        record: Object = json.loads(found["data"][_RECORD_KEY])
-        if isinstance(record["was"], str) and all(each["kind"] for each in record["manifests"]) and record["manifests"]:
-            return record
-    except (KeyError, TypeError, ValueError):
-        pass
-    raise ConfigError(
-        f"ConfigMap {name}-retry in namespace {cluster.namespace} is no record of a retry that can be read",
-        hint="what an interrupted retry was about to do stood there: look at it, then "
-        f"`kubectl delete configmap {name}-retry -n {cluster.namespace}` and retry again, or submit the run again "
-        "under its name if its Job is gone: either goes on from storage",
-    )
-
-
-def _write_record(cluster: Cluster, name: str, record: Object) -> None:
-    body = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {
-            "name": f"{name}-retry",
-            "labels": {MANAGED_BY_LABEL: MANAGED_BY, RUN_LABEL: name},
-        },
-        "data": {_RECORD_KEY: json.dumps(record, ensure_ascii=False)},
-    }
-    try:
-        cluster.post(cluster.config_maps(), body, fieldManager=FIELD_MANAGER)
-    except AlreadyExists:
-        cluster.patch(_record_path(cluster, name), {"data": body["data"]}, fieldManager=FIELD_MANAGER)
