@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -12,6 +12,11 @@ from lorajob.options.command import Command
 from lorajob.options.flags import option
 from lorajob.options.installed import require_runtime
 from lorajob_runtime.contract.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lorajob_runtime.generate import Request
+
+Shown = Literal["auto", "show", "hide"]
 
 
 @click.command(
@@ -44,12 +49,12 @@ from lorajob_runtime.contract.errors import ConfigError
 @option("--top-k", section="How to answer", type=int, help="Draw from so many of the likeliest tokens only.")
 @option("--seed", section="How to answer", type=int, help="Draw the same tokens again.")
 @option(
-    "--thoughts",
+    "--reasoning",
     section="How to answer",
     type=click.Choice(["auto", "show", "hide"]),
-    default="auto",
     help="What a model thinks before its answer. [auto: shown at a terminal; JSON lines have it always]",
 )
+@option("--thoughts", section="How to answer", type=click.Choice(["auto", "show", "hide"]), hidden=True)
 @option(
     "-s", "--storage", section="Where it lies", default="runs", metavar="URI", help="Where RUN is looked for. [./runs]"
 )
@@ -59,43 +64,23 @@ from lorajob_runtime.contract.errors import ConfigError
     is_flag=True,
     help="Run Python code that the base model's repository brings.",
 )
-def command(
-    target: str,
-    prompt: str | None,
-    file: str | None,
-    system: str | None,
-    compare_base: bool,
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    seed: int | None,
-    thoughts: Literal["auto", "show", "hide"],
-    storage: str,
-    trust_remote_code: bool,
-) -> None:
+def command(**params: Any) -> None:
     """Ask a trained adapter, with the template and the thinking mode that it was trained with.
 
     RUN is the name of a run, or its address s3://BUCKET/PREFIX/NAME; DIR the folder of a run, an adapter or a
     checkpoint. With neither --prompt nor --file it is a conversation.
     """
     require_runtime("generating")
-    from lorajob_runtime.generate import Request, run
+    from lorajob_runtime.generate import run
+
+    run(request_of(**params), sys.stdout, sys.stdin)
+
+
+def request_of(*, reasoning: Shown | None, thoughts: Shown | None, **params: Any) -> Request:
+    """What is asked for; --thoughts is the former name of --reasoning. Raises UsageError for what does not go."""
+    from lorajob_runtime.generate import Request
 
     try:
-        request = Request(
-            target=target,
-            prompt=prompt,
-            file=file,
-            compare_base=compare_base,
-            system=system,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            seed=seed,
-            thoughts=thoughts,
-            storage=storage,
-            trust_remote_code=trust_remote_code,
-        )
+        return Request(reasoning=reasoning or thoughts or "auto", **params)
     except ConfigError as error:
         raise UsageError(error.message) from error
-    run(request, sys.stdout, sys.stdin)

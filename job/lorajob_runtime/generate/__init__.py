@@ -12,7 +12,7 @@ run's folder, an adapter's, or a checkpoint's. Of a run the published adapter is
     --temperature X        0: the likeliest token each time              Request.temperature
     --top-k N              sample from the N likeliest                   Request.top_k
     --seed N               sample the same again                         Request.seed
-    --thoughts auto|show|hide  at a terminal, always, never               Request.thoughts
+    --reasoning auto|show|hide at a terminal, always, never               Request.reasoning
     --storage URI          where RUN lies                                Request.storage
     --trust-remote-code    let the base model's own code run             Request.trust_remote_code
 """

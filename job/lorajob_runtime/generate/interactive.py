@@ -23,7 +23,7 @@ def talk(
     *,
     system: str | None,
     compare_base: bool,
-    thoughts: bool,
+    reasoning: bool,
     stdin: TextIO,
     stdout: TextIO,
     notify: Say,
@@ -42,7 +42,7 @@ def talk(
             notify(f"no command {text.split()[0]}: {_HELP}")
         elif text:
             asked: list[Message] = [*history, {"role": "user", "content": text}]
-            if (answer := _reply(generator, sampling, asked, compare_base, thoughts, stdout, notify)) is not None:
+            if (answer := _reply(generator, sampling, asked, compare_base, reasoning, stdout, notify)) is not None:
                 history = [*asked, {"role": "assistant", "content": answer}]
 
 
@@ -52,16 +52,16 @@ def show(
     messages: list[Message],
     stdout: TextIO,
     *,
-    thoughts: bool = False,
+    reasoning: bool = False,
     base: bool = False,
 ) -> str:
     """Streams one answer to `stdout` and returns it. Ctrl-C ends it where it is and is raised on.
 
-    With `thoughts` what the model thinks first is shown, too, at a terminal dimmed.
+    With `reasoning` what the model thinks first is shown, too, at a terminal dimmed.
     """
     splitter = Splitter(thinking=generator.opens_thought(messages))
     stream = generator.stream(messages, sampling, base=base)
-    shown = _Shown(stdout, thoughts=thoughts)
+    shown = _Shown(stdout, reasoning=reasoning)
     try:
         for piece in stream:
             shown.add(splitter.feed(piece))
@@ -73,21 +73,21 @@ def show(
 
 
 def show_both(
-    generator: Generator, sampling: Sampling, messages: list[Message], stdout: TextIO, *, thoughts: bool = False
+    generator: Generator, sampling: Sampling, messages: list[Message], stdout: TextIO, *, reasoning: bool = False
 ) -> str:
     """The base model's answer, then the tuned one's, each under its name; returns the latter."""
     stdout.write("base:\n")
-    show(generator, sampling, messages, stdout, thoughts=thoughts, base=True)
+    show(generator, sampling, messages, stdout, reasoning=reasoning, base=True)
     stdout.write("\ntuned:\n")
-    return show(generator, sampling, messages, stdout, thoughts=thoughts)
+    return show(generator, sampling, messages, stdout, reasoning=reasoning)
 
 
 class _Shown:
     """What of an answer stands on the screen already."""
 
-    def __init__(self, stdout: TextIO, *, thoughts: bool) -> None:
+    def __init__(self, stdout: TextIO, *, reasoning: bool) -> None:
         self.answer = ""
-        self._stdout, self._thoughts = stdout, thoughts
+        self._stdout, self._shows_reasoning = stdout, reasoning
         self._dim, self._plain = ("\033[2m", "\033[0m") if stdout.isatty() else ("", "")
         self._thought = ""
 
@@ -97,11 +97,11 @@ class _Shown:
             if kind == "thought":
                 said = piece if self._thought else piece.lstrip()
                 self._thought += said
-                if self._thoughts and said:
+                if self._shows_reasoning and said:
                     self._stdout.write(f"{self._dim}{said}{self._plain}")
             else:
                 said = piece if self.answer else piece.lstrip()
-                if said and not self.answer and self._thoughts and self._thought:
+                if said and not self.answer and self._shows_reasoning and self._thought:
                     self._stdout.write("\n" if self._thought.endswith("\n") else "\n\n")
                 self.answer += said
                 self._stdout.write(said)
@@ -118,14 +118,14 @@ def _reply(
     sampling: Sampling,
     messages: list[Message],
     compare_base: bool,
-    thoughts: bool,
+    reasoning: bool,
     stdout: TextIO,
     notify: Say,
 ) -> str | None:
     """The answer, or None when it was stopped or the conversation has grown too long."""
     answer = show_both if compare_base else show
     try:
-        return answer(generator, sampling, messages, stdout, thoughts=thoughts)
+        return answer(generator, sampling, messages, stdout, reasoning=reasoning)
     except KeyboardInterrupt:
         notify("stopped; the question is forgotten")
     except DataError as error:

@@ -23,7 +23,7 @@ class Request:
     seed: int | None = None
     storage: str = "runs"
     trust_remote_code: bool = False
-    thoughts: Literal["auto", "show", "hide"] = "auto"
+    reasoning: Literal["auto", "show", "hide"] = "auto"
     """Whether what a model thinks before its answer is shown; auto: at a terminal. JSON lines have it always."""
 
     def __post_init__(self) -> None:
@@ -39,6 +39,6 @@ class Request:
         if self.temperature == 0 and (self.top_k or 1) > 1:
             raise ConfigError("--top-k needs --temperature: without it the likeliest token is taken each time")
 
-    def shows_thoughts(self, stdout: TextIO) -> bool:
+    def shows_reasoning(self, stdout: TextIO) -> bool:
         """The same with `auto` decided."""
-        return self.thoughts == "show" or (self.thoughts == "auto" and stdout.isatty())
+        return self.reasoning == "show" or (self.reasoning == "auto" and stdout.isatty())

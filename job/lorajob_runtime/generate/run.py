@@ -85,10 +85,10 @@ def _talk(
     elif request.prompt is not None:
         show = interactive.show_both if request.compare_base else interactive.show
         asked = batch.conversation(request.prompt, system)
-        if not show(generator, sampling, asked, stdout, thoughts=request.shows_thoughts(stdout)):
+        if not show(generator, sampling, asked, stdout, reasoning=request.shows_reasoning(stdout)):
             say(
                 f"the answer is empty: the model ended at once, or was still thinking after {sampling.max_new_tokens} "
-                "tokens (--max-new-tokens allows more, --thoughts show shows them)"
+                "tokens (--max-new-tokens allows more, --reasoning show shows them)"
             )
     else:
         interactive.talk(
@@ -96,7 +96,7 @@ def _talk(
             sampling,
             system=system,
             compare_base=request.compare_base,
-            thoughts=request.shows_thoughts(stdout),
+            reasoning=request.shows_reasoning(stdout),
             stdin=stdin,
             stdout=stdout,
             notify=say,

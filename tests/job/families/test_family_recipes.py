@@ -159,7 +159,7 @@ def test_generate_sends_what_was_trained_token_for_token(runs: Runs, tmp_path: P
 @pytest.mark.parametrize("place", ["", "checkpoints/step-000010"], ids=["adapter", "checkpoint"])
 def test_generate_answers_with_the_adapter_of_a_run_or_of_any_checkpoint(runs: Runs, place: str) -> None:
     answer, said = io.StringIO(), list[str]()
-    asked = Request(target=str(runs.broken.root / place), prompt="你是谁？", max_new_tokens=4, thoughts="show")
+    asked = Request(target=str(runs.broken.root / place), prompt="你是谁？", max_new_tokens=4, reasoning="show")
 
     generate.run(asked, answer, io.StringIO(), environment=environment.read(runs.person.variables), notify=said.append)
 

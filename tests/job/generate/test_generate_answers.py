@@ -334,14 +334,14 @@ class Recorder:
             raise answer
 
 
-def converse(recorder: Recorder, typed: str, *, thoughts: bool = False) -> tuple[str, list[str]]:
+def converse(recorder: Recorder, typed: str, *, reasoning: bool = False) -> tuple[str, list[str]]:
     out, notes = io.StringIO(), list[str]()
     interactive.talk(
         recorder,  # type: ignore[arg-type]
         SHORT,
         system="S",
         compare_base=False,
-        thoughts=thoughts,
+        reasoning=reasoning,
         stdin=io.StringIO(typed),
         stdout=out,
         notify=notes.append,
@@ -367,12 +367,12 @@ THOUGHTS = ["<think>\nhm\n</think>\n\n<answer>one</answer>", "so\n</think>\n\ntw
 
 
 @pytest.mark.parametrize(
-    ("thoughts", "shown"), [(True, "hm\n\none\nso\n\ntwo\n"), (False, "one\ntwo\n")], ids=["shown", "hidden"]
+    ("reasoning", "shown"), [(True, "hm\n\none\nso\n\ntwo\n"), (False, "one\ntwo\n")], ids=["shown", "hidden"]
 )
-def test_what_the_model_thinks_is_shown_if_wanted_and_never_remembered(thoughts: bool, shown: str) -> None:
+def test_what_the_model_thinks_is_shown_if_wanted_and_never_remembered(reasoning: bool, shown: str) -> None:
     recorder = Recorder([*THOUGHTS, "three"])
 
-    out, _ = converse(recorder, "a\nthink of b\nc\n", thoughts=thoughts)
+    out, _ = converse(recorder, "a\nthink of b\nc\n", reasoning=reasoning)
 
     assert out == shown + "three\n"
     assert contents(recorder.asked[-1]) == ["S", "a", "one", "think of b", "two", "c"]
@@ -385,7 +385,7 @@ def test_at_a_terminal_a_thought_is_dimmed() -> None:
 
     out = Terminal()
 
-    interactive.show(Recorder(THOUGHTS), SHORT, [{"role": "user", "content": "a"}], out, thoughts=True)  # type: ignore[arg-type]
+    interactive.show(Recorder(THOUGHTS), SHORT, [{"role": "user", "content": "a"}], out, reasoning=True)  # type: ignore[arg-type]
 
     assert out.getvalue().replace("\033[0m\033[2m", "") == "\033[2mhm\n\033[0m\none\n"
 
