@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -88,6 +89,37 @@ def test_rooms_and_the_arrows_between_them_stay_few(modules: Arrows, package: st
 
     assert len(rooms) <= MOST_ROOMS[package]
     assert sum(map(len, rooms.values())) <= MOST_ARROWS[package]
+
+
+def pictured(page: str, package: str) -> dict[str, set[str]]:
+    """The arrows of the picture whose subgraph is called as the package. A node's text begins with its room."""
+    picture = re.search(rf"subgraph {package}\[.*?\n *direction TB\n(.*?)\n  end", page, re.DOTALL)
+    assert picture is not None, f"there is no picture of {package}"
+    rooms = dict(re.findall(r'(\w+)\["(\w+)', picture[1]))
+    found: dict[str, set[str]] = {}
+    for line in picture[1].splitlines():
+        room, *others = (rooms[node] for node in re.findall(r"\w+", re.sub(r"\[.*?\]", "", line)))
+        found.setdefault(room, set()).update(others)
+    return found
+
+
+def reached(arrows: Arrows) -> dict[str, set[str]]:
+    """What each room reaches, over others too."""
+    found: dict[str, set[str]] = {}
+    for room in graphlib.TopologicalSorter(arrows).static_order():
+        direct = arrows.get(room, set())
+        found[room] = direct.union(*(found[each] for each in direct))
+    return found
+
+
+@pytest.mark.parametrize("package", [RUNTIME, CLI])
+def test_the_picture_shows_every_room_and_no_arrow_that_is_not_there(modules: Arrows, package: str) -> None:
+    rooms = rooms_of(modules, package)
+    picture = pictured((ROOT / "docs/architecture.md").read_text("utf-8"), package)
+
+    assert sorted(picture) == sorted(rooms)
+    assert {room: arrows - rooms[room] for room, arrows in picture.items() if arrows - rooms[room]} == {}
+    assert reached(picture) == reached(rooms)
 
 
 def imported_at_once(source: str) -> Iterable[str]:
