@@ -71,13 +71,13 @@ def test_defaults_may_hold_what_every_example_spec_says(schema: dict[str, Any]) 
         jsonschema.validate(values, schema)
 
 
-@pytest.mark.parametrize("path", chart_documents.BOUNDS)
+@pytest.mark.parametrize("path", [field.path for field in specs.every_field() if field.option.bounds])
 def test_the_numbers_that_the_schema_takes_are_those_that_a_spec_takes(schema: dict[str, Any], path: str) -> None:
-    kinds = {name: default for name, _, default in specs.field_paths()}
-    tried = {number + change for number in chart_documents.BOUNDS[path].values() for change in (-1, -0.5, 0, 0.5, 1)}
+    field = specs.field_at(path)
+    tried = {number + change for number in field.option.bounds.values() for change in (-1, -0.5, 0, 0.5, 1)}
 
     for number in tried:
-        if number != int(number) and not isinstance(kinds[path], float):
+        if number != int(number) and not isinstance(field.default, float):
             continue
         given = specs.nest(path, int(number) if number == int(number) else number)
         fits = jsonschema.Draft202012Validator(schema["$defs"]["runSpec"]).is_valid(given)

@@ -14,7 +14,7 @@ from lorajob.spec.resolve import resolve
 from lorajob.spec.spec_file import loads
 from lorajob_runtime import __version__
 from lorajob_runtime.contract import catalog
-from lorajob_runtime.contract.spec import field_paths
+from lorajob_runtime.contract.spec import every_field
 from lorajob_runtime.contract.text import decimal_size, parameter_count
 
 
@@ -51,10 +51,10 @@ def test_init_writes_every_word_so_that_it_is_read_back_as_it_was(lorajob: Call,
 def test_what_init_comments_out_are_the_defaults(lorajob: Call, tmp_path: Path) -> None:
     lorajob("init", "--model", "hf:some/model")
     text = (tmp_path / "lorajob.yaml").read_text()
-    names = "|".join(path.rpartition(".")[2] for path, _, _ in field_paths())
+    names = "|".join(field.path.rpartition(".")[2] for field in every_field())
     (tmp_path / "all.yaml").write_text(re.sub(rf"(?m)^( *)# (?=(?:{names}): )", r"\1", text))
 
-    assert all(resolve([tmp_path / "all.yaml"]).gives(path) for path, _, _ in field_paths())
+    assert all(resolve([tmp_path / "all.yaml"]).gives(field.path) for field in every_field())
     assert resolve([tmp_path / "all.yaml"]).spec == resolve(flags={"model.name": "hf:some/model"}).spec
 
 

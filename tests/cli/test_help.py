@@ -8,14 +8,18 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any, Literal
 
 import click
 import pytest
 
 from lorajob.main import cli
 from lorajob.options.flags import FieldOption, flag_fields
+from lorajob_runtime.contract import schema, spec
+from lorajob_runtime.contract.spec import RunSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "transformers", "kubernetes", "boto3", "botocore", "pydantic", "rich", "datasets", "peft", "numpy")
@@ -74,25 +78,33 @@ def test_every_help_has_an_example_that_parses(name: str, command: click.Command
         command.make_context(name, words[1 + len(name.split()) :])
 
 
-@pytest.mark.parametrize(("name", "cluster"), [("run", False), ("submit", True)])
-def test_every_field_that_matters_has_one_flag_and_no_two_share_a_name(name: str, cluster: bool) -> None:
+@pytest.mark.parametrize("name", ["run", "submit", "plan"])
+def test_every_field_that_matters_has_one_flag_and_no_two_share_a_name(name: Literal["run", "submit", "plan"]) -> None:
     command = dict(_commands())[name]
     paths = [parameter.path for parameter in command.params if isinstance(parameter, FieldOption)]
     names = [name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)]
 
-    assert sorted(paths) == sorted(path for path, _, _ in flag_fields(cluster=cluster))
+    assert sorted(paths) == sorted(field.path for field in flag_fields(command=name))
     assert sorted(names) == sorted(set(names))
 
 
-def test_every_field_has_a_sentence_and_no_sentence_is_left_of_a_field_that_is_gone() -> None:
-    from lorajob.spec.field_texts import ABSENT, CLUSTER_ABSENT, CLUSTER_ONLY, CLUSTER_TEXTS, TEXTS
-    from lorajob_runtime.contract.spec import field_paths
+def test_every_field_has_a_sentence_and_says_what_its_absence_means() -> None:
+    fields = spec.every_field()
+    leaves = schema.encode(RunSpec())
 
-    defaults = {path: default for path, _, default in field_paths()}
+    assert {field.path for field in fields} == set(_paths(leaves)) - {"apiVersion"}
+    for field in fields:
+        assert field.option.help.endswith("."), field.path
+        assert (field.option.absent is not None) is (field.default in (None, {})), field.path
+        assert field.option.absent_in_cluster is None or field.option.absent is not None, field.path
 
-    assert set(TEXTS) == set(defaults)
-    assert set(defaults) >= CLUSTER_ONLY | set(CLUSTER_TEXTS) | set(CLUSTER_ABSENT)
-    assert set(ABSENT) == {path for path, default in defaults.items() if default is None or default == {}}
+
+def _paths(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _paths(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def _compiled(folder: Path) -> dict[str, str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lorajob.spec import spec_file
-from lorajob.spec.field_texts import TEXTS
 from lorajob_runtime.contract import schema as fields
 from lorajob_runtime.contract import spec
 
@@ -54,12 +53,12 @@ def leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 def _run_spec() -> dict[str, Any]:
     """JSON schema of a partial RunSpec."""
     whole = _section()
-    for path, expected, _ in spec.field_paths():
+    for field in spec.every_field():
         at = whole
-        *sections, key = path.split(".")
+        *sections, key = field.path.split(".")
         for section in sections:
             at = at["properties"].setdefault(section, _section())
-        at["properties"][key] = {**_type(expected), **BOUNDS.get(path, {}), "description": TEXTS[path]}
+        at["properties"][key] = {**_type(field.type), **field.option.bounds, "description": field.option.help}
     return whole
 
 
@@ -75,37 +74,6 @@ def _type(expected: Any) -> dict[str, Any]:
     if literals:
         plain.append({"enum": literals})
     return plain[0] if len(plain) == 1 else {"anyOf": plain}
-
-
-def _from(least: float, most: float | None = None) -> dict[str, float]:
-    return {"minimum": least} | ({} if most is None else {"maximum": most})
-
-
-BOUNDS: dict[str, dict[str, float]] = {
-    "data.maxLength": _from(2, 10_000_000),
-    "lora.rank": _from(1, 1024),
-    "lora.alpha": {"exclusiveMinimum": 0},
-    "lora.dropout": {"minimum": 0, "exclusiveMaximum": 1},
-    "train.epochs": {"exclusiveMinimum": 0, "maximum": 10_000},
-    "train.maxSteps": _from(1),
-    "train.learningRate": {"exclusiveMinimum": 0, "exclusiveMaximum": 1},
-    "train.batchSize": _from(1, 100_000),
-    "train.gradientAccumulation": _from(1, 100_000),
-    "train.warmup": _from(0),
-    "train.weightDecay": {"minimum": 0, "exclusiveMaximum": 1},
-    "train.maxGradNorm": _from(0),
-    "train.seed": _from(0, 2**32 - 1),
-    "train.loggingSteps": _from(1),
-    "train.saveSteps": _from(1),
-    "train.keepCheckpoints": _from(1),
-    "report.samples.count": _from(0, 1000),
-    "report.samples.before": _from(0),
-    "report.samples.maxNewTokens": _from(1),
-    "resources.gpus": _from(1, 64),
-    "resources.nodes": _from(1, 1024),
-    "resources.retries": _from(0, 100),
-}
-"""Numbers that a spec takes, as its own rules have them (a test compares the two)."""
 
 
 _KINDS: dict[Any, dict[str, Any]] = {

@@ -18,10 +18,8 @@ import click
 from lorajob.__main__ import main
 from lorajob.errors import CLI_FAILURES, USAGE
 from lorajob.main import cli
-from lorajob.options.flags import SHORT, default_text
-from lorajob.spec.field_texts import CLUSTER_ONLY, SECTIONS, TEXTS
-from lorajob.spec.naming import flag_of
 from lorajob_runtime.contract import errors, schema, spec
+from lorajob_runtime.contract.spec import SpecField
 
 ROOT = Path(__file__).resolve().parents[2]
 # started as a program, this file has only its own folder to import from
@@ -110,24 +108,24 @@ def spec_page() -> str:
     """docs/spec.md: a table of fields for each section."""
     lines = [_SPEC_HEAD]
     headed: set[str] = set()
-    for path, expected, default in spec.field_paths():
-        section = path.partition(".")[0] if "." in path else ""
+    for field in spec.every_field():
+        section = field.path.partition(".")[0] if "." in field.path else ""
         if section not in headed:
             headed.add(section)
-            title = f"`{section}`: {SECTIONS[section]}" if section else "Top level"
+            title = f"`{section}`: {field.group.heading}" if section else "Top level"
             lines += ["", f"## {title}", "", "| field | flag | may be | without it | |", "|---|---|---|---|---|"]
-        lines.append("| " + " | ".join(_cells(path, expected, default)) + " |")
+        lines.append("| " + " | ".join(_cells(field)) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _cells(path: str, expected: object, default: object) -> tuple[str, ...]:
-    flag = f"`{flag_of(path)}`"
-    if path in CLUSTER_ONLY:
-        flag = f"`{flag_of(path)}` of `submit`"
-    if path in SHORT:
-        flag += f", `{SHORT[path]}`"
-    kinds = schema.describe(expected).replace(" or null", "")
-    return f"`{path}`", flag, kinds, default_text(path, default), TEXTS[path].replace("|", "\\|")
+def _cells(field: SpecField) -> tuple[str, ...]:
+    flag = f"`{field.flag}`"
+    if field.option.only_in_cluster:
+        flag += " of `submit`"
+    if field.option.short is not None:
+        flag += f", `{field.option.short}`"
+    kinds = schema.describe(field.type).replace(" or null", "")
+    return f"`{field.path}`", flag, kinds, field.without_it(), field.option.help.replace("|", "\\|")
 
 
 def exits_page() -> str:

@@ -18,7 +18,6 @@ from lorajob.plan import gpus, plan_document, plan_text, run_plan
 from lorajob.platform import platform_lookup
 from lorajob.platform.platform_config import Platform
 from lorajob.spec import resolve
-from lorajob.spec.field_texts import PLAN_TEXTS
 from lorajob.submit import dataset
 from lorajob_runtime.contract.errors import LorajobError
 
@@ -31,7 +30,7 @@ from lorajob_runtime.contract.errors import LorajobError
         "lorajob plan -m qwen3-8b -d huanhuan.json --gpu-type h200 -o json",
         "lorajob plan -f lorajob.yaml --set lora.rank=64",
     ],
-    params=flags.options(cluster=True, texts=PLAN_TEXTS),
+    params=flags.options(command="plan"),
 )
 @flags.files_option
 @flags.settings_option

@@ -37,7 +37,7 @@ FORMS = ("text", "json", "yaml", "name")
         "lorajob submit -f lorajob.yaml --set train.maxSteps=8 --dry-run=server",
         "lorajob submit -m smollm2-135m -d s3://datasets/law.jsonl --wait --wait-timeout 2h -o json",
     ],
-    params=flags.options(cluster=True),
+    params=flags.options(command="submit"),
 )
 @flags.files_option
 @flags.settings_option

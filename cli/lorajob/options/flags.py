@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from click.core import ParameterSource
@@ -13,12 +13,12 @@ from click.shell_completion import CompletionItem
 
 from lorajob.errors import UsageError
 from lorajob.options.command import LAST_SECTION
-from lorajob.spec.field_texts import ABSENT, CLUSTER_ABSENT, CLUSTER_ONLY, CLUSTER_TEXTS, SECTIONS, TEXTS
-from lorajob.spec.naming import flag_of
 from lorajob_runtime.contract import schema
 from lorajob_runtime.contract.errors import ConfigError
 
-SHORT = {"model.name": "-m", "data.source": "-d", "storage.uri": "-s"}
+if TYPE_CHECKING:
+    # most commands have no field's flag, and making the spec's classes takes a while
+    from lorajob_runtime.contract.spec import Command, SpecField
 
 
 class SectionOption(click.Option):
@@ -32,66 +32,58 @@ class SectionOption(click.Option):
 class FieldOption(SectionOption):
     """The flag of one field of the spec."""
 
-    def __init__(
-        self, path: str, expected: Any, default: Any, *, cluster: bool = False, texts: Mapping[str, str] | None = None
-    ) -> None:
-        flag = flag_of(path)
-        own = (CLUSTER_TEXTS if cluster else {}) if texts is None else texts
-        text = own.get(path, TEXTS[path])
-        declarations = [path.replace(".", "__")]
-        declarations.append(f"{flag}/--no-{flag.removeprefix('--')}" if expected is bool else flag)
-        if path in SHORT:
-            declarations.append(SHORT[path])
+    def __init__(self, field: SpecField, command: Command) -> None:
+        is_switch = field.type is bool
+        declarations = [field.path.replace(".", "__")]
+        declarations.append(f"{field.flag}/--no-{field.flag.removeprefix('--')}" if is_switch else field.flag)
+        if field.option.short is not None:
+            declarations.append(field.option.short)
         super().__init__(
             declarations,
-            section=SECTIONS[path.partition(".")[0] if "." in path else ""],
-            type=None if expected is bool else FieldType(path, expected),
+            section=field.group.heading,
+            type=None if is_switch else FieldType(field),
             default=None,
-            help=f"{text} [{default_text(path, default, cluster=cluster)}]",
+            help=f"{field.option.help_for(command)} [{field.without_it(in_cluster=command != 'run')}]",
         )
-        self.path = path
+        self.path = field.path
 
 
 class FieldType(click.ParamType[Any]):
     """Reads the text of a flag as the type of its field."""
 
-    def __init__(self, path: str, expected: Any) -> None:
-        self.path = path
-        self.expected = expected
-        self.name = _metavar(path, expected)
+    def __init__(self, field: SpecField) -> None:
+        self.field = field
+        self.name = field.option.metavar or _metavar(field.type)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return self.name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        flag = flag_of(self.path)
         if not isinstance(value, str):
             return value
+        expected, flag = self.field.type, self.field.flag
         try:
-            return schema.convert(self.expected, _read(self.expected, value, flag), flag)
+            return schema.convert(expected, _read(expected, value, flag), flag)
         except ConfigError as error:
             raise UsageError(error.message) from error
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        if self.path in ("data.source", "storage.uri", "model.source"):
+        if self.field.option.completes == "file":
             return [CompletionItem(incomplete, type="file")]
         from lorajob_runtime.contract import catalog  # read when a shell asks for the names in it
 
-        words = list(catalog.entries()) if self.path == "model.name" else _words(self.expected)
+        words = list(catalog.entries()) if self.field.option.completes == "model" else _words(self.field.type)
         return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
 
-def options(
-    *prefixes: str, without: Iterable[str] = (), cluster: bool = False, texts: Mapping[str, str] | None = None
-) -> list[click.Parameter]:
-    """The flags of the fields whose path begins with one of `prefixes` (all, without any).
+def options(*prefixes: str, without: Iterable[str] = (), command: Command = "run") -> list[click.Parameter]:
+    """The flags of the fields whose path begins with one of `prefixes` (all, without any), with the help of `command`.
 
-    `cluster`: also of those that only a cluster can follow, with texts that hold there. `texts`: others in their place.
+    Only those of `submit` and `plan` have the fields that only a cluster can follow.
     """
+    excluded = frozenset(without)
     return [
-        FieldOption(path, expected, default, cluster=cluster, texts=texts)
-        for path, expected, default in flag_fields(*prefixes, cluster=cluster)
-        if path not in frozenset(without)
+        FieldOption(field, command) for field in flag_fields(*prefixes, command=command) if field.path not in excluded
     ]
 
 
@@ -120,16 +112,14 @@ settings_option = option(
 )
 
 
-def flag_fields(*prefixes: str, cluster: bool = False) -> Iterator[tuple[str, Any, Any]]:
-    """The fields that have a flag, of `submit` where `cluster`: (path, type, default)."""
-    hidden = frozenset() if cluster else CLUSTER_ONLY
-    from lorajob_runtime.contract import (
-        spec,  # most commands have no field's flag, and making its classes takes a while
-    )
+def flag_fields(*prefixes: str, command: Command) -> Iterator[SpecField]:
+    """The fields that have a flag of a command."""
+    from lorajob_runtime.contract import spec
 
-    for path, expected, default in spec.field_paths():
-        if path not in hidden and (not prefixes or path.startswith(prefixes)):
-            yield path, expected, default
+    for field in spec.every_field():
+        is_followed = command != "run" or not field.option.only_in_cluster
+        if is_followed and (not prefixes or field.path.startswith(prefixes)):
+            yield field
 
 
 def given(context: click.Context) -> dict[str, Any]:
@@ -141,21 +131,6 @@ def given(context: click.Context) -> dict[str, Any]:
         if on_line and isinstance(parameter, FieldOption):
             found[parameter.path] = context.params[name]
     return found
-
-
-def default_text(path: str, default: Any, *, cluster: bool = False) -> str:
-    """What happens without the field, for a person."""
-    if cluster and path in CLUSTER_ABSENT:
-        return CLUSTER_ABSENT[path]
-    if path in ABSENT:
-        return ABSENT[path]
-    return (
-        str(default).lower()
-        if isinstance(default, bool)
-        else f"{default:g}"
-        if isinstance(default, float)
-        else str(default)
-    )
 
 
 def _read(expected: Any, text: str, flag: str) -> object:
@@ -192,15 +167,7 @@ def _words(expected: Any) -> list[str]:
     return _literals(expected) + (["true", "false"] if bool in schema.alternatives(expected) else [])
 
 
-def _metavar(path: str, expected: Any) -> str:
-    special = {
-        "data.columns": "ROLE=COLUMN,…",
-        "lora.targets": "auto|NAME,…",
-        "data.rows": "RANGE",
-        "data.evalRows": "RANGE",
-    }
-    if path in special:
-        return special[path]
+def _metavar(expected: Any) -> str:
     words = _words(expected)
     if words:
         return "[" + "|".join(words) + "]"

@@ -9,7 +9,6 @@ from typing import Any
 
 from lorajob.errors import UsageError
 from lorajob.spec import spec_file
-from lorajob.spec.naming import flag_of
 from lorajob.spec.spec_file import SpecFile
 from lorajob_runtime.contract import catalog, schema, spec
 from lorajob_runtime.contract.errors import ConfigError
@@ -18,7 +17,7 @@ from lorajob_runtime.contract.spec import RunSpec
 DEFAULT_FILE = Path("lorajob.yaml")
 
 _SECTIONS = frozenset(
-    path.rsplit(".", depth)[0] for path, _, _ in spec.field_paths() for depth in range(1, path.count(".") + 1)
+    field.path.rsplit(".", depth)[0] for field in spec.every_field() for depth in range(1, len(field.attributes))
 )
 
 
@@ -42,6 +41,7 @@ class Layer:
     values: dict[str, Any]
     file: SpecFile | None = None
     setting: str | None = None
+    flag: str | None = None
     place: str | None = None
     """What a layer that the user did not give is called."""
 
@@ -55,7 +55,7 @@ class Layer:
             return UsageError(f"{self.file.place(path)}: {message}", hint=hint, path=path)
         if self.setting is not None:
             return UsageError(f"--set {self.setting}: {message}", path=path)
-        return UsageError(error.naming_it(flag_of(path)) if path else message, path=path)
+        return UsageError(message if self.flag is None else error.naming_it(self.flag), path=path)
 
 
 def resolve(
@@ -74,7 +74,9 @@ def resolve(
     """
     files = tuple(files) or _default_files()
     layers = [_file_layer(path) for path in files]
-    layers += [Layer(values=spec.nest(path, value)) for path, value in (flags or {}).items()]
+    layers += [
+        Layer(values=spec.nest(path, value), flag=spec.field_at(path).flag) for path, value in (flags or {}).items()
+    ]
     layers += [_setting_layer(text) for text in settings]
     platform = Layer(values=_without_empty_sections(defaults or {}), place=defaults_place)
     for layer in (platform, *layers):

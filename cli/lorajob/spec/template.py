@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from lorajob.spec.field_texts import ABSENT, CLUSTER_ABSENT, CLUSTER_ONLY, TEXTS
 from lorajob_runtime.contract import schema, spec
+from lorajob_runtime.contract.spec import SpecField
 
 WIDTH = 110
 
@@ -27,28 +27,29 @@ def render(model: str, data: str | None, recipe: Mapping[str, Any]) -> str:
     active = spec.merge(recipe, {"model": {"name": model}}, {"data": {"source": data}} if data else {})
     lines: list[str] = []
     open_sections: tuple[str, ...] = ()
-    for path, expected, default in spec.field_paths():
-        *sections, key = path.split(".")
+    for field in spec.every_field():
+        *sections, key = field.path.split(".")
         for depth, section in enumerate(sections):
             if open_sections[: depth + 1] != tuple(sections[: depth + 1]):
                 lines += [""] * (depth == 0) + ["  " * depth + f"{section}:"]
         open_sections = tuple(sections)
         indent = "  " * len(sections)
-        value = _at(active, path)
-        lines += _comment(path, expected, indent)
-        shown = _yaml(default if value is None else value)
+        value = _at(active, field.path)
+        lines += _comment(field, indent)
+        shown = _yaml(field.default if value is None else value)
         lines.append(f"{indent}{key}: {shown}" if value is not None else f"{indent}# {key}: {shown}")
     return _HEAD + "\n".join(lines) + "\n"
 
 
-def _comment(path: str, expected: Any, indent: str) -> list[str]:
-    there = f", on a cluster {CLUSTER_ABSENT[path]}" if path in CLUSTER_ABSENT else ""
-    absent = f" Without it: {ABSENT[path]}{there}." if path in ABSENT else ""
-    choices = schema.describe(expected)
+def _comment(field: SpecField, indent: str) -> list[str]:
+    said = field.option
+    there = "" if said.absent_in_cluster is None else f", on a cluster {said.absent_in_cluster}"
+    absent = "" if said.absent is None else f" Without it: {said.absent}{there}."
+    choices = schema.describe(field.type)
     allowed = f" {choices[0].upper()}{choices[1:]}." if choices.startswith("one of ") else ""
-    cluster = " Only on a cluster." if path in CLUSTER_ONLY else ""
+    cluster = " Only on a cluster." if said.only_in_cluster else ""
     return textwrap.wrap(
-        TEXTS[path] + allowed + absent + cluster,
+        said.help + allowed + absent + cluster,
         WIDTH,
         initial_indent=f"{indent}# ",
         subsequent_indent=f"{indent}# ",

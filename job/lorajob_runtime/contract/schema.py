@@ -62,11 +62,12 @@ READING = "reading"
 _BY_TYPE = Reading()
 
 
-def read_as(default: T, reading: Reading) -> T:
-    """A field of a dataclass that is read as `reading` says."""
+def read_as(default: T, reading: Reading, metadata: Mapping[str, Any] | None = None) -> T:
+    """A field of a dataclass that is read as `reading` says. `metadata` is what others want to know of it."""
+    known = {READING: reading} | dict(metadata or {})
     if isinstance(default, dict):
-        return dataclasses.field(default_factory=lambda: typing.cast(T, dict(default)), metadata={READING: reading})
-    return dataclasses.field(default=default, metadata={READING: reading})
+        return dataclasses.field(default_factory=lambda: typing.cast(T, dict(default)), metadata=known)
+    return dataclasses.field(default=default, metadata=known)
 
 
 def decode(cls: type[T], value: object, path: str = "") -> T:

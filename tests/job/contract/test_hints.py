@@ -7,14 +7,14 @@ import re
 import pytest
 
 from lorajob_runtime.contract import errors
-from lorajob_runtime.contract.spec import field_paths
+from lorajob_runtime.contract.spec import every_field
 
 
 @pytest.mark.parametrize("failure", errors.ALL, ids=lambda failure: failure.name)
 def test_every_field_that_a_hint_names_is_one_of_the_spec(failure: errors.FailureClass) -> None:
     named = set(re.findall(r"\b(?:model|data|lora|train|report|resources|storage)\.\w+(?:\.\w+)*", failure.hint))
 
-    assert named <= {path for path, _, _ in field_paths()}
+    assert named <= {field.path for field in every_field()}
 
 
 def test_an_out_of_memory_names_what_lessens_memory() -> None:
