@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lorajob.cluster.errors import Unauthenticated
+from lorajob.environment import process_variables
 from lorajob.errors import UsageError
 
 SERVICE_ACCOUNT_FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -67,7 +67,7 @@ def in_cluster(
     variables: Mapping[str, str] | None = None, folder: Path = SERVICE_ACCOUNT_FOLDER, *, namespace: str | None = None
 ) -> Access | None:
     """The access that a pod has by its service account; None outside of a cluster. Raises UsageError."""
-    variables = os.environ if variables is None else variables
+    variables = process_variables() if variables is None else variables
     host, port = variables.get("KUBERNETES_SERVICE_HOST"), variables.get("KUBERNETES_SERVICE_PORT")
     token = folder / "token"
     if not host or not port or not token.is_file():

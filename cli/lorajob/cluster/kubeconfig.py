@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lorajob.cluster.access import Access, Login, in_cluster
+from lorajob.environment import home_folder, process_variables
 from lorajob.errors import UsageError
 
 DEFAULT_FILE = Path(".kube/config")
@@ -85,7 +86,7 @@ def find(
 
     Raises UsageError when there is none, when it can't be read, or when it has no such context.
     """
-    variables = os.environ if variables is None else variables
+    variables = process_variables() if variables is None else variables
     paths = candidates(kubeconfig, variables)
     config = read(paths, must_exist=kubeconfig is not None)
     if config.files and (config.current or context or config.contexts):
@@ -105,7 +106,7 @@ def candidates(kubeconfig: str | None, variables: Mapping[str, str]) -> list[Pat
     if kubeconfig is not None:
         return [Path(kubeconfig).expanduser()]
     listed = [Path(path).expanduser() for path in variables.get("KUBECONFIG", "").split(os.pathsep) if path]
-    return list(dict.fromkeys(listed)) or [Path(variables.get("HOME") or Path.home()) / DEFAULT_FILE]
+    return list(dict.fromkeys(listed)) or [home_folder(variables) / DEFAULT_FILE]
 
 
 def read(paths: Sequence[Path], *, must_exist: bool = False) -> Kubeconfig:

@@ -6,7 +6,6 @@ Standard library only. A fault of the network becomes an Unreachable that says w
 from __future__ import annotations
 
 import http.client
-import os
 import ssl
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +22,7 @@ from lorajob.cluster.connection import Connection
 from lorajob.cluster.errors import Unreachable
 from lorajob.cluster.network_errors import LOST, explain
 from lorajob.cluster.stream import Stream
+from lorajob.environment import process_variables
 from lorajob_runtime import __version__
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ class Transport:
         address = urlsplit(access.server)
         self._host, self._secure, self._prefix = address.hostname or "", address.scheme == "https", address.path
         self._port = address.port or (443 if self._secure else 80)
-        self._proxy = proxies.choose(access.server, access.proxy, os.environ if variables is None else variables)
+        variables = process_variables() if variables is None else variables
+        self._proxy = proxies.choose(access.server, access.proxy, variables)
         self._idle: list[Connection] = []
         self._credentials: Credentials | None = None
         self._logged_in = 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -54,17 +53,7 @@ from lorajob_runtime.contract.text import escape_controls
 @platform_option
 @cluster_options
 def command(
-    name: str,
-    follow: bool,
-    rank: str,
-    node: int | None,
-    previous: bool,
-    attempt: int | None,
-    since: str | None,
-    tail: int | None,
-    timestamps: bool,
-    platform_file: Path | None,
-    **params: Any,
+    name: str, follow: bool, rank: str, previous: bool, attempt: int | None, since: str | None, **params: Any
 ) -> int:
     """Print what a run prints: its supervisors, and its training processes behind [rank R].
 
@@ -77,13 +66,10 @@ def command(
         raise UsageError("--previous and --attempt both name an attempt: give one of them")
     query = LogQuery(
         rank=None if rank == "all" else _number(rank),
-        node=node,
         attempt=attempt,
         previous=previous,
         since_seconds=quantities.seconds(since, "--since") if since else None,
-        tail=tail,
-        timestamps=timestamps,
-        platform_file=platform_file,
+        **{each: params[each] for each in ("node", "tail", "timestamps", "platform_file")},
     )
     is_shown = sys.stdout.isatty()
     read = log_sources.follow if follow else log_sources.read

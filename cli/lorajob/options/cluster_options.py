@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from lorajob.cluster import Cluster, connect
+from lorajob.environment import process_variables
 from lorajob.errors import UsageError
 from lorajob.options.flags import option
 
@@ -71,7 +71,7 @@ def _contexts(context: click.Context, parameter: click.Parameter, incomplete: st
     from lorajob.cluster.kubeconfig import candidates, read
 
     try:
-        found = read(candidates(context.params.get("kubeconfig"), os.environ)).contexts
+        found = read(candidates(context.params.get("kubeconfig"), process_variables())).contexts
     except UsageError:
         # a shell has no place for an error; the command itself will say it
         return []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorajob.environment import config_folder, process_variables
 from lorajob.errors import UsageError
 from lorajob.platform.platform_config import Platform
 from lorajob.platform.platform_parsing import FORM, parse
@@ -41,14 +41,13 @@ def load(
     Without a cluster there is no ConfigMap. Raises ConfigError when there is none or it is broken, UsageError when a
     file that is named is not there, and a ClusterError when the cluster does not give it, or has no such namespace.
     """
-    variables = os.environ if variables is None else variables
+    variables = process_variables() if variables is None else variables
     named = named_file(file, variables)
     if named is not None:
         return _from_file(named)
     if cluster is not None and (found := _from_config_map(cluster)) is not None:
         return found
-    home = Path(variables.get("XDG_CONFIG_HOME") or Path(variables.get("HOME") or Path.home()) / ".config")
-    own = home / OWN_FILE
+    own = config_folder(variables) / OWN_FILE
     if own.exists():
         return _from_file(own)
     if cluster is not None:
@@ -62,7 +61,7 @@ def load(
 
 def named_file(file: Path | str | None, variables: Mapping[str, str] | None = None) -> Path | None:
     """The file that the user names, by --platform or LORAJOB_PLATFORM: with one, no cluster is asked."""
-    named = file or (os.environ if variables is None else variables).get(FILE_VARIABLE)
+    named = file or (process_variables() if variables is None else variables).get(FILE_VARIABLE)
     return Path(named).expanduser() if named else None
 
 

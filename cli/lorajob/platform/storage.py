@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lorajob.cluster import Cluster, Forbidden, NotFound
+from lorajob.environment import process_variables
 from lorajob.platform.platform_config import Platform
 from lorajob_runtime.contract.errors import CredentialsError
 
@@ -28,7 +28,7 @@ def connect_store(uri: str, name: str, platform: Platform, cluster: Cluster | No
     from lorajob_runtime.storage.open import open_store
     from lorajob_runtime.system import environment
 
-    settings = dict(os.environ)
+    settings = dict(process_variables())
     keys: Keys | None = None
     if not _has_own_key():
         found, why_not = _secret(platform, cluster)
