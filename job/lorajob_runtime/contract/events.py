@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from lorajob_runtime.contract.plain_files import NotPlainError, open_plain, read_plain
+from lorajob_runtime.contract.plain_files import NotPlainError, open_plain
 
 Event = dict[str, Any]
 
@@ -91,32 +91,6 @@ def read(path: Path) -> Iterator[Event]:
 def was_evaluated(path: Path, step: int) -> bool:
     """Whether the evaluation and the samples after `step` were made, all of them."""
     return any(event.get("name") == "looked" and event.get("step") == step for event in read(path))
-
-
-def cut_back(path: Path, step: int, *, evaluation_pending: bool = False) -> None:
-    """Rewrites the log without what happened after `step`, atomically. A torn last line goes too.
-
-    An event that has no step (phase, report, end) belongs to the last step before it. `evaluation_pending`: the
-    evaluation and the samples after `step` are made again, so theirs go too.
-    """
-    if not path.exists():
-        return
-    kept: list[bytes] = []
-    for line in read_plain(path).splitlines(keepends=True):
-        event = parse(line) if line.endswith(b"\n") else None
-        if event is None:
-            continue
-        if event.get("step", 0) > step:
-            break
-        if evaluation_pending and event.get("step") == step and event["event"] in ("evaluation", "sample"):
-            continue
-        kept.append(line)
-    replacement = path.with_name(path.name + ".new")
-    with replacement.open("wb") as file:
-        file.writelines(kept)
-        file.flush()
-        os.fsync(file.fileno())
-    replacement.replace(path)
 
 
 def parse(line: bytes) -> Event | None:

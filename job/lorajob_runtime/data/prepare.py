@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from lorajob_runtime.data.rows.load import Loaded, load
 from lorajob_runtime.data.tokens import Ids, Mask, TokenRows, TokenWriter, fingerprint
 from lorajob_runtime.models import token_limits
 from lorajob_runtime.models.token_limits import Bounds
+from lorajob_runtime.system import atomic
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,16 +78,12 @@ def prepare(spec: RunSpec, *, model_path: Path, folder: Path) -> DataReport:
     """
     loaded = load(spec.data)
     tokenizer = load_tokenizer(model_path, trust_remote_code=spec.model.trust_remote_code)
-    fresh = folder.with_name(folder.name + ".new")
     try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        dataset = tokenise(spec, tokenizer, fresh, loaded=loaded, limits=token_limits.of_folder(model_path))
-        _finish(fresh, folder, dataset)
+        with atomic.replacing_folder(folder) as draft:
+            dataset = tokenise(spec, tokenizer, draft, loaded=loaded, limits=token_limits.of_folder(model_path))
+            _describe(draft, dataset)
     except OSError as error:
         raise StorageError(f"cannot write the tokenised dataset to {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return dataset.report
 
 
@@ -163,14 +159,8 @@ def _report(seen: Survey, data: DataSpec, fingerprint: str) -> DataReport:
     )
 
 
-def _finish(fresh: Path, folder: Path, dataset: Tokenised) -> None:
-    """Writes what goes with the tokens and takes the place of `folder`, so that one that exists is whole."""
+def _describe(folder: Path, dataset: Tokenised) -> None:
+    """Writes what goes with the tokens."""
     samples = {"stop_ids": dataset.stop_ids, "samples": [asdict(sample) for sample in dataset.samples]}
     for name, document in ((layout.SAMPLE_PROMPTS, samples), (layout.DATA_REPORT, dataset.report.to_dict())):
-        (fresh / name).write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+        (folder / name).write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lorajob_runtime.fetch.sources import Source
-from lorajob_runtime.system import environment
+from lorajob_runtime.system import atomic, environment
 
 MANIFEST = ".complete.json"
 
@@ -105,17 +105,8 @@ def finish(place: Place, manifest: Manifest) -> None:
     for name in manifest.files:
         # some writers make files that only their owner may read; the cache is shared
         (place.partial / name).chmod(0o644)
-    with (place.partial / MANIFEST).open("w", encoding="utf-8") as file:
-        json.dump(dataclasses.asdict(manifest), file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    if place.final.exists():
-        retired = place.retired
-        place.final.rename(retired)
-        place.partial.rename(place.final)
-        shutil.rmtree(retired, ignore_errors=True)
-    else:
-        place.partial.rename(place.final)
+    (place.partial / MANIFEST).write_text(json.dumps(dataclasses.asdict(manifest), indent=1), encoding="utf-8")
+    atomic.replace_folder(place.partial, place.final, retired=place.retired)
 
 
 def seed(place: Place) -> None:

@@ -24,7 +24,7 @@ from lorajob_runtime.contract.errors import HubError, LorajobError
 from lorajob_runtime.fetch import hubs
 from lorajob_runtime.fetch.selection import RemoteFile
 from lorajob_runtime.fetch.sources import Source
-from lorajob_runtime.system import child_process, key_isolation
+from lorajob_runtime.system import atomic, child_process, key_isolation
 
 _SETTINGS = {
     # an hour a file is too little for 5 GB over a slow line; the caller watches that bytes arrive
@@ -104,7 +104,7 @@ def _get(hub: hubs.Hub, file: RemoteFile, revision: str, folder: Path) -> str:
     kind, _, expected = file.digest.partition(":")
     for _ in range(_ATTEMPTS_AT_CONTENT):
         hub.get(file, revision, folder)
-        _flush(path)
+        atomic.sync(path)
         if hub.verifies and kind == "sha256":
             return expected
         if path.stat().st_size == file.size and (not kind or digest_of(path, kind) == expected):
@@ -122,11 +122,6 @@ def digest_of(path: Path, kind: str) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _say(answer: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from lorajob_runtime.publish import loss_curve, model_card
 from lorajob_runtime.publish.adapter_info import AdapterInfo
 from lorajob_runtime.publish.facts import RunFacts, gather, installed_versions
 from lorajob_runtime.storage import checkpoint
+from lorajob_runtime.system import atomic
 
 _NOT_PUBLISHED = frozenset({*layout.RESUME_ONLY, layout.MANIFEST, layout.ADAPTER_CONFIG})
 
@@ -32,13 +33,10 @@ def publish(folder: RunFolder, *, spec: RunSpec, model: FetchedModel) -> Path:
     """
     source = _final_checkpoint(folder)
     base = describe(model.source, model.revision)
-    draft = folder.adapter.with_name(f".{folder.adapter.name}.new")
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        _fill(draft, source, base)
-        _describe(draft, folder, spec, base, model)
-        _replace(draft, folder.adapter)
+        with atomic.replacing_folder(folder.adapter) as draft:
+            _fill(draft, source, base)
+            _describe(draft, folder, spec, base, model)
     except OSError as error:
         raise StorageError(f"{folder.adapter} cannot be written: {error.strerror or error}") from error
     return folder.adapter
@@ -115,12 +113,3 @@ def _link(path: Path, target: Path) -> None:
         except OSError:
             with target.open("wb") as copy:
                 shutil.copyfileobj(file, copy)
-
-
-def _replace(draft: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    draft.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

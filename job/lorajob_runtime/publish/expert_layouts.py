@@ -24,6 +24,7 @@ from lorajob_runtime.contract.errors import ConfigError, ModelError, StorageErro
 from lorajob_runtime.models import families
 from lorajob_runtime.models.families.family import ExpertNames
 from lorajob_runtime.models.shapes import EXPERT_STACKS
+from lorajob_runtime.system import atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -164,24 +165,19 @@ def _write(
     """All of the folder or nothing. Raises StorageError when the disk does not take it."""
     from safetensors import SafetensorError
 
-    draft = output.with_name(f".{output.name}.new")
     left_out = (layout.ADAPTER_WEIGHTS, layout.ADAPTER_CONFIG, layout.MANIFEST, *layout.RESUME_ONLY)
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        for path in adapter.iterdir():
-            if path.is_file() and path.name not in left_out and not path.name.startswith("."):
-                shutil.copyfile(path, draft / path.name)
-        save_file(parts, draft / layout.ADAPTER_WEIGHTS, metadata={"format": "pt"})
-        (draft / layout.ADAPTER_WEIGHTS).chmod(0o644)
-        (draft / layout.ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        draft.rename(output)
+        with atomic.replacing_folder(output, may_exist=False) as draft:
+            for path in adapter.iterdir():
+                if path.is_file() and path.name not in left_out and not path.name.startswith("."):
+                    shutil.copyfile(path, draft / path.name)
+            save_file(parts, draft / layout.ADAPTER_WEIGHTS, metadata={"format": "pt"})
+            (draft / layout.ADAPTER_WEIGHTS).chmod(0o644)
+            (draft / layout.ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     except OSError as error:
         raise StorageError(f"{output} cannot be written: {error.strerror or error}") from error
     except SafetensorError as error:
         raise StorageError(f"{output} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _blocks(weights: dict[str, Tensor], config: dict[str, Any]) -> dict[str, _Block]:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
@@ -21,6 +19,7 @@ from lorajob_runtime.contract import layout
 from lorajob_runtime.contract.errors import StorageError
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.contract.plain_files import NotPlainError, open_plain, read_plain
+from lorajob_runtime.system import atomic
 
 
 class FileEntry(TypedDict):
@@ -43,19 +42,12 @@ def save(folder: RunFolder, step: int, write: Callable[[Path], None]) -> Path:
     Raises StorageError when the disk does not take it.
     """
     target = folder.checkpoint(step)
-    draft = target.with_name(f".{target.name}.new")
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        write(draft)
-        seal(draft, step)
-        if target.exists():
-            shutil.rmtree(target)
-        draft.rename(target)
-        _sync(target.parent)
+        with atomic.replacing_folder(target) as draft:
+            write(draft)
+            seal(draft, step)
     except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise StorageError(f"{target} cannot be written: {_reason(error, draft)}") from error
+        raise StorageError(f"{target} cannot be written: {_reason(error, atomic.draft_of(target))}") from error
     return target
 
 
@@ -79,11 +71,10 @@ def seal(path: Path, step: int) -> Manifest:
     entries: dict[str, FileEntry] = {}
     for file in sorted(path.iterdir()):
         if file.name != layout.MANIFEST:
-            _sync(file)
+            atomic.sync(file)
             entries[file.name] = {"size": file.stat().st_size, "sha256": sha256(file)}
     manifest: Manifest = {"step": step, "files": entries}
     _write_manifest(path, manifest)
-    _sync(path)
     return manifest
 
 
@@ -167,9 +158,7 @@ def strip(path: Path, step: int) -> None:
 
 def remove_drafts(folder: RunFolder) -> None:
     """Removes what a killed process left half written."""
-    if folder.checkpoints.is_dir():
-        for path in folder.checkpoints.glob(".*.new"):
-            shutil.rmtree(path, ignore_errors=True)
+    atomic.remove_leftovers(folder.checkpoints)
 
 
 def sha256(path: Path) -> str:
@@ -185,15 +174,4 @@ def _matches(path: Path, entry: FileEntry) -> bool:
 
 
 def _write_manifest(path: Path, manifest: Manifest) -> None:
-    draft = path / f".{layout.MANIFEST}.new"
-    draft.write_bytes(dump_manifest(manifest))
-    _sync(draft)
-    draft.replace(path / layout.MANIFEST)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    atomic.replace_file(path / layout.MANIFEST, dump_manifest(manifest))

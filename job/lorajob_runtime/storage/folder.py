@@ -11,8 +11,8 @@ from pathlib import Path
 
 from lorajob_runtime.contract.errors import ConfigError, FullDiskError, LorajobError, StorageError
 from lorajob_runtime.storage.store import Entry, check_key
+from lorajob_runtime.system import atomic
 
-_TEMPORARY = ".new"
 _PROBE = ".lorajob-check"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
@@ -35,19 +35,17 @@ class FolderStore:
             (self._root / _PROBE).unlink()
 
     def put(self, key: str, path: Path) -> None:
-        with self._replacing(key) as temporary:
+        with self._replacing(key) as draft:
             try:
-                _link(path, temporary)
+                _link(path, draft)
             except OSError as error:
                 if error.errno not in _CANNOT_LINK:
                     raise
-                _copy(path, temporary)
+                _copy(path, draft)
 
     def put_bytes(self, key: str, data: bytes) -> None:
-        with self._replacing(key) as temporary, temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        with self._replacing(key) as draft:
+            draft.write_bytes(data)
 
     def get(self, key: str, path: Path) -> None:
         source = self._path(key)
@@ -69,7 +67,7 @@ class FolderStore:
             entries = [
                 Entry(path.relative_to(self._root).as_posix(), path.stat().st_size)
                 for path in files
-                if not (path.name.startswith(".") and path.name.endswith(_TEMPORARY))
+                if not (path.name.startswith(".") and path.name.endswith(atomic.DRAFT))
             ]
         return sorted(entries, key=lambda entry: entry.key)
 
@@ -91,18 +89,12 @@ class FolderStore:
 
     @contextmanager
     def _replacing(self, key: str) -> Iterator[Path]:
-        """A temporary path beside the target that becomes the target when the block ends well."""
+        """A draft of the key's file, which takes its place when the block ends well."""
         target = self._path(key)
-        temporary = target.with_name(f".{target.name}{_TEMPORARY}")
         with _errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary.unlink(missing_ok=True)
-            try:
-                yield temporary
-                temporary.replace(target)
-            finally:
-                # renaming one link of a file onto another of the same file does nothing, and leaves both
-                temporary.unlink(missing_ok=True)
+            with atomic.replacing_file(target) as draft:
+                yield draft
 
 
 def _link(source: Path, target: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,9 +35,10 @@ from lorajob_runtime.contract.layout import (
     step_of,
 )
 from lorajob_runtime.contract.spec import Change, RunSpec
-from lorajob_runtime.storage import appended_files, checkpoint
+from lorajob_runtime.storage import appended_files, checkpoint, event_log
 from lorajob_runtime.storage.checkpoint import Manifest
 from lorajob_runtime.storage.store import Store
+from lorajob_runtime.system import atomic
 
 Warn = Callable[[str], None]
 
@@ -83,14 +83,14 @@ def restore(folder: RunFolder, store: Store, spec: RunSpec, *, warn: Warn) -> Re
         warn("no checkpoint of this run can be used: training starts from the beginning")
     _drop_later(folder, step)
     if step is not None and log and not _covers(folder, step):
-        _put_here(folder.events, appended_files.read(store, EVENTS))
+        atomic.replace_file(folder.events, appended_files.read(store, EVENTS))
     if not folder.sinks.exists():
         _download_small(SINKS, folder.sinks, store)
     state = checkpoint.read_state(folder.checkpoint(step)) if step is not None else {}
     evaluation_pending = step is None or (
         checkpoint.evaluation_pending(state) and not events.was_evaluated(folder.events, step)
     )
-    events.cut_back(folder.events, step or 0, evaluation_pending=evaluation_pending)
+    event_log.cut_back(folder.events, step or 0, evaluation_pending=evaluation_pending)
     return ResumePoint(
         attempt=attempt,
         step=step,
@@ -134,9 +134,7 @@ def _earlier_spec(folder: RunFolder, store: Store) -> RunSpec | None:
 def _write_spec(folder: RunFolder, store: Store, spec: RunSpec) -> None:
     """Writes the spec with its defaults: a later version may have others."""
     data = specs.dumps(spec, defaults=True).encode() + b"\n"
-    new = folder.spec.with_name(SPEC + ".new")
-    new.write_bytes(data)
-    new.replace(folder.spec)
+    atomic.replace_file(folder.spec, data)
     store.put_bytes(SPEC, data)
 
 
@@ -214,7 +212,7 @@ def _fetch(step: int, manifest: Manifest, in_storage: dict[str, int], folder: Ru
     """Downloads a checkpoint; it takes its place only when its hashes match. False when they do not."""
     if any(in_storage.get(name) != entry["size"] for name, entry in manifest["files"].items()):
         return False
-    arriving = folder.checkpoints / f".{folder.checkpoint(step).name}.new"
+    arriving = atomic.draft_of(folder.checkpoint(step))
     shutil.rmtree(arriving, ignore_errors=True)
     arriving.mkdir(parents=True)
     for name in manifest["files"]:
@@ -223,8 +221,7 @@ def _fetch(step: int, manifest: Manifest, in_storage: dict[str, int], folder: Ru
     if not checkpoint.verify(arriving):
         shutil.rmtree(arriving)
         return False
-    shutil.rmtree(folder.checkpoint(step), ignore_errors=True)
-    os.rename(arriving, folder.checkpoint(step))
+    atomic.replace_folder(arriving, folder.checkpoint(step))
     return True
 
 
@@ -245,10 +242,4 @@ def _download_small(key: str, path: Path, store: Store) -> None:
     """Brings a small file here, where storage has it."""
     data = store.get_bytes(key)
     if data is not None:
-        _put_here(path, data)
-
-
-def _put_here(path: Path, data: bytes) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_bytes(data)
-    new.replace(path)
+        atomic.replace_file(path, data)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorajob_runtime.contract.plain_files import NotPlainError, read_plain
+from lorajob_runtime.system import atomic
 from lorajob_runtime.system.environment import Pod
 
 _MARK = re.compile(r"[0-9a-f]{16}")
@@ -68,7 +69,5 @@ def _mark(work: Path) -> str:
         if _MARK.fullmatch(mark := read_plain(path).decode(errors="replace").strip()):
             return mark
     mark = secrets.token_hex(8)
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(mark)
-    new.replace(path)
+    atomic.replace_file(path, mark)
     return mark

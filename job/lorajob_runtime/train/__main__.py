@@ -14,7 +14,7 @@ from lorajob_runtime.contract.errors import FailureClass, LorajobError
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.contract.text import error_line
 from lorajob_runtime.models import quantization
-from lorajob_runtime.system import environment, processes
+from lorajob_runtime.system import atomic, environment, processes
 from lorajob_runtime.train import job as train_job
 
 
@@ -54,9 +54,7 @@ def main(arguments: list[str]) -> int:
 
 def _leave(folder: RunFolder, rank: int, failure: FailureClass, message: str, hint: str) -> int:
     cause = {"exit_code": failure.code, "class": failure.name, "message": message, "hint": hint}
-    draft = folder.cause(rank).with_suffix(".new")
-    draft.write_text(json.dumps(cause, ensure_ascii=False))
-    draft.replace(folder.cause(rank))
+    atomic.replace_file(folder.cause(rank), json.dumps(cause, ensure_ascii=False))
     return failure.code
 
 

@@ -5,6 +5,7 @@ It goes the way that gradients go, so the other nodes need no storage, no datase
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -17,7 +18,7 @@ from accelerate.utils import broadcast_object_list
 
 from lorajob_runtime.contract.errors import ModelError
 from lorajob_runtime.contract.layout import RunFolder
-from lorajob_runtime.system import environment
+from lorajob_runtime.system import atomic, environment
 from lorajob_runtime.train.job import TrainJob
 
 T = TypeVar("T")
@@ -77,11 +78,13 @@ def _files(root: Path, folders: list[Path]) -> list[tuple[str, int]]:
 
 def _send_file(path: Path, size: int, accelerator: Accelerator, *, writes: bool) -> None:
     """Sends rank 0's file to all; `writes`: this rank keeps it. It takes its name when it is whole."""
-    arriving = path.with_name(path.name + ".arriving")
     is_source = accelerator.is_main_process
     if writes:
         path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path if is_source else arriving if writes else os.devnull, "rb" if is_source else "wb") as file:
+    with (
+        atomic.replacing_file(path) if writes else contextlib.nullcontext(Path(os.devnull)) as draft,
+        open(path if is_source else draft, "rb" if is_source else "wb") as file,
+    ):
         for start in range(0, size, CHUNK_BYTES):
             length = min(CHUNK_BYTES, size - start)
             if is_source:
@@ -91,5 +94,3 @@ def _send_file(path: Path, size: int, accelerator: Accelerator, *, writes: bool)
             dist.broadcast(chunk, src=0)
             if writes:
                 file.write(chunk.cpu().numpy().tobytes())
-    if writes:
-        arriving.replace(path)

@@ -82,7 +82,7 @@ def test_the_same_input_gives_the_same_bytes_and_another_gives_another_fingerpri
 def test_a_folder_from_an_earlier_attempt_is_replaced_whole(smollm2: Any, source: Path, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     prepare(_spec(source, evalRows=":2"), model_path=smollm2.path, folder=folder)
-    (folder.with_name("data.new")).mkdir()
+    (folder.with_name(".data.new")).mkdir()
     prepare(_spec(source), model_path=smollm2.path, folder=folder)
 
     assert not (folder / "eval.safetensors").exists()

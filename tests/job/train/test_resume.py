@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from lorajob_runtime.contract import events, layout
 from lorajob_runtime.contract.layout import RunFolder
-from lorajob_runtime.storage import checkpoint
+from lorajob_runtime.storage import checkpoint, event_log
 from waiting import wait_until
 
 SETTINGS = {"lora": {"dropout": 0.1}, "train": {"batchSize": 2, "gradientAccumulation": 2, "epochs": 2, "saveSteps": 5}}
@@ -41,7 +41,7 @@ def test_killed_after_a_checkpoint_and_resumed_it_ends_bit_identical(
     kept = checkpoint.steps(broken)[0]
     for later in checkpoint.steps(broken)[1:]:
         (broken.checkpoint(later) / layout.MANIFEST).unlink()
-    events.cut_back(broken.events, kept)
+    event_log.cut_back(broken.events, kept)
 
     resumed = write_run(tmp_path / "broken", tiny_model, rows, SETTINGS, resume_step=kept, attempt=2)
     assert run_training(resumed, processes=processes) == 0
@@ -96,7 +96,7 @@ def test_a_checkpoint_is_there_before_the_look_that_belongs_to_it_which_a_killed
     training.send_signal(signal.SIGKILL)
     training.wait()
     assert not events.was_evaluated(folder.events, 1), "the evaluation after the step was under way"
-    events.cut_back(folder.events, 1, evaluation_pending=True)
+    event_log.cut_back(folder.events, 1, evaluation_pending=True)
 
     again = write_run(
         tmp_path, tiny_model, random_rows(4), settings, eval_rows=random_rows(9, seed=1), resume_step=1, attempt=2
@@ -159,7 +159,7 @@ def test_on_another_number_of_processes_the_global_batch_and_the_losses_stay(
     ranks.train(one)
     two = write_run(tmp_path / "two", tiny_model, random_rows(50), without_dropout)
     ranks.train(two)
-    events.cut_back(two.events, 5)
+    event_log.cut_back(two.events, 5)
 
     ranks.train(write_run(two.root, tiny_model, random_rows(50), without_dropout, resume_step=5), processes=2)
 

@@ -15,6 +15,7 @@ from families import FAMILIES, LAYERS, tiny
 from family_models import FamilyModels
 from lorajob_runtime.contract import events, layout
 from lorajob_runtime.contract.layout import RunFolder
+from lorajob_runtime.storage import event_log
 from lorajob_runtime.train.parallel import sharding
 
 GLOBAL_BATCH = 8
@@ -69,7 +70,7 @@ class Trainer:
     def go_on(self, begun: RunFolder, root: Path, family: str, processes: int, **train: object) -> RunFolder:
         """Trains a copy of a run again from its step 3, on this number of processes."""
         folder = RunFolder(shutil.copytree(begun.root, root))
-        events.cut_back(folder.events, 3)
+        event_log.cut_back(folder.events, 3)
         again = write_run(root, self._models[family], ROWS, settings(2, **train), resume_step=3, attempt=2)
         self._ranks.train(again, processes=processes)
         return again

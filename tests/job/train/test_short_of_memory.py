@@ -14,7 +14,7 @@ from training_runs import random_rows, steps_of, write_run
 
 from lorajob_runtime.contract import events
 from lorajob_runtime.contract.layout import RunFolder
-from lorajob_runtime.storage import checkpoint
+from lorajob_runtime.storage import checkpoint, event_log
 from lorajob_runtime.train import memory_budget, samples
 
 SETTINGS = {"train": {"batchSize": 8, "gradientAccumulation": 1, "maxSteps": 4, "saveSteps": 1}}
@@ -67,7 +67,7 @@ def test_what_was_decided_stays_when_the_run_is_resumed(ranks: ForkedRanks, tmp_
     short(ranks, folder, 1, rank=0, tokens=60, calls=1)
     kept = budgets(folder)[0]
 
-    events.cut_back(folder.events, 2)
+    event_log.cut_back(folder.events, 2)
     ranks.train(write_run(tmp_path, tiny_model, ROWS, SETTINGS, resume_step=2))
 
     assert budgets(folder) == [kept] * 4

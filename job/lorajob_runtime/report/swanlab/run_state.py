@@ -10,6 +10,7 @@ from typing import Any
 
 from lorajob_runtime.contract.plain_files import NotPlainError, read_plain
 from lorajob_runtime.report.swanlab.chart_points import Point
+from lorajob_runtime.system import atomic
 
 _ID_LENGTH = 21
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -36,9 +37,7 @@ class SwanLabState:
         """Writes it down, atomically."""
         content = _read(self.path) | {_KEY: {"id": self.id, "sent": self.sent}}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_name(self.path.name + ".new")
-        new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        new.replace(self.path)
+        atomic.replace_file(self.path, json.dumps(content, indent=2) + "\n")
 
 
 def load(path: Path, rng: random.Random) -> SwanLabState:
