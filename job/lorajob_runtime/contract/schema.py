@@ -48,7 +48,8 @@ class Reading:
     """How a field is read where its type alone does not say it.
 
     `right` is said of a value of another type, in place of the type; "" says the type. With `null_is_default` a null
-    stands for the default. `part_of` is the dataclass whose fields a mapping may hold that is kept as it is.
+    stands for the default. `part_of` is the dataclass, of fields that all have defaults, of which a mapping
+    that is kept as it is may hold some.
     """
 
     right: str = ""
