@@ -1,4 +1,4 @@
-"""The container's entry point: `python -m lorajob_runtime SPEC_FILE [--processes N]`."""
+"""Is the container's entry point: `python -m lorajob_runtime SPEC_FILE [--processes N]` runs the spec in a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import ConfigError, LorajobError
 from lorajob_runtime.contract.termination import to_termination_message
-from lorajob_runtime.report.console import Console
 from lorajob_runtime.run import pod, supervisor
 from lorajob_runtime.system import environment, key_isolation
 
@@ -37,9 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         words = pod.run(spec, settings, settings.pod)
         pod.write_termination_message(words)
         return words.exit_code
-    return supervisor.run(
-        spec, settings, sinks=[Console(sys.stderr, logging_steps=spec.train.logging_steps)], processes=options.processes
-    )
+    return supervisor.run(spec, settings, processes=options.processes)
 
 
 def _read(path: Path) -> specs.RunSpec:

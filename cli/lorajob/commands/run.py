@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import random
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,17 +101,18 @@ def complete(spec: RunSpec) -> RunSpec:
 
 def train(spec: RunSpec, *, processes: int | None, output: str) -> int:
     """Runs the supervisor in this process and prints what it came to. Returns the exit code of the run."""
-    from lorajob_runtime.report.console import Console
-    from lorajob_runtime.report.jsonl import JsonLines
     from lorajob_runtime.run import supervisor
     from lorajob_runtime.system import environment, key_isolation
 
-    progress = (
-        JsonLines(sys.stdout) if output == "json" else Console(sys.stderr, logging_steps=spec.train.logging_steps)
-    )
     summary = Summary()
     key_isolation.keep_private()
-    code = supervisor.run(spec, environment.read(), sinks=[progress, summary], processes=processes)
+    code = supervisor.run(
+        spec,
+        environment.read(),
+        output="json" if output == "json" else "text",
+        listeners=[summary],
+        processes=processes,
+    )
     if output == "text":
         for line in closing_lines(spec, summary, code):
             click.echo(line)

@@ -1,7 +1,7 @@
 """Every path and storage key of a run, nowhere else.
 
     <uri>/<name>/spec.json  events.jsonl  sinks.json  logs/attempt-N/rank-R.log.gz  checkpoints/step-000100/…
-                 adapter/…  swanlog/…
+                 adapter/…  swanlog/… and the folders of other reports
 
 Under the run's work folder the same names hold, and beside them `.work/` with what only this machine needs.
 """
@@ -18,7 +18,6 @@ SINKS = "sinks.json"
 ADAPTER = "adapter"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
-SWANLOG = "swanlog"
 OWNER = "owner.json"
 LEASES = "lease"
 
@@ -251,12 +250,10 @@ class RunFolder:
         """What the report sinks remember across restarts: ids and the last step sent."""
         return self.work / SINKS
 
-    @property
-    def swanlog(self) -> Path:
-        """SwanLab's own folder of this run: `swanlab watch` takes it."""
-        return self.root / SWANLOG
+    def report(self, name: str) -> Path:
+        """A report sink's own folder of this run; `name` is that of its SinkType."""
+        return self.root / name
 
-    @property
-    def swanlab_log(self) -> Path:
-        """What SwanLab's SDK prints."""
-        return self.work / "swanlab.log"
+    def report_log(self, name: str) -> Path:
+        """What the library of a report sink prints."""
+        return self.work / f"{name}.log"

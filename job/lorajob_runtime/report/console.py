@@ -1,7 +1,8 @@
-"""Progress for a person: one bar that stays below everything else on a terminal, plain lines anywhere else."""
+"""Shows progress to a person: a bar below everything else on a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import IO
@@ -15,6 +16,7 @@ from lorajob_runtime.contract.events import Event
 from lorajob_runtime.contract.text import encodable
 from lorajob_runtime.report.lines import Line, Tone, end, lines
 from lorajob_runtime.report.progress import Progress, View, bar
+from lorajob_runtime.report.sink import Sink, SinkContext, SinkType
 
 _REFRESHES_PER_SECOND = 4
 _STYLES: dict[Tone, str] = {"plain": "", "quiet": "dim", "good": "green", "warning": "yellow", "bad": "red"}
@@ -127,3 +129,10 @@ class _Bar:
         width = options.max_width - 1
         before, done, rest = bar(self._view, width, now=self._clock(), ascii_only=self._ascii_only)
         yield Text.assemble((before, "bold"), (done, "green"), rest, no_wrap=True, overflow="crop")
+
+
+def _open(context: SinkContext) -> Sink | None:
+    return None if context.output == "json" else Console(sys.stderr, logging_steps=context.spec.train.logging_steps)
+
+
+CONSOLE = SinkType(name=Console.name, open=_open, shows_here=True)

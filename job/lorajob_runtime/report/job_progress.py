@@ -1,13 +1,17 @@
-"""The progress annotation: how far the run is, on its own Job, where one list of Jobs shows it for every run."""
+"""Writes how far the run is into an annotation of its own Job, where one list of Jobs shows it for every run."""
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from lorajob_runtime.contract.events import Event
-from lorajob_runtime.contract.kubernetes import PROGRESS_EVERY_SECONDS, Progress
-from lorajob_runtime.report import progress
+from lorajob_runtime.contract.kubernetes import PROGRESS_ANNOTATION, PROGRESS_EVERY_SECONDS, Progress
+from lorajob_runtime.report import job_api, progress
+from lorajob_runtime.report.job_api import RefusedError
+from lorajob_runtime.report.sink import Sink, SinkContext, SinkType
 
 EVERY_SECONDS = 15.0
 """Between two patches that only tell of more steps; a new phase is told at once."""
@@ -17,10 +21,6 @@ LONGEST_PAUSE_SECONDS = 240.0
 
 _LAST_PAUSE_SECONDS = 1.0
 _OF_TRAINING = ("step", "evaluation", "sample", "checkpoint")
-
-
-class RefusedError(OSError):
-    """The API server does not allow it, and will not the next time."""
 
 
 class ProgressAnnotation:
@@ -175,3 +175,27 @@ def _is_urgent(event: Event) -> bool:
 
 def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
+
+
+def _open(context: SinkContext) -> Sink | None:
+    pod = context.environment.pod
+    if context.output != "job" or pod is None:
+        return None
+    return ProgressAnnotation(
+        pod.name,
+        functools.partial(job_api.annotate_job, pod, PROGRESS_ANNOTATION),
+        logging_steps=context.spec.train.logging_steps,
+        warn=context.warn,
+        signs_of_life=functools.partial(_touched, context.folder.alive),
+    )
+
+
+def _touched(path: Path) -> float | None:
+    """When a file was last touched, Unix seconds."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
+
+
+JOB_PROGRESS = SinkType(name=ProgressAnnotation.name, open=_open, shows_here=True)

@@ -1,11 +1,13 @@
-"""Events as JSON lines, for programs that run a run."""
+"""Writes a run's events as JSON lines, for a program that started it."""
 
 from __future__ import annotations
 
 import json
+import sys
 from typing import IO
 
 from lorajob_runtime.contract.events import Event
+from lorajob_runtime.report.sink import Sink, SinkContext, SinkType
 
 
 class JsonLines:
@@ -29,3 +31,10 @@ class JsonLines:
 
     def close(self, limit_seconds: float) -> None:
         """Nothing is held back, so nothing is left to write."""
+
+
+def _open(context: SinkContext) -> Sink | None:
+    return JsonLines(sys.stdout) if context.output == "json" else None
+
+
+JSON_LINES = SinkType(name=JsonLines.name, open=_open, shows_here=True)

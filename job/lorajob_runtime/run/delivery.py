@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from lorajob_runtime.contract.errors import STOPPED, InterruptedByUserError, LorajobError, StorageError, TakenOverError
 from lorajob_runtime.contract.layout import RunFolder, step_name
 from lorajob_runtime.contract.plain_files import NotPlainError
+from lorajob_runtime.report import registry
 from lorajob_runtime.run.event_stream import EventWriter
 from lorajob_runtime.run.limits import Limits
 from lorajob_runtime.run.signals import StopSignals
@@ -37,7 +38,7 @@ class Delivery:
     """The newest checkpoint in storage."""
 
     def uploader(self, keep: int) -> Uploader:
-        """What uploads beside training; `keep` as for a mirror."""
+        """What uploads beside training; `keep` as for a StorageSync."""
         after = "tried again" if self.is_in_pod else f"kept in {self.folder.checkpoints} and uploaded later"
         return Uploader(
             self.store,
@@ -45,6 +46,7 @@ class Delivery:
             keep=keep,
             intervals=self.limits.pace,
             warn=self.events.warn,
+            reports=registry.folders(),
             on_stored=self._note_stored,
             trouble=self.events.storage,
             consequence=f"the run goes on, what is finished is {after}",

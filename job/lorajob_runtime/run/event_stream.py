@@ -1,4 +1,4 @@
-"""The supervisor's end of the event log: what it adds, and the thread that hands every event on to the reports."""
+"""Writes the supervisor's events to the event log, and tails the log in a thread that hands them to the reports."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class EventTailer:
         for event in self._tail.read():
             self._post(event)
 
-    def listen_anew(self) -> None:
+    def reset_silence(self) -> None:
         """The silence so far does not count."""
         self._heard_at = time.monotonic()
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 from lorajob_runtime.contract import errors
 from lorajob_runtime.contract.errors import PEER, ConfigError, LorajobError
 from lorajob_runtime.contract.events import Event
-from lorajob_runtime.contract.kubernetes import PROGRESS_ANNOTATION, TERMINATION_MESSAGE_PATH, TerminationMessage
+from lorajob_runtime.contract.kubernetes import TERMINATION_MESSAGE_PATH, TerminationMessage
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.contract.termination import to_termination_message
-from lorajob_runtime.report.console import Console
-from lorajob_runtime.report.job_progress import ProgressAnnotation
-from lorajob_runtime.report.sink import Sink
-from lorajob_runtime.run import job_api, start, supervisor, worker_node
+from lorajob_runtime.run import start, supervisor, worker_node
 from lorajob_runtime.run.coordinator import Coordinator
 from lorajob_runtime.run.log_forwarder import LogForwarder
 from lorajob_runtime.system.environment import Environment, Pod
@@ -85,30 +80,10 @@ def _attempt(
     spec: RunSpec, environment: Environment, pod: Pod, *, coordinator: Coordinator | None
 ) -> TerminationMessage:
     ending = Ending()
-    annotate = functools.partial(job_api.annotate_job, pod, PROGRESS_ANNOTATION)
-    sinks: list[Sink] = [
-        Console(sys.stderr, logging_steps=spec.train.logging_steps),
-        ProgressAnnotation(
-            pod.name,
-            annotate,
-            logging_steps=spec.train.logging_steps,
-            warn=_print,
-            signs_of_life=functools.partial(_touched, start.folder_of(spec, environment).alive),
-        ),
-        ending,
-    ]
-    code = supervisor.run(spec, environment, sinks=sinks, coordinator=coordinator)
+    code = supervisor.run(spec, environment, output="job", listeners=[ending], coordinator=coordinator)
     if ending.words is not None and ending.words.exit_code == code:
         return ending.words
     return TerminationMessage(exit_code=code, failure=errors.from_code(code).name, message="more in the log")
-
-
-def _touched(path: Path) -> float | None:
-    """When a file was last touched, Unix seconds."""
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return None
 
 
 def _print(line: str) -> None:

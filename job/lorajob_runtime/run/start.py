@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -14,7 +12,6 @@ from lorajob_runtime.contract.errors import ConfigError
 from lorajob_runtime.contract.identity import Identity
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.contract.spec import RunSpec
-from lorajob_runtime.report.sink import Sink
 from lorajob_runtime.run.coordinator import Coordinator
 from lorajob_runtime.run.event_stream import EventWriter
 from lorajob_runtime.run.host_checks import (
@@ -66,7 +63,7 @@ def prepare(
     limits: Limits,
     signals: StopSignals,
     coordinator: Coordinator | None,
-    sinks: Sequence[Sink],
+    notice: Callable[[str], None],
     stack: ExitStack,
 ) -> PreparedRun:
     """Everything that can go wrong at once goes wrong here, before anything heavy is imported or downloaded."""
@@ -78,7 +75,7 @@ def prepare(
     folder = folder_of(spec, environment)
     stack.enter_context(run_lock.hold(folder.lock))
     store.check(patience_seconds=limits.storage_at_start)
-    lease = _hold(store, environment, folder, limits, functools.partial(_say, sinks), stack)
+    lease = _hold(store, environment, folder, limits, notice, stack)
     warnings: list[str] = []
     found = resume.restore(folder, store, spec, warn=warnings.append)
     if found.is_published:
@@ -114,7 +111,7 @@ def _hold(
     environment: Environment,
     folder: RunFolder,
     limits: Limits,
-    say: Callable[[str], None],
+    notice: Callable[[str], None],
     stack: ExitStack,
 ) -> Lease | None:
     """The run's lease on storage that other machines reach too; in a folder the lock beside it is enough."""
@@ -123,7 +120,7 @@ def _hold(
     if not isinstance(store, S3Store):
         return None
     writer = writer_here(environment.pod, folder.work)
-    return stack.enter_context(ownership.hold(store, writer, say=say, pace=limits.lease))
+    return stack.enter_context(ownership.hold(store, writer, say=notice, pace=limits.lease))
 
 
 def _at_hand(was: Identity, spec: RunSpec, folder: RunFolder, environment: Environment) -> Identity:
@@ -137,12 +134,6 @@ def _at_hand(was: Identity, spec: RunSpec, folder: RunFolder, environment: Envir
     first = models[0] if models else Identity()
     known = next((each for each in models if each.weights == was.weights), first)
     return dataclasses.replace(known, contents=dataset_at_hand(spec.data, folder.work, environment))
-
-
-def _say(sinks: Sequence[Sink], message: str) -> None:
-    """Tells the reports of something before there is a log, and threads that pass it on."""
-    for sink in sinks:
-        sink.handle({"event": "report", "time": time.time(), "name": "notice", "message": message})
 
 
 def _storage_uri(spec: RunSpec) -> str:

@@ -1,14 +1,12 @@
-"""One run from start to end: fetch, data, train, publish; and whatever happens, what is finished reaches storage.
+"""Runs one start of a run to its end: fetch, data, train, publish. In any case what is finished reaches storage.
 
-Training is other processes. What it and the supervisor have to say goes through the event log; the reports read that.
+Training runs in other processes. They and the supervisor write to the event log, and the reports read it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import socket
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -24,26 +22,24 @@ from lorajob_runtime.contract.errors import (
     InterruptedByUserError,
     LorajobError,
     PeerError,
-    StalledError,
     StoppedError,
     TakenOverError,
 )
-from lorajob_runtime.contract.events import Event
 from lorajob_runtime.contract.layout import ADAPTER, step_name
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.contract.termination import end_event_values, to_error
-from lorajob_runtime.report.fanout import Fanout
-from lorajob_runtime.report.sink import Sink
-from lorajob_runtime.report.swanlab.sink import SwanLab
+from lorajob_runtime.report.sink import Output, Sink
 from lorajob_runtime.run import launcher, start
 from lorajob_runtime.run.coordinator import Coordinator
-from lorajob_runtime.run.delivery import Delivery, at_once
+from lorajob_runtime.run.delivery import Delivery
 from lorajob_runtime.run.event_stream import EventTailer
 from lorajob_runtime.run.host_checks import inspector, localize
-from lorajob_runtime.run.launcher import WORKER, Training
+from lorajob_runtime.run.launcher import WORKER
 from lorajob_runtime.run.limits import Limits, limits_of
+from lorajob_runtime.run.reports import Reports
 from lorajob_runtime.run.signals import StopSignals
 from lorajob_runtime.run.start import PreparedRun
+from lorajob_runtime.run.training_watch import TrainingWatch
 from lorajob_runtime.storage.store import is_s3
 from lorajob_runtime.storage.uploader import Uploader
 from lorajob_runtime.system.environment import Environment
@@ -51,16 +47,16 @@ from lorajob_runtime.system.environment import Environment
 if TYPE_CHECKING:
     from lorajob_runtime.fetch import FetchedModel
 
-_HURRY_SECONDS = 1.0
-_LOST_NODE_SECONDS = 5.0
-"""How long a failure that may be the echo of another node's waits for what that node has to say."""
+_FORCED_END_SECONDS = 1.0
+"""How long the reports get to finish after a second Ctrl-C."""
 
 
 def run(
     spec: RunSpec,
     environment: Environment,
     *,
-    sinks: Sequence[Sink] = (),
+    output: Output = "text",
+    listeners: Sequence[Sink] = (),
     processes: int | None = None,
     limits: Limits | None = None,
     worker: str = WORKER,
@@ -68,48 +64,36 @@ def run(
 ) -> int:
     """Runs, or goes on with, the run that `spec` describes. Returns the exit code of its class.
 
-    `sinks` are the caller's own reports; SwanLab is the spec's and joins them. How the run ended is the last event they
-    get, but for warnings of trouble that SwanLab had with ending. `processes` None: as many as the spec asks for GPUs,
-    which then must be there; a number: that many, on the CPU where no GPU is. `coordinator` is the way to the other
-    nodes of a run of several; a PeerError's code says that they, not this one, made it end. Runs in the main thread,
-    which takes the signals. `limits` None: those that are right here.
+    `output` says what reads the output of this process. `listeners` are sinks of the caller's own; how the run ended is
+    the last event they get, but for warnings of trouble that a report had with ending. `processes` None: as many as the
+    spec asks for GPUs, which then must be there; a number: that many, on the CPU where no GPU is. `coordinator` is the
+    way to the other nodes of a run of several; a PeerError's code says that they, not this one, made it end. `limits`
+    None: those that are right here. Runs in the main thread, which takes the signals.
     """
     limits = limits or limits_of(environment)
+    reports = Reports(spec, environment, output=output, listeners=listeners)
     with ExitStack() as stack:
         signals = stack.enter_context(StopSignals())
         try:
             with signals.interruptible():
-                prepared = start.prepare(spec, environment, processes, limits, signals, coordinator, sinks, stack)
+                prepared = start.prepare(
+                    spec, environment, processes, limits, signals, coordinator, reports.notice, stack
+                )
         except (Exception, KeyboardInterrupt) as caught:  # noqa: BLE001 here an error becomes an exit code
             place = environment.work if is_s3(spec.storage.uri or "") else spec.storage.uri
-            return _end_early(sinks, limits, to_error(caught, forced=signals.forced, disk=str(place)))
+            return _end_early(reports, limits, to_error(caught, forced=signals.forced, disk=str(place)))
         attempt = Attempt(**vars(prepared))
         if attempt.resume_point.is_published:
-            return _end_early(sinks, limits, None, message=f"already done: the adapter is {attempt.adapter_uri}")
-        code = attempt.run(sinks, worker)
-        # whoever goes on after the loss of another node must not miss a signal that came while this attempt ended
+            return _end_early(reports, limits, None, message=f"already done: the adapter is {attempt.adapter_uri}")
+        code = attempt.run(reports, worker)
+        # after the loss of another node the caller goes on, but not after a signal that came while this attempt ended
         return STOPPED.code if code == PEER.code and signals.requested else code
 
 
-def _end_early(sinks: Sequence[Sink], limits: Limits, error: LorajobError | None, *, message: str = "") -> int:
+def _end_early(reports: Reports, limits: Limits, error: LorajobError | None, *, message: str = "") -> int:
     """Tells the reports of an end before there was a log to write it to: the run may be another process's."""
-    fanout = Fanout(sinks, warn=lambda _: None)
-    fanout.post({"event": "end"} | end_event_values(error, message))
-    fanout.close(limits.sinks_at_end)
+    reports.end_early({"event": "end"} | end_event_values(error, message), limits.sinks_at_end)
     return (error.failure if error else SUCCEEDED).code
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reports:
-    """The sinks that show the run here, and those that send it elsewhere and may have something to say as they end."""
-
-    shown: Fanout
-    sent: Fanout
-
-    def post(self, event: Event) -> None:
-        """Queues an event for all of them."""
-        self.shown.post(event)
-        self.sent.post(event)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,16 +104,9 @@ class Attempt(PreparedRun):
     def adapter_uri(self) -> str:
         return f"{self.store.uri}/{ADAPTER}"
 
-    def run(self, sinks: Sequence[Sink], worker: str) -> int:
-        """The attempt, its end told and its results brought home. Returns the exit code."""
-        swanlab = SwanLab(
-            self.spec,
-            folder=self.folder,
-            environment=self.environment,
-            warn=self.events.warn,
-            notify=self.events.notice,
-        )
-        reports = Reports(shown=Fanout(sinks, self.events.warn), sent=Fanout([swanlab], self.events.warn))
+    def run(self, reports: Reports, worker: str) -> int:
+        """Makes the attempt, uploads what is finished and tells how it ended. Returns the exit code."""
+        reports.start(self.folder, self.events)
         tailer = EventTailer(self.folder.events, reports.post, poll_seconds=self.limits.poll)
         delivery = Delivery(
             folder=self.folder,
@@ -158,14 +135,14 @@ class Attempt(PreparedRun):
         return (error.failure if error else SUCCEEDED).code
 
     def _flush_last_lines(self, delivery: Delivery, uploader: Uploader) -> None:
-        """Those that say how it ended. That is told already and holds, whatever keeps them from storage now."""
+        """Uploads the lines that say how it ended. A failure here changes nothing about that."""
 
-        def bring() -> None:
+        def upload() -> None:
             late = uploader.drain(lambda: self.limits.sinks_at_end, left_seconds=delivery.left_seconds)
             if late is not None:
                 raise late
 
-        if (late := self._error_of(bring)) is not None:
+        if (late := self._error_of(upload)) is not None:
             self.events.note(f"the last lines of the log are not in storage: {late.message}")
 
     def _tell_start(self) -> None:
@@ -236,54 +213,20 @@ class Attempt(PreparedRun):
             worker=worker,
             nodes=1 if self.coordinator is None else self.spec.resources.nodes,
         )
-        try:
-            self._watch(training, tailer)
-        finally:
-            training.kill()
-            if self.coordinator is not None and training.error is not None:
-                self.coordinator.give_up()
-        if training.error is not None:
-            cause = self._root_cause(training.error)
-            if self.coordinator is not None and cause.failure is not PEER:
-                self.coordinator.take_blame()
-            raise cause
-
-    def _root_cause(self, error: LorajobError) -> LorajobError:
-        """What ended training here, or on another node where that is what ended it here."""
-        if self.coordinator is None or error.failure not in (PEER, STOPPED):
-            return error
-        if error.failure is STOPPED:
-            return error if self.signals.requested else PeerError(f"another node was asked to stop: {error.message}")
-        return self.coordinator.loss(within_seconds=_LOST_NODE_SECONDS) or error
-
-    def _watch(self, training: Training, tailer: EventTailer) -> None:
-        """Waits for training to end; passes a wish to stop on, and gives up on training that shows no life."""
-        is_asked = False
-        tailer.listen_anew()
-        while not training.ended(within_seconds=self.limits.poll):
-            if self.signals.requested and not is_asked:
-                training.ask_to_stop()
-                how = at_once(is_in_pod=self.environment.pod is not None)
-                self.events.notice(f"stopping after this step with a checkpoint{how}")
-                is_asked = True
-            self._check_lease()
-            if self.coordinator is not None and (lost := self.coordinator.lost()) is not None:
-                if training.ended(within_seconds=_HURRY_SECONDS) and (error := training.error) is not None:
-                    raise self._root_cause(error)
-                raise lost
-            if min(tailer.silent_seconds(), self._seconds_since_heartbeat()) > self.limits.stall:
-                raise StalledError(f"training gave no sign of life for {self.limits.stall:g} s")
+        TrainingWatch(
+            folder=self.folder,
+            limits=self.limits,
+            signals=self.signals,
+            events=self.events,
+            tailer=tailer,
+            coordinator=self.coordinator,
+            check_lease=self._check_lease,
+            is_in_pod=self.environment.pod is not None,
+        ).wait(training)
 
     def _check_lease(self) -> None:
         if self.lease is not None:
             self.lease.check()
-
-    def _seconds_since_heartbeat(self) -> float:
-        """Since training gave a sign of life that is no event."""
-        try:
-            return time.time() - self.folder.alive.stat().st_mtime
-        except OSError:
-            return math.inf
 
     def _publish(self, model: FetchedModel) -> None:
         from lorajob_runtime.publish import publish
@@ -306,7 +249,7 @@ class Attempt(PreparedRun):
         return error
 
     def _flush_uploads(self, error: LorajobError | None, delivery: Delivery, uploader: Uploader) -> LorajobError | None:
-        """Why what is finished is not in storage; None where it is, or is another process's to bring there."""
+        """Why what is finished is not in storage; None where it is, or where another process now uploads it."""
         if isinstance(error, InterruptedByUserError):
             return error
         if isinstance(error, TakenOverError):
@@ -320,21 +263,21 @@ class Attempt(PreparedRun):
         """Writes how the run ended and lets the reports finish. Another Ctrl-C cuts it short."""
         is_in_pod = self.environment.pod is not None
         values = end_event_values(error, f"the adapter is {self.adapter_uri}", is_in_pod=is_in_pod)
-        is_hurried = isinstance(error, InterruptedByUserError)
+        is_forced = isinstance(error, InterruptedByUserError)
         with suppress(KeyboardInterrupt):
             try:
                 self.events.add("end", **values)
             except OSError:
-                # a full disk takes no more lines; the reports get this one all the same
+                # a full disk takes no more lines; the reports get this one directly
                 tailer.stop()
                 reports.post({"event": "end"} | values)
             tailer.stop()
 
             def limit() -> float:
-                return _HURRY_SECONDS if is_hurried else self.limits.for_reports(self.signals)
+                return _FORCED_END_SECONDS if is_forced else self.limits.for_reports(self.signals)
 
-            reports.sent.close(limit())
+            reports.close_sent(limit())
             # what went wrong with that is still shown
             tailer.catch_up()
-            reports.shown.close(limit())
+            reports.close_shown(limit())
         self.events.close()

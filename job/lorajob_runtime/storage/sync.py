@@ -8,7 +8,7 @@ nothing else removes files of finished checkpoints, so that none disappears whil
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lorajob_runtime.contract.layout import (
@@ -22,7 +22,6 @@ from lorajob_runtime.contract.layout import (
     OPTIMIZER,
     RESUME_ONLY,
     SINKS,
-    SWANLOG,
     RunFolder,
     attempt_of,
     checkpoint_file,
@@ -48,17 +47,20 @@ class StorageSync:
         folder: RunFolder,
         *,
         keep: int,
+        reports: Sequence[str] = (),
         on_stored: Callable[[int], None] = lambda step: None,
         prove: Callable[[], None] = lambda: None,
     ) -> None:
         """`keep`: how many of the newest checkpoints stay resumable, in storage and here.
 
+        `reports`: the folders that report sinks keep below the run's.
         `on_stored` is told the step of a checkpoint when the last of it is in storage. `prove` raises TakenOverError
         where no checkpoint may be written, and is asked before its first file and before its manifest.
         """
         self._store = store
         self._folder = folder
         self._keep = keep
+        self._reports = reports
         self._on_stored = on_stored
         self._prove = prove
         self.uploads = 0
@@ -105,11 +107,12 @@ class StorageSync:
         """Uploads the published adapter."""
         self._put_tree(ADAPTER, self._folder.adapter)
 
-    def swanlog(self) -> None:
-        """Uploads what SwanLab wrote here to be sent later; what an earlier attempt wrote is part of it."""
-        kept = self._put_tree(SWANLOG, self._folder.swanlog)
-        if kept:
-            self._store.delete(entry.key for entry in self._store.list(SWANLOG) if entry.key not in kept)
+    def reports(self) -> None:
+        """Uploads what report sinks keep in folders of their own; what an earlier attempt wrote is part of it."""
+        for name in self._reports:
+            kept = self._put_tree(name, self._folder.report(name))
+            if kept:
+                self._store.delete(entry.key for entry in self._store.list(name) if entry.key not in kept)
 
     def logs(self, *, whole: bool = False) -> None:
         """Uploads what is new of the logs, and those of earlier attempts that storage does not have, compressed.

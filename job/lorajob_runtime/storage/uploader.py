@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lorajob_runtime.contract.errors import FullDiskError, LorajobError, StorageError, TakenOverError
@@ -42,13 +42,14 @@ class Uploader:
         keep: int,
         intervals: UploadIntervals,
         warn: Callable[[str], None],
+        reports: Sequence[str] = (),
         on_stored: Callable[[int], None] = lambda step: None,
         trouble: Callable[[str], None] = lambda message: None,
         consequence: str = "",
         confirm: Callable[[], None] = lambda: None,
         prove: Callable[[], None] = lambda: None,
     ) -> None:
-        """`keep`: how many checkpoints stay resumable.
+        """`keep`: how many checkpoints stay resumable. `reports`: the folders that report sinks keep.
 
         `warn` is told when storage goes and when it is back, `on_stored` the step of each checkpoint that is there.
         `trouble` is told what is wrong with storage whenever that changes, with an empty text when nothing is.
@@ -56,7 +57,7 @@ class Uploader:
         may be written any more; `prove` too, which asks storage: before a checkpoint, its manifest and the logs.
         """
         self._uri = store.uri
-        self._sync = StorageSync(store, folder, keep=keep, on_stored=on_stored, prove=prove)
+        self._sync = StorageSync(store, folder, keep=keep, reports=reports, on_stored=on_stored, prove=prove)
         self._consequence = consequence
         self._confirm = confirm
         self._prove = prove
@@ -171,7 +172,7 @@ class Uploader:
         if all_of_it and self._adapter_is_ready:
             self._sync.adapter()
         if all_of_it:
-            self._sync.swanlog()
+            self._sync.reports()
         if is_due:
             self._sync.logs(whole=all_of_it)
             self._sync.events(whole=all_of_it)

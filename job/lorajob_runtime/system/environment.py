@@ -53,7 +53,6 @@ class Environment:
     s3_addressing: Addressing
     s3_region: str | None
     s3_ca_bundle: str | None
-    swanlab_has_key: bool
     stall_seconds: float | None = None
     """How long training may show no sign of life (LORAJOB_STALL_SECONDS); None: as the supervisor thinks right."""
     storage_patience_seconds: float | None = None
@@ -89,7 +88,6 @@ def read(variables: Mapping[str, str] = os.environ) -> Environment:
         s3_addressing=cast(Addressing, _choice(variables, "LORAJOB_S3_ADDRESSING", ("auto", "path", "virtual"))),
         s3_region=variables.get("AWS_REGION") or variables.get("AWS_DEFAULT_REGION") or None,
         s3_ca_bundle=variables.get("AWS_CA_BUNDLE") or None,
-        swanlab_has_key=bool(variables.get("SWANLAB_API_KEY")),
         stall_seconds=_seconds(variables, "LORAJOB_STALL_SECONDS"),
         storage_patience_seconds=_seconds(variables, "LORAJOB_STORAGE_PATIENCE_SECONDS"),
         grace_seconds=_seconds(variables, pod_names.GRACE_VARIABLE),
@@ -97,8 +95,8 @@ def read(variables: Mapping[str, str] = os.environ) -> Environment:
     )
 
 
-_STRIPPED = ("AWS_", "HF_", "HUGGING_FACE_", "MODELSCOPE_", "SWANLAB_", "LORAJOB_")
-"""Beginnings of the names of variables that are read here, or by the libraries that speak to storage, hubs, SwanLab."""
+_STRIPPED = ("AWS_", "HF_", "HUGGING_FACE_", "MODELSCOPE_", "LORAJOB_")
+"""Beginnings of the names of variables that are read here, or by the libraries that speak to storage and hubs."""
 
 
 def strip(variables: MutableMapping[str, str]) -> None:
@@ -219,9 +217,12 @@ def for_hub(kind: str, variables: Mapping[str, str] = os.environ) -> dict[str, s
     return _beginning_with(_KEYS_OF_HUBS[kind], variables)
 
 
-def for_swanlab(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What SwanLab's SDK gets besides `for_training`."""
-    return _beginning_with(("SWANLAB_",), variables)
+def for_report(beginnings: tuple[str, ...], variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What a report sink gets besides `for_training`: the variables whose names begin as its SinkType says.
+
+    Without the white space around them: keys come from files, which end with a line break.
+    """
+    return {name: value.strip() for name, value in _beginning_with(beginnings, variables).items()}
 
 
 @contextlib.contextmanager

@@ -18,8 +18,11 @@ from fakes.swanlab_server import SwanLabServer, serving
 from lorajob_runtime.contract import spec
 from lorajob_runtime.contract.events import Event
 from lorajob_runtime.contract.layout import RunFolder
-from lorajob_runtime.report.swanlab.sink import Limits, SwanLab
+from lorajob_runtime.report.swanlab.sink import SWANLAB, Limits, SwanLab
 from lorajob_runtime.system import environment
+from supervised_runs import start, variables
+
+__all__ = ["SmallRun", "start", "variables"]
 
 LOGGING_STEPS = 2
 
@@ -54,7 +57,8 @@ class Reported:
         return SwanLab(
             spec.parse(run),
             folder=self.folder,
-            environment=environment.read(),
+            variables=environment.for_report(SWANLAB.variables),
+            is_in_pod=environment.read().pod is not None,
             warn=self.warnings.append,
             notify=self.notices.append,
             limits=limits,

@@ -116,7 +116,7 @@ def test_without_a_key_a_run_stays_offline_under_one_id_across_restarts(
     assert len(reported.warnings) == 2
     assert reported.warnings[0] == reported.warnings[1]
     assert swanlab_server.requests == []
-    assert len(list(reported.folder.swanlog.glob("run-*"))) == 1
+    assert len(list(reported.folder.report("swanlog").glob("run-*"))) == 1
     monkeypatch.setenv("SWANLAB_API_KEY", swanlab_server.variables()["SWANLAB_API_KEY"])
     reported.warnings.pop()
     reported.sync()
@@ -142,7 +142,7 @@ def test_offline_asked_for_is_no_trouble(swanlab_server, reported, small_run):
 
     assert reported.warnings == []
     assert swanlab_server.requests == []
-    assert list(reported.folder.swanlog.glob("run-*/*.swanlab"))
+    assert list(reported.folder.report("swanlog").glob("run-*/*.swanlab"))
 
 
 @pytest.mark.parametrize("fault", ["hang", "drop"])
@@ -191,12 +191,12 @@ def test_local_writes_for_the_dashboard_one_experiment_across_restarts(swanlab_s
     second.close(20)
 
     assert reported.warnings == []
-    assert reported.notices[-1] == f"SwanLab: swanlab watch {reported.folder.swanlog}"
-    board = sqlite3.connect(reported.folder.swanlog / "runs.swanlab")
+    assert reported.notices[-1] == f"SwanLab: swanlab watch {reported.folder.report('swanlog')}"
+    board = sqlite3.connect(reported.folder.report("swanlog") / "runs.swanlab")
     assert board.execute("select name from experiment").fetchall() == [("first-try",)]
     assert ("train/loss",) in board.execute("select name from tag").fetchall()
     board.close()
-    values = "".join(path.read_text() for path in reported.folder.swanlog.glob("run-*/logs/*/*.log"))
+    values = "".join(path.read_text() for path in reported.folder.report("swanlog").glob("run-*/logs/*/*.log"))
     assert '"index": 6' in values
 
 
@@ -229,7 +229,7 @@ from lorajob_runtime.system import environment; from lorajob_runtime.contract im
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.report.swanlab.sink import SwanLab
 folder = RunFolder(Path(sys.argv[1]))
-sink = SwanLab(spec.parse({"name": "n"}), folder=folder, environment=environment.read(), warn=print)
+sink = SwanLab(spec.parse({"name": "n"}), folder=folder, variables=environment.for_report(('SWANLAB_',)), warn=print)
 sink.handle({"event": "phase", "name": "train"})
 time.sleep(600)
 """

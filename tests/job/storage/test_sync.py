@@ -266,7 +266,7 @@ def link_sinks(folder: RunFolder, secret: Path) -> None:
 
 
 def link_swanlog(folder: RunFolder, secret: Path) -> None:
-    folder.swanlog.symlink_to(secret)
+    folder.report("swanlog").symlink_to(secret)
 
 
 @pytest.mark.parametrize(
@@ -292,10 +292,10 @@ def test_what_training_puts_in_the_place_of_its_files_brings_no_other_file_into_
     folder.log(1, 0).parent.mkdir(parents=True)
     folder.log(1, 0).write_text("a line\n")
     put(folder, secret)
-    mirror = StorageSync(store, folder, keep=3)
+    mirror = StorageSync(store, folder, keep=3, reports=["swanlog"])
 
     def upload_all() -> None:
-        for upload in (mirror.checkpoints, mirror.swanlog, mirror.logs, mirror.events):
+        for upload in (mirror.checkpoints, mirror.reports, mirror.logs, mirror.events):
             upload()
 
     with pytest.raises(NotPlainError, match="is no plain file"):
@@ -306,12 +306,12 @@ def test_what_training_puts_in_the_place_of_its_files_brings_no_other_file_into_
 
 
 def test_a_link_among_what_swanlab_wrote_is_passed_over(store: WatchedStore, folder: RunFolder, tmp_path: Path) -> None:
-    (folder.swanlog / "run-1").mkdir(parents=True)
-    (folder.swanlog / "run-1/data").write_text("a point")
-    (folder.swanlog / "latest").symlink_to("run-1")
-    (folder.swanlog / "key").symlink_to(tmp_path / "secret")
+    (folder.report("swanlog") / "run-1").mkdir(parents=True)
+    (folder.report("swanlog") / "run-1/data").write_text("a point")
+    (folder.report("swanlog") / "latest").symlink_to("run-1")
+    (folder.report("swanlog") / "key").symlink_to(tmp_path / "secret")
     (tmp_path / "secret").write_text("a-key")
 
-    StorageSync(store, folder, keep=3).swanlog()
+    StorageSync(store, folder, keep=3, reports=["swanlog"]).reports()
 
     assert store.list() == [Entry("swanlog/run-1/data", len(b"a point"))]

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lorajob_runtime.fetch import process
+from lorajob_runtime.report.swanlab.sink import SWANLAB
 from lorajob_runtime.system import environment, key_isolation
 
 KEYS = {
@@ -84,7 +85,9 @@ def test_who_fetches_a_model_from_s3_gets_the_keys_of_storage() -> None:
 
 
 def test_swanlab_gets_its_own_key_and_no_others() -> None:
-    assert set(environment.for_swanlab(KEYS)) == {name for name, owner in KEYS.items() if owner == "of swanlab"}
+    assert set(environment.for_report(SWANLAB.variables, KEYS)) == {
+        name for name, owner in KEYS.items() if owner == "of swanlab"
+    }
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "no_proxy", "ALL_PROXY"])
@@ -92,7 +95,7 @@ def test_a_proxy_is_for_those_who_speak_to_the_world(name: str) -> None:
     given = {name: "http://me:password@proxy:3128"}
 
     assert environment.for_training(given) == {}
-    assert environment.for_hub("hf", given) == environment.for_swanlab(given) == given
+    assert environment.for_hub("hf", given) == environment.for_report(SWANLAB.variables, given) == given
 
 
 def test_keys_are_put_away_while_code_of_a_repository_runs_in_this_process() -> None:

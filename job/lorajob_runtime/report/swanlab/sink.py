@@ -12,7 +12,7 @@ import shlex
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,18 +20,20 @@ from typing import Any, Literal
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import INTERRUPTED, STOPPED, SUCCEEDED
 from lorajob_runtime.contract.events import Event
-from lorajob_runtime.contract.layout import SWANLOG, RunFolder
+from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.contract.spec import RunSpec
+from lorajob_runtime.report.sink import Sink, SinkContext, SinkType
 from lorajob_runtime.report.swanlab import run_state
 from lorajob_runtime.report.swanlab.chart_points import Point, Points
-from lorajob_runtime.system import environment as environment_module
+from lorajob_runtime.system import environment
 from lorajob_runtime.system.child_process import KEYS
-from lorajob_runtime.system.environment import Environment
 from lorajob_runtime.system.json_child import Child, Message
 
 Mode = Literal["online", "local", "offline", "disabled"]
 
 _MODULE = "lorajob_runtime.report.swanlab.child"
+_FOLDER = "swanlog"
+_API_KEY = "SWANLAB_API_KEY"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,23 +58,29 @@ class SwanLab:
         spec: RunSpec,
         *,
         folder: RunFolder,
-        environment: Environment,
+        variables: Mapping[str, str],
+        is_in_pod: bool = False,
         warn: Callable[[str], None],
         notify: Callable[[str], None] | None = None,
         limits: Limits | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """`warn` gets one line for what went wrong, with the command that mends it; `notify` where to look."""
+        """`variables` are those that the SDK gets, the API key among them.
+
+        `warn` gets one line for what went wrong, with the command that mends it; `notify` where to look.
+        """
         self._spec = spec
         self._folder = folder
-        self._log_dir = folder.swanlog.resolve()
-        self._has_key = environment.swanlab_has_key
-        self._is_in_pod = environment.pod is not None
+        self._log_dir = folder.report(_FOLDER).resolve()
+        self._log = folder.report_log(self.name)
+        self._variables = variables
+        self._has_key = bool(variables.get(_API_KEY))
+        self._is_in_pod = is_in_pod
         self._warn = warn
         self._notify = notify
         self._limits = limits or Limits()
         self._rng = rng or random.SystemRandom()
-        self._mode: Mode = _mode(spec, has_key=environment.swanlab_has_key)
+        self._mode: Mode = _mode(spec, has_key=self._has_key)
         self._points = Points(spec.train.logging_steps)
         self._unsent: deque[tuple[int, Point]] = deque()
         self._number = 0
@@ -116,19 +124,17 @@ class SwanLab:
     def _begin(self) -> None:
         self._state = run_state.load(self._folder.sinks, self._rng)
         if self._mode == "offline" and self._spec.report.swanlab.mode == "auto" and not self._has_key:
-            self._warn(f"SwanLab: SWANLAB_API_KEY is not set, so this run is kept offline; to send it: {self._sync}")
+            self._warn(f"SwanLab: {_API_KEY} is not set, so this run is kept offline; to send it: {self._sync}")
         self._start()
 
     def _start(self) -> None:
         """Starts the SDK in a folder of its own that holds nothing from before."""
         shutil.rmtree(self._log_dir, ignore_errors=True)
         self._log_dir.mkdir(parents=True)
-        self._child = Child(
-            _MODULE, folder=self._log_dir, log=self._folder.swanlab_log, variables=environment_module.for_training()
-        )
+        self._child = Child(_MODULE, folder=self._log_dir, log=self._log, variables=environment.for_training())
         self._is_ready = False
         self._start_deadline = time.monotonic() + self._limits.start
-        self._child.send({"start": self._settings(), KEYS: environment_module.for_swanlab()})
+        self._child.send({"start": self._settings(), KEYS: dict(self._variables)})
 
     def _settings(self) -> Message:
         wanted = self._spec.report.swanlab
@@ -151,7 +157,7 @@ class SwanLab:
     def _sync(self) -> str:
         if self._is_in_pod:
             # the folder goes with the pod; what is in it reaches storage
-            place = f"{(self._spec.storage.uri or '').rstrip('/')}/{self._spec.run_name}/{SWANLOG}"
+            place = f"{(self._spec.storage.uri or '').rstrip('/')}/{self._spec.run_name}/{_FOLDER}"
             return f"swanlab sync {self._run_dir.name} --id {self._state.id}, in a copy of {place}"
         return f"swanlab sync {shlex.quote(str(self._run_dir))} --id {self._state.id}"
 
@@ -174,7 +180,7 @@ class SwanLab:
             elif "finished" in answer:
                 return True
         if self._child is not None and self._child.is_gone:
-            self._go_on_offline(f"its process ended unexpectedly (see {self._folder.swanlab_log})")
+            self._go_on_offline(f"its process ended unexpectedly (see {self._log})")
         return False
 
     def _go_on_offline(self, reason: str) -> None:
@@ -241,3 +247,17 @@ def _ending(event: Event) -> Message:
         return {"state": "success", "error": None}
     state = "aborted" if code in (STOPPED.code, INTERRUPTED.code) else "crashed"
     return {"state": state, "error": str(event.get("message") or event.get("class") or "the run did not reach its end")}
+
+
+def _open(context: SinkContext) -> Sink:
+    return SwanLab(
+        context.spec,
+        folder=context.folder,
+        variables=context.variables,
+        is_in_pod=context.environment.pod is not None,
+        warn=context.warn,
+        notify=context.notify,
+    )
+
+
+SWANLAB = SinkType(name=SwanLab.name, open=_open, folder=_FOLDER, variables=("SWANLAB_",))

@@ -1,4 +1,4 @@
-"""The one call that a run makes to the Kubernetes API: an annotation of its own Job, as its pod's ServiceAccount.
+"""Makes the one call of a run to the Kubernetes API: it sets an annotation of its own Job, as its ServiceAccount.
 
 By the standard library, since the Kubernetes client would be a heavy import in every supervisor for a single PATCH.
 """
@@ -10,13 +10,16 @@ import json
 import ssl
 from pathlib import Path
 
-from lorajob_runtime.report.job_progress import RefusedError
 from lorajob_runtime.system.environment import Pod
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where the kubelet puts the token and the cluster's certificate authority."""
 
 TIMEOUT_SECONDS = 10.0
+
+
+class RefusedError(OSError):
+    """The API server does not allow it, and will not the next time."""
 
 
 def annotate_job(pod: Pod, name: str, value: str, *, account: Path = ACCOUNT) -> None:
@@ -26,7 +29,7 @@ def annotate_job(pod: Pod, name: str, value: str, *, account: Path = ACCOUNT) ->
     server cannot be reached or has a fault.
     """
     try:
-        # read anew each time: the kubelet renews it
+        # read again each time: the kubelet renews it
         token = (account / "token").read_text().strip()
         context = ssl.create_default_context(cafile=str(account / "ca.crt"))
     except OSError as error:
@@ -39,7 +42,7 @@ def annotate_job(pod: Pod, name: str, value: str, *, account: Path = ACCOUNT) ->
         response = connection.getresponse()
         answer = response.read()
     except http.client.HTTPException as error:
-        raise OSError(f"the API server broke off: {error}") from error
+        raise OSError(f"the API server broke the connection off: {error}") from error
     finally:
         connection.close()
     if response.status >= 500 or response.status in (409, 429):
