@@ -16,27 +16,19 @@ connects again; the other nodes connect again when node 0 is replaced.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hmac
-import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from lorajob_runtime.contract import errors, schema
+from lorajob_runtime.contract import schema
 from lorajob_runtime.contract.errors import LorajobError, PeerError
 from lorajob_runtime.contract.kubernetes import COORDINATOR_PORT, TerminationMessage
 from lorajob_runtime.contract.termination import from_termination_message
-
-Message = dict[str, Any]
-
-_TICK_SECONDS = 0.2
-_LONGEST_LINE = 64 * 1024
-_HELLO_SECONDS = 5.0
+from lorajob_runtime.run.connection import HELLO_SECONDS, TICK_SECONDS, Connection, Message, parse_termination_message
 
 
 @dataclass(slots=True)
@@ -83,7 +75,7 @@ class Coordinator:
                 if time.monotonic() - away_since > patience_seconds:
                     nodes = ", ".join(str(node) for node in missing if not self._is_here(node))
                     raise PeerError(f"node {nodes} of {self._nodes} did not come within {patience_seconds:g} s")
-                self._changed.wait(_TICK_SECONDS)
+                self._changed.wait(TICK_SECONDS)
 
     def begin(self, attempt: int) -> None:
         """Has every node start its training processes. Each is ready again when these have ended."""
@@ -115,7 +107,7 @@ class Coordinator:
         """As `lost`, waiting a moment for the news: what failed here may only be its echo."""
         deadline = time.monotonic() + within_seconds
         while (error := self.lost()) is None and time.monotonic() < deadline:
-            time.sleep(_TICK_SECONDS)
+            time.sleep(TICK_SECONDS)
         return error
 
     def end(self, words: TerminationMessage) -> None:
@@ -155,7 +147,7 @@ class Coordinator:
                 # a client that went away before it was taken, or no file left to open: the next one may fare better
                 if self._is_closed:
                     return
-                time.sleep(_TICK_SECONDS)
+                time.sleep(TICK_SECONDS)
                 continue
             threading.Thread(target=self._serve, args=(connection,), name="coordinator-node", daemon=True).start()
 
@@ -168,7 +160,7 @@ class Coordinator:
     def _serve(self, connection: Connection) -> None:
         messages = connection.messages()
         # one who connects and says nothing has no business here either
-        connection.wait_at_most(_HELLO_SECONDS)
+        connection.wait_at_most(HELLO_SECONDS)
         hello = next(messages, {})
         connection.wait_at_most(None)
         node = hello.get("node")
@@ -196,154 +188,8 @@ class Coordinator:
         connection.close()
 
 
-class Connection:
-    """One connection, either end of it."""
-
-    def __init__(self, client: socket.socket) -> None:
-        self._client = client
-        # a peer whose machine is lost says nothing: the kernel asks after it and gives up after about a minute
-        client.settimeout(None)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 3)):
-            client.setsockopt(socket.IPPROTO_TCP, option, value)
-        # and no longer for an answer to what was said to it, for which it would not ask
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000)
-        self._lock = threading.Lock()
-
-    def wait_at_most(self, seconds: float | None) -> None:
-        """How long `messages` waits for the next one before it ends; None: for as long as the other end is there."""
-        with contextlib.suppress(OSError):
-            self._client.settimeout(seconds)
-
-    def send(self, message: Message) -> None:
-        """Sends a message; to one who is gone it is lost, and `messages` ends."""
-        with self._lock, contextlib.suppress(OSError):
-            self._client.sendall(json.dumps(message, ensure_ascii=False).encode() + b"\n")
-
-    def messages(self) -> Iterator[Message]:
-        """What the other end says, until it goes away."""
-        with contextlib.suppress(OSError), self._client.makefile("rb") as lines:
-            while line := lines.readline(_LONGEST_LINE):
-                message = _parse(line)
-                if message is None:
-                    return
-                yield message
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._client.shutdown(socket.SHUT_RDWR)
-        self._client.close()
-
-
-class CoordinatorClient:
-    """Another node's end of its connection to node 0: what it last heard, looked at while it does other things."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._changed = threading.Condition()
-        self._train: int | None = None
-        self._stopped = 0
-        self._blamed = 0
-        self._end: TerminationMessage | None = None
-        self._is_lost = False
-        threading.Thread(target=self._listen, name="coordinator", daemon=True).start()
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether node 0 has gone without a word about the run's end."""
-        return self._is_lost and self._end is None
-
-    @property
-    def end(self) -> TerminationMessage | None:
-        """How the run ended, once node 0 has said so."""
-        return self._end
-
-    def take_start(self) -> int | None:
-        """The attempt that training is to start with, once for each time that node 0 says so."""
-        with self._changed:
-            attempt, self._train = self._train, None
-        return attempt
-
-    def is_given_up(self, attempt: int) -> bool:
-        """Whether node 0 has given an attempt up, or goes on with a later one."""
-        return self._stopped >= attempt or (self._train or 0) > attempt
-
-    def is_counted(self, attempt: int) -> bool:
-        """Whether an attempt ends node 0's pod, which then is the one that counts."""
-        return self._blamed >= attempt or self._end is not None or self._is_lost
-
-    def wait(self, seconds: float = _TICK_SECONDS) -> None:
-        """Waits a moment, or until there is news."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._train is not None or self._end is not None or self._is_lost, timeout=seconds
-            )
-
-    def ready(self) -> None:
-        """Tells node 0 that this node can start training."""
-        self._connection.send({"ready": True})
-
-    def ended(self, attempt: int, words: TerminationMessage) -> None:
-        """Tells node 0 how the training processes here ended."""
-        self._connection.send({"ended": schema.encode(words), "attempt": attempt})
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def _listen(self) -> None:
-        for message in self._connection.messages():
-            with self._changed:
-                if isinstance(message.get("train"), int):
-                    self._train = message["train"]
-                if isinstance(message.get("stop"), int):
-                    self._stopped = message["stop"]
-                if isinstance(message.get("mine"), int):
-                    self._blamed = message["mine"]
-                self._end = parse_termination_message(message.get("end")) or self._end
-                self._changed.notify_all()
-        with self._changed:
-            self._is_lost = True
-            self._changed.notify_all()
-
-
-def join(
-    run: str, *, node: int, host: str, port: int = COORDINATOR_PORT, secret: str = "", patience_seconds: float
-) -> CoordinatorClient:
-    """Connects to node 0, asking again while it is not there. Raises PeerError after `patience_seconds`."""
-    deadline = time.monotonic() + patience_seconds
-    while True:
-        try:
-            client = socket.create_connection((host, port), timeout=_HELLO_SECONDS)
-        except OSError as error:
-            if time.monotonic() > deadline:
-                message = f"node 0 of the run did not answer at {host}:{port} within {patience_seconds:g} s: {error}"
-                raise PeerError(message) from error
-            time.sleep(_TICK_SECONDS * 5)
-            continue
-        connection = Connection(client)
-        connection.send({"run": run, "node": node, "secret": secret})
-        return CoordinatorClient(connection)
-
-
-def parse_termination_message(value: object) -> TerminationMessage | None:
-    """Last words as the other end sent them; None for anything else."""
-    if not isinstance(value, dict):
-        return None
-    with contextlib.suppress(errors.ConfigError):
-        return schema.decode(TerminationMessage, value)
-    return None
-
-
 def _of_node(node: int, words: TerminationMessage) -> LorajobError:
     """What a node's cause means for the run: a final one ends it; after any other it goes on when the node is back."""
     named = dataclasses.replace(words, message=f"node {node}: {words.message}")
     error = from_termination_message(named)
     return error if error.failure.final else PeerError(named.message)
-
-
-def _parse(line: bytes) -> Message | None:
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return None
-    return message if isinstance(message, dict) else None

@@ -1,4 +1,4 @@
-"""Training processes: started, watched, killed, and their end explained.
+"""Starts the training processes of this machine, waits for them and kills them.
 
 torchrun ends with 1 whatever its workers ended with, and gives them sessions of their own. So a worker writes its cause
 down, and every process is bound to die with the one that started it.
@@ -6,26 +6,21 @@ down, and every process is bound to die with the one that started it.
 
 from __future__ import annotations
 
-import errno
 import functools
-import json
 import os
-import re
-import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorajob_runtime.contract import errors
-from lorajob_runtime.contract.errors import FailureClass, FullDiskError, LorajobError, OutOfMemoryError, PeerError
+from lorajob_runtime.contract.errors import LorajobError
 from lorajob_runtime.contract.kubernetes import RENDEZVOUS_PORT
 from lorajob_runtime.contract.layout import RunFolder
-from lorajob_runtime.contract.plain_files import NotPlainError, open_plain, read_plain
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.models.provenance import describe
+from lorajob_runtime.run import training_failure
 from lorajob_runtime.system import environment, key_isolation, processes
 from lorajob_runtime.train.job import TrainJob
 
@@ -64,16 +59,6 @@ class Launch:
     def log(self) -> Path:
         """What is printed before the workers open their own logs."""
         return self.folder.launcher_log(self.attempt, self.node)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cause:
-    """Why a worker ended, in its own words."""
-
-    rank: int
-    failure: FailureClass
-    message: str
-    hint: str | None
 
 
 def begin(
@@ -162,14 +147,14 @@ class Training:
     @functools.cached_property
     def error(self) -> LorajobError | None:
         """Why training ended, None when it did its work. Asked after the end, and found out once."""
-        return explain(
+        return training_failure.explain(
             exit_status=self._process.returncode,
-            causes=_read_causes(self._launch),
+            causes=training_failure.read_causes(self._launch.folder, self._launch.ranks),
             workers=self._launch.processes,
             nodes=self._launch.nodes,
             memory_kills=processes.memory_kills() - self._memory_kills_before,
-            last_line=_last_log_line(self._launch),
-            full_disk=str(self._launch.folder.root) if _is_full(self._launch.folder) else None,
+            last_line=last_log_line(self._launch),
+            full_disk=str(self._launch.folder.root) if training_failure.is_full(self._launch.folder) else None,
         )
 
 
@@ -221,102 +206,12 @@ _GROWING_SEGMENTS = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
 _OLD_ALLOCATOR_NAME = "PYTORCH_CUDA_ALLOC_CONF"
 
 _TORCHRUN_VARIABLES = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
-_LOST_PEER = re.compile(
-    r"connection (was )?(closed|reset|refused)|broken pipe|gloo|nccl|process ?group|watchdog", re.IGNORECASE
-)
-_NO_ROOM = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 
 
-def explain(
-    *,
-    exit_status: int,
-    causes: Sequence[Cause],
-    workers: int,
-    nodes: int = 1,
-    memory_kills: int,
-    last_line: str,
-    full_disk: str | None = None,
-) -> LorajobError | None:
-    """The error that training ended with, None for success.
-
-    `exit_status` is the launcher's, negative for a signal; `full_disk` a folder that takes no more. Of several causes
-    the one that explains the others counts: ranks that lost a peer only tell that it is gone. A rank that was killed
-    leaves no cause; where every rank here left one and lost a peer, that peer is on another of the `nodes`.
-    """
-    if exit_status == 0:
-        return None
-    cause = min(causes, key=_distance, default=None)
-    # torchrun, which hides how its workers ended, also starts a single one where there are several nodes
-    by_torchrun = workers > 1 or nodes > 1
-    killed = exit_status == -signal.SIGKILL or (by_torchrun and len(causes) < workers)
-    if memory_kills > 0 and killed and (cause is None or cause.failure is errors.UNEXPECTED):
-        return OutOfMemoryError(
-            "a training process was killed: the memory of this machine or container was used up",
-            hint=errors.HOST_MEMORY_HINT,
-        )
-    if cause is not None and cause.failure is errors.UNEXPECTED and _NO_ROOM.search(cause.message):
-        return FullDiskError(f"training could not write: {cause.message}")
-    if cause is None and full_disk is not None:
-        return FullDiskError(f"cannot write {full_disk}: {os.strerror(errno.ENOSPC)}")
-    if nodes > 1 and len(causes) == workers and all(_is_echo(each) for each in causes):
-        return PeerError(f"a process on another node was lost: {causes[0].message}")
-    if cause is not None:
-        return errors.error_named(cause.failure.name, cause.message, hint=cause.hint)
-    how = f"signal {-exit_status}" if exit_status < 0 else f"exit code {exit_status}"
-    return LorajobError(f"training ended with {how} and gave no cause; the last line of its log: {last_line or 'none'}")
-
-
-def _distance(cause: Cause) -> tuple[int, int]:
-    """How far a cause is from what started it all; among equals the lowest rank speaks."""
-    if cause.failure is errors.UNEXPECTED:
-        return (3 if _is_echo(cause) else 2), cause.rank
-    return (1 if cause.failure is errors.STOPPED else 0), cause.rank
-
-
-def _is_echo(cause: Cause) -> bool:
-    """Whether a cause only tells that another process is gone."""
-    return cause.failure is errors.UNEXPECTED and _LOST_PEER.search(cause.message) is not None
-
-
-def _read_causes(launch: Launch) -> list[Cause]:
-    causes = []
-    for rank in launch.ranks:
-        try:
-            values = json.loads(read_plain(launch.folder.cause(rank)))
-            failure = errors.from_code(int(values["exit_code"]))
-            causes.append(Cause(rank=rank, failure=failure, message=values["message"], hint=values.get("hint")))
-        except (OSError, ValueError, KeyError, TypeError, NotPlainError):
-            # a worker that was killed while it wrote has left no cause
-            continue
-    return causes
-
-
-def _is_full(folder: RunFolder) -> bool:
-    """Whether the disk takes no more: a worker that ends for that reason cannot write it down."""
-    probe = folder.work / "room"
-    try:
-        probe.write_bytes(bytes(1 << 16))
-    except OSError as error:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    finally:
-        probe.unlink(missing_ok=True)
-    return False
-
-
-def _last_log_line(launch: Launch) -> str:
-    """The last line that a worker, or else the launcher, wrote and that has a word in it."""
+def last_log_line(launch: Launch) -> str:
+    """The last line that a worker wrote, or else the launcher."""
     logs = [launch.folder.log(launch.attempt, rank) for rank in launch.ranks]
-    for log in [*logs, launch.log]:
-        try:
-            with open_plain(log, below=launch.folder.root) as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
-                lines = file.read().decode(errors="replace").splitlines()
-        except (OSError, NotPlainError):
-            continue
-        for line in reversed(lines):
-            if re.search(r"\w", line):
-                return line.strip()[:300]
-    return ""
+    return training_failure.last_log_line([*logs, launch.log], below=launch.folder.root)
 
 
 def _forget_last_attempt(folder: RunFolder) -> None:

@@ -6,8 +6,6 @@ its weights loaded.
 
 from __future__ import annotations
 
-import sys
-import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,17 +17,17 @@ from lorajob_runtime.contract.kubernetes import COORDINATOR_PORT, TerminationMes
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.contract.termination import to_error, to_termination_message
-from lorajob_runtime.run import coordinator, launcher
-from lorajob_runtime.run.coordinator import CoordinatorClient
+from lorajob_runtime.run import coordinator_client, launcher
+from lorajob_runtime.run.coordinator_client import CoordinatorClient
 from lorajob_runtime.run.host_checks import Machine, check_trainable, choose_machine
 from lorajob_runtime.run.launcher import WORKER, Training
 from lorajob_runtime.run.limits import Limits, limits_of
+from lorajob_runtime.run.node_logs import NodeLogs, print_line
 from lorajob_runtime.run.signals import StopSignals
 from lorajob_runtime.run.start import folder_of
 from lorajob_runtime.storage import resume
 from lorajob_runtime.storage.open import open_store
 from lorajob_runtime.storage.store import Store
-from lorajob_runtime.storage.sync import StorageSync
 from lorajob_runtime.system import run_lock
 from lorajob_runtime.system.environment import Environment, Pod
 
@@ -123,7 +121,7 @@ class WorkerNode:
                     except LorajobError as error:
                         if not self._is_counted(error, client, _NO_ATTEMPT):
                             raise
-                        _say(f"node 0 ends too: {error.message}")
+                        print_line(f"node 0 ends too: {error.message}")
                         continue
                 client.ready()
                 words = self._serve(client, model)
@@ -131,7 +129,7 @@ class WorkerNode:
                 client.close()
             if words is not None:
                 return words
-            _say("node 0 is gone or ended; waiting for the next one")
+            print_line("node 0 is gone or ended; waiting for the next one")
 
     def _join(self) -> CoordinatorClient | None:
         """The connection to node 0; None when it will not come, since the run is done. Raises PeerError."""
@@ -139,7 +137,7 @@ class WorkerNode:
         while True:
             try:
                 patience = min(_LOOK_EVERY_SECONDS, self.limits.stall)
-                return coordinator.join(
+                return coordinator_client.join(
                     self.spec.run_name,
                     node=self.node,
                     host=self.node0_host,
@@ -157,14 +155,14 @@ class WorkerNode:
         try:
             return resume.is_published(self.store)
         except LorajobError as error:
-            _say(f"node 0 does not answer, and neither does storage: {error}")
+            print_line(f"node 0 does not answer, and neither does storage: {error}")
             return False
 
     def _fetch(self) -> FetchedModel:
         from lorajob_runtime.fetch import fetch
 
         with self.signals.interruptible():
-            return fetch(self.spec.model, environment=self.environment, notify=_say)
+            return fetch(self.spec.model, environment=self.environment, notify=print_line)
 
     def _serve(self, client: CoordinatorClient, model: FetchedModel) -> TerminationMessage | None:
         """Trains when node 0 says so. Returns how the run ended, None when another node 0 will come."""
@@ -220,7 +218,7 @@ class WorkerNode:
         while not training.ended(within_seconds=self.limits.poll):
             if self.signals.requested and not is_asked:
                 training.ask_to_stop()
-                _say("stopping after this step; node 0 writes a checkpoint")
+                print_line("stopping after this step; node 0 writes a checkpoint")
                 is_asked = True
             if client.end is not None or client.is_lost or client.is_given_up(attempt):
                 # what ended it here may be the cause of all, and takes a moment to be told
@@ -238,54 +236,3 @@ def is_counted(client: CoordinatorClient, attempt: int, *, patience_seconds: flo
             return False
         client.wait()
     return True
-
-
-class NodeLogs:
-    """Keeps this node's logs in storage, beside those of the others. What storage does not take is tried again."""
-
-    def __init__(self, store: Store, folder: RunFolder, limits: Limits, signals: StopSignals) -> None:
-        self._sync = StorageSync(store, folder, keep=1)
-        self._limits = limits
-        self._signals = signals
-        self._lock = threading.Lock()
-        self._ending = threading.Event()
-        self._is_failing = False
-
-    def __enter__(self) -> NodeLogs:
-        threading.Thread(target=self._keep_up, name="logs", daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ending.set()
-        self.upload(whole=True)
-
-    def upload(self, *, whole: bool = False) -> None:
-        """Uploads what is new, and waits for that within the limits.
-
-        `whole`: so that each log is one file in storage.
-        """
-        thread = threading.Thread(target=self._upload, args=(whole,), name="last logs", daemon=True)
-        thread.start()
-        until = time.monotonic() + self._limits.storage_for_logs
-        while thread.is_alive() and time.monotonic() < until and self._limits.until_closing(self._signals) > 0:
-            thread.join(self._limits.poll)
-        if thread.is_alive():
-            _say("the last logs of this node are not uploaded: storage does not answer in time")
-
-    def _upload(self, whole: bool) -> None:
-        with self._lock:
-            try:
-                self._sync.logs(whole=whole)
-                self._is_failing = False
-            except (LorajobError, OSError) as error:
-                if not self._is_failing:
-                    _say(f"the logs of this node are not uploaded: {error}")
-                self._is_failing = True
-
-    def _keep_up(self) -> None:
-        while not self._ending.wait(self._limits.pace.events):
-            self._upload(whole=False)
-
-
-def _say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)  # noqa: T201 the container's log

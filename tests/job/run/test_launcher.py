@@ -13,8 +13,9 @@ import pytest
 from lorajob_runtime.contract import errors
 from lorajob_runtime.contract.errors import FailureClass, LorajobError
 from lorajob_runtime.contract.layout import RunFolder
-from lorajob_runtime.run import launcher
-from lorajob_runtime.run.launcher import Cause, Launch, _last_log_line
+from lorajob_runtime.run import launcher, training_failure
+from lorajob_runtime.run.launcher import Launch, last_log_line
+from lorajob_runtime.run.training_failure import Cause
 from lorajob_runtime.system import processes
 
 
@@ -25,7 +26,7 @@ def cause(rank: int, failure: FailureClass, message: str = "its message") -> Cau
 def explain(
     *causes: Cause, status: int = 1, workers: int = 2, nodes: int = 1, kills: int = 0, full: str | None = None
 ) -> LorajobError:
-    error = launcher.explain(
+    error = training_failure.explain(
         exit_status=status,
         causes=causes,
         workers=workers,
@@ -39,7 +40,7 @@ def explain(
 
 
 def test_training_that_did_its_work_has_no_error() -> None:
-    assert launcher.explain(exit_status=0, causes=[], workers=2, memory_kills=3, last_line="") is None
+    assert training_failure.explain(exit_status=0, causes=[], workers=2, memory_kills=3, last_line="") is None
 
 
 LOST_PEER = cause(0, errors.UNEXPECTED, "RuntimeError: [gloo] Connection closed by peer [127.0.0.1]:4711")
@@ -190,4 +191,4 @@ def test_a_link_in_the_place_of_a_log_gives_no_last_line_of_a_file_elsewhere(tmp
     os.mkfifo(launch.folder.log(1, 1))
     launch.log.write_text("0" * 10_000 + "\nthe launcher's last line\n")
 
-    assert _last_log_line(launch) == "the launcher's last line"
+    assert last_log_line(launch) == "the launcher's last line"

@@ -16,8 +16,9 @@ import pytest
 
 from lorajob_runtime.contract.errors import DataError, PeerError
 from lorajob_runtime.contract.kubernetes import TerminationMessage
-from lorajob_runtime.run import coordinator
-from lorajob_runtime.run.coordinator import Coordinator, CoordinatorClient
+from lorajob_runtime.run import coordinator_client
+from lorajob_runtime.run.coordinator import Coordinator
+from lorajob_runtime.run.coordinator_client import CoordinatorClient
 from lorajob_runtime.run.worker_node import is_counted
 from waiting import wait_until
 
@@ -38,7 +39,7 @@ def join(node0: Coordinator) -> Iterator[Callable[[int], CoordinatorClient]]:
 
     def call(node: int) -> CoordinatorClient:
         port = node0.port
-        client = coordinator.join(
+        client = coordinator_client.join(
             "zhenhuan", node=node, host="127.0.0.1", port=port, secret=SECRET, patience_seconds=60
         )
         joined.append(client)
@@ -167,7 +168,7 @@ def test_every_node_hears_how_the_run_ended(node0: Coordinator, join: Callable[[
 def test_a_coordinator_that_vanishes_is_noticed(join: Callable[[int], CoordinatorClient], node0: Coordinator) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        client = coordinator.join("zhenhuan", node=1, host="127.0.0.1", port=port, patience_seconds=60)
+        client = coordinator_client.join("zhenhuan", node=1, host="127.0.0.1", port=port, patience_seconds=60)
         server_side, _ = server.accept()
         server_side.close()
 
@@ -197,7 +198,7 @@ def test_a_leader_that_does_not_come_is_not_waited_for_without_end() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(PeerError, match="did not answer"):
-        coordinator.join("zhenhuan", node=1, host="127.0.0.1", port=port, patience_seconds=0)
+        coordinator_client.join("zhenhuan", node=1, host="127.0.0.1", port=port, patience_seconds=0)
 
 
 def test_whom_it_waits_for_is_said_whenever_that_changes(

@@ -9,8 +9,8 @@ from typing import Any
 
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.run.limits import Limits
+from lorajob_runtime.run.node_logs import NodeLogs
 from lorajob_runtime.run.signals import StopSignals
-from lorajob_runtime.run.worker_node import NodeLogs
 from lorajob_runtime.storage.open import open_store
 from lorajob_runtime.system import environment
 
