@@ -16,7 +16,7 @@ from lorajob_runtime.contract.catalog import ModelEntry
 from lorajob_runtime.contract.errors import ConfigError
 from lorajob_runtime.contract.kubernetes import CACHE_FOLDER
 from lorajob_runtime.contract.spec import ModelSpec, RunSpec
-from lorajob_runtime.models import memory_plan, preflight
+from lorajob_runtime.models import config_files, memory_plan, preflight
 from lorajob_runtime.models import placement as placements
 from lorajob_runtime.models.gpu_sizes import GIBIBYTE, GPU_SIZES
 from lorajob_runtime.models.placement import EstimatedPlacement, MinimumGpus
@@ -116,7 +116,7 @@ def check(spec: RunSpec) -> Architecture | None:
         preflight.refuse_bare_folder(spec.model)
     shapes = preflight.architecture_of(spec.model)
     try:
-        preflight.check(spec, shapes, template=preflight.template_in(preflight.folder_of(spec.model)))
+        preflight.check(spec, shapes, template=config_files.chat_template(preflight.folder_of(spec.model)))
     except ConfigError as error:
         raise UsageError(error.message, hint=error.hint) from error
     return shapes

@@ -12,8 +12,9 @@ from lorajob_runtime.contract import hubs
 from lorajob_runtime.contract.errors import ConfigError, CredentialsError, HubError, LorajobError, ModelError
 from lorajob_runtime.contract.spec import ModelSpec, check_pinned
 from lorajob_runtime.fetch import cache, package_weights, transfer
-from lorajob_runtime.fetch.selection import CONFIG, check_folder
+from lorajob_runtime.fetch.selection import check_folder
 from lorajob_runtime.fetch.sources import Source, candidates
+from lorajob_runtime.models.config_files import CONFIG
 from lorajob_runtime.system.environment import Environment
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lorajob_runtime.contract import file_signatures
 from lorajob_runtime.contract.errors import ModelError
+from lorajob_runtime.models.config_files import CHAT_TEMPLATE, CONFIG, TOKENIZER_CONFIG
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,8 +22,7 @@ class RemoteFile:
     digest: str = ""
 
 
-CONFIG = "config.json"
-INSPECTED = (CONFIG, "tokenizer_config.json", "chat_template.jinja")
+INSPECTED = (CONFIG, TOKENIZER_CONFIG, CHAT_TEMPLATE)
 """What tells that a model is not the one for a run: looked at before any weights are there."""
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "*.tiktoken")
 _SMALL = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "LICENSE*", "LICENCE*", "NOTICE*")
@@ -54,7 +54,7 @@ def choose(
 
 def check_names(names: set[str], source: str) -> None:
     """Raises ModelError unless the names have a configuration, safetensors weights and a tokenizer among them."""
-    if "config.json" not in names:
+    if CONFIG not in names:
         raise ModelError(f"{source} has no config.json: it is no model that transformers can load")
     if not _matching(names, _WEIGHTS):
         if _matching(names, *_PICKLED):
@@ -78,7 +78,7 @@ def check_folder(folder: Path, source: str, *, with_weights: bool = True) -> Non
         if (said := file_signatures.stand_in(folder / name)) is not None:
             raise ModelError(f"{name} of {source} {said}", hint="bring the model's own files there, and run it again")
     try:
-        json.loads((folder / "config.json").read_bytes())
+        json.loads((folder / CONFIG).read_bytes())
         index = json.loads((folder / _INDEX).read_bytes()) if _INDEX in names else {}
         missing = sorted(set(index.get("weight_map", {}).values()) - names) if with_weights else []
     except (ValueError, AttributeError) as error:

@@ -16,8 +16,9 @@ from lorajob_runtime.contract.text import decimal_size, plural
 from lorajob_runtime.fetch import cache, process
 from lorajob_runtime.fetch.cache import Manifest, Place
 from lorajob_runtime.fetch.cache_lock import Holder, WriterLock
-from lorajob_runtime.fetch.selection import CONFIG, INSPECTED, RemoteFile, check_folder, choose
+from lorajob_runtime.fetch.selection import INSPECTED, RemoteFile, check_folder, choose
 from lorajob_runtime.fetch.sources import Source
+from lorajob_runtime.models.config_files import CONFIG
 
 Notify = Callable[[str], None]
 Inspect = Callable[[Path], None]

@@ -10,7 +10,7 @@ from typing import Any
 
 from lorajob_runtime.contract.errors import ModelError
 from lorajob_runtime.models import families
-from lorajob_runtime.models.config_fields import Fields
+from lorajob_runtime.models.families.fields import Fields
 from lorajob_runtime.models.families.layers import decoder_layer
 from lorajob_runtime.models.shapes import Architecture
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-FILE = "generation_config.json"
+from lorajob_runtime.models import config_files
+from lorajob_runtime.models.config_files import GENERATION_CONFIG
+
 _FIELD = "eos_token_id"
 
 
@@ -20,23 +21,23 @@ def write(model: Path, adapter: Path, stop_ids: Sequence[int]) -> None:
 
     Where nothing is to be added the file is the model's, byte for byte. Raises OSError.
     """
-    stored = _read(model / FILE)
+    stored = config_files.read_if_usable(model / GENERATION_CONFIG)
     if stored is not None and not set(stop_ids) - set(_ids(stored.get(_FIELD))):
-        (adapter / FILE).write_bytes((model / FILE).read_bytes())
+        (adapter / GENERATION_CONFIG).write_bytes((model / GENERATION_CONFIG).read_bytes())
         return
     known = of_model(model)
     together = [*known, *(each for each in stop_ids if each not in known)]
     if together or stored:
         values = {**(stored or {}), _FIELD: together}
-        (adapter / FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        (adapter / GENERATION_CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def of_model(folder: Path) -> list[int]:
     """The tokens at which the model of a folder stops by itself: as transformers looks, config.json at last."""
-    stored = _read(folder / FILE)
+    stored = config_files.read_if_usable(folder / GENERATION_CONFIG)
     if stored is not None:
         return _ids(stored.get(_FIELD))
-    config = _read(folder / "config.json") or {}
+    config = config_files.read_if_usable(folder / config_files.CONFIG) or {}
     text = config.get("text_config")
     return _ids(config.get(_FIELD)) or _ids(text.get(_FIELD) if isinstance(text, Mapping) else None)
 
@@ -45,14 +46,6 @@ def taught(model: Path, adapter: Path) -> tuple[int, ...]:
     """All ends of an adapter's answers, where its base alone would miss one of them; else none."""
     known, ends = of_model(model), of_model(adapter)
     return tuple(ends) if set(ends) - set(known) else ()
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return values if isinstance(values, dict) else None
 
 
 def _ids(value: object) -> list[int]:

@@ -5,24 +5,21 @@ Standard library only. The command line asks the same questions before it submit
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
-from lorajob_runtime.contract import catalog, file_signatures
+from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.catalog import ModelEntry
 from lorajob_runtime.contract.errors import ConfigError, ModelError
 from lorajob_runtime.contract.spec import FOLDERS, ModelSpec, RunSpec
 from lorajob_runtime.contract.text import gibibytes
 from lorajob_runtime.models import architecture as architectures
-from lorajob_runtime.models import chat_families, lora_weights, memory_plan, placement, token_limits
+from lorajob_runtime.models import chat_families, config_files, lora_weights, memory_plan, placement, token_limits
+from lorajob_runtime.models.config_files import CONFIG
 from lorajob_runtime.models.memory_plan import Precision
 from lorajob_runtime.models.placement import EstimatedPlacement
 from lorajob_runtime.models.shapes import Architecture
 from lorajob_runtime.models.token_limits import Bounds
-
-_CONFIG, _TEMPLATE, _TOKENIZER_CONFIG = "config.json", "chat_template.jinja", "tokenizer_config.json"
 
 
 def entry_of(model: ModelSpec) -> ModelEntry | None:
@@ -40,8 +37,8 @@ def architecture_of(model: ModelSpec) -> Architecture | None:
     if (entry := catalog.find(place)) is not None:
         return architectures.read(entry.config)
     folder = folder_of(model)
-    path = folder / _CONFIG if folder is not None else None
-    return architectures.read(read_config(path)) if path is not None and path.is_file() else None
+    path = folder / CONFIG if folder is not None else None
+    return architectures.read(config_files.read_config(path)) if path is not None and path.is_file() else None
 
 
 def bounds_of(model: ModelSpec) -> Bounds:
@@ -65,35 +62,8 @@ def folder_of(model: ModelSpec) -> Path | None:
 def refuse_bare_folder(model: ModelSpec) -> None:
     """Raises ModelError for a folder that is there and has no config.json."""
     folder = folder_of(model)
-    if folder is not None and folder.is_dir() and not (folder / _CONFIG).is_file():
-        raise ModelError(f"the model folder {folder} has no {_CONFIG}: it is no model that transformers can load")
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The values of a config.json. Raises ModelError."""
-    try:
-        if (said := file_signatures.stand_in(path)) is not None:
-            raise ModelError(f"{path} {said}", hint="bring the model's own files there, and run it again")
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is no configuration of a model: {error}") from error
-    if not isinstance(values, dict):
-        raise ModelError(f"{path} is no configuration of a model: it must hold a mapping")
-    return values
-
-
-def template_in(folder: Path | None) -> str | None:
-    """The chat template among a model's files; None where there is no folder, or no template that can be read there."""
-    if folder is None:
-        return None
-    try:
-        if (folder / _TEMPLATE).is_file():
-            return (folder / _TEMPLATE).read_text(encoding="utf-8")
-        template = json.loads((folder / _TOKENIZER_CONFIG).read_bytes()).get("chat_template")
-    except (OSError, ValueError, AttributeError):
-        # what is wrong with them is said where they are loaded
-        return None
-    return template if isinstance(template, str) else None
+    if folder is not None and folder.is_dir() and not (folder / CONFIG).is_file():
+        raise ModelError(f"the model folder {folder} has no {CONFIG}: it is no model that transformers can load")
 
 
 def check(spec: RunSpec, architecture: Architecture | None, *, template: str | None = None) -> None:

@@ -14,7 +14,7 @@ _FREE_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "g
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BaseModel:
+class BaseModelOrigin:
     """The base model as the adapter's files name it.
 
     `load_name` is what PEFT and transformers load: a hub id, or a folder's path. `shown` is the same without the
@@ -36,7 +36,7 @@ class BaseModel:
         return self.page is not None
 
 
-def describe(source: str, revision: str) -> BaseModel:
+def describe(source: str, revision: str) -> BaseModelOrigin:
     """The base of a run from where its files came, as FetchedModel says it."""
     kind, _, rest = source.partition(":")
     entry = _embedded(rest) if kind == "package" else catalog.find(source)
@@ -54,7 +54,7 @@ def describe(source: str, revision: str) -> BaseModel:
         return _on_hub(rest, _MODELSCOPE, origin, licence)
     folder = PurePath(source).name
     origin = "S3" if kind == "s3" else f"a local folder ({revision})"
-    return BaseModel(load_name=source, shown=folder, hub_revision=None, origin=origin, licence=licence)
+    return BaseModelOrigin(load_name=source, shown=folder, hub_revision=None, origin=origin, licence=licence)
 
 
 def _embedded(package: str) -> ModelEntry | None:
@@ -63,8 +63,8 @@ def _embedded(package: str) -> ModelEntry | None:
 
 def _on_hub(
     name: str, hub: str, origin: str, licence: str | None, *, revision: str | None = None, exact: bool = True
-) -> BaseModel:
-    return BaseModel(
+) -> BaseModelOrigin:
+    return BaseModelOrigin(
         load_name=name,
         shown=name,
         hub_revision=revision,

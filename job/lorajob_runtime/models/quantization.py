@@ -50,7 +50,7 @@ def fp8_blocks(name: str, config: Mapping[str, Any]) -> Fp8Blocks | None:
     return Fp8Blocks(rows=rows, columns=columns)
 
 
-def leave_out(model: ModelSpec) -> None:
+def block_bitsandbytes_import(model: ModelSpec) -> None:
     """Has `import bitsandbytes` fail in this process unless the model needs it, which must be said before PEFT loads.
 
     PEFT imports it wherever it is installed, and that takes seconds at every start.

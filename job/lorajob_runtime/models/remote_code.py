@@ -32,7 +32,7 @@ def file_of(reference: str) -> str:
     return f"{reference.split('.')[0]}.py"
 
 
-def needed(name: str, config: Mapping[str, Any]) -> ModelError:
+def unsupported_model(name: str, config: Mapping[str, Any]) -> ModelError:
     """What is wrong with a model that transformers has no class for, and whose repository's code is not trusted."""
     if reference(config, "AutoModelForCausalLM") is None:
         return ModelError(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lorajob_runtime.models import config_files
+
 _WINDOWS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 _TABLES = frozenset(
     {"gpt2", "gpt_neo", "gpt_bigcode", "gptj", "codegen", "opt", "biogpt", "openai-gpt", "xlm-roberta", "roberta"}
@@ -51,11 +53,10 @@ def of_config(config: Mapping[str, Any]) -> Bounds:
 
 def of_folder(folder: Path) -> Bounds:
     """The bounds of a model's folder. One without a config.json that can be read has none: loading tells of that."""
-    try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
+    config = config_files.read_if_usable(folder / config_files.CONFIG)
+    if config is None:
         return UNKNOWN
-    found = of_config(config) if isinstance(config, dict) else UNKNOWN
+    found = of_config(config)
     if found.vocabulary is not None:
         return found
     rows = next((rows for path in sorted(folder.glob("*.safetensors")) if (rows := _embedding_rows(path))), None)

@@ -14,8 +14,9 @@ from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.contract.plain_files import open_plain, read_plain
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.fetch import FetchedModel
-from lorajob_runtime.models import end_tokens, quantization
-from lorajob_runtime.models.provenance import BaseModel, describe
+from lorajob_runtime.models import config_files, end_tokens, quantization
+from lorajob_runtime.models.chat_families import SWITCH
+from lorajob_runtime.models.provenance import BaseModelOrigin, describe
 from lorajob_runtime.publish import loss_curve, model_card
 from lorajob_runtime.publish.adapter_info import AdapterInfo
 from lorajob_runtime.publish.facts import RunFacts, gather, installed_versions
@@ -50,7 +51,7 @@ def _final_checkpoint(folder: RunFolder) -> Path:
     return path
 
 
-def _fill(draft: Path, source: Path, base: BaseModel) -> None:
+def _fill(draft: Path, source: Path, base: BaseModelOrigin) -> None:
     """Weights and tokenizer as they are, and PEFT's configuration naming a base that others can load."""
     for path in sorted(source.iterdir()):
         if path.name not in _NOT_PUBLISHED and not path.name.startswith("."):
@@ -60,7 +61,7 @@ def _fill(draft: Path, source: Path, base: BaseModel) -> None:
     (draft / layout.ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _describe(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel, model: FetchedModel) -> None:
+def _describe(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModelOrigin, model: FetchedModel) -> None:
     """Model card, curve, and what `generate` needs."""
     AdapterInfo(
         run=spec.run_name,
@@ -77,7 +78,7 @@ def _describe(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel, mo
     (draft / layout.MODEL_CARD).write_text(model_card.render(facts), encoding="utf-8")
 
 
-def _facts(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel, model: Path) -> RunFacts:
+def _facts(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModelOrigin, model: Path) -> RunFacts:
     report = folder.data_report
     return gather(
         events.read(folder.events),
@@ -85,7 +86,7 @@ def _facts(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel, model
         base=base,
         data=json.loads(read_plain(report)) if report.is_file() else {},
         versions=installed_versions(),
-        thinking_switch=_has_thinking_switch(draft),
+        thinking_switch=config_files.chat_template_has(draft, SWITCH),
         fp8=_is_fp8(spec.model.name, model),
         ends=end_tokens.taught(model, draft),
     )
@@ -93,14 +94,7 @@ def _facts(draft: Path, folder: RunFolder, spec: RunSpec, base: BaseModel, model
 
 def _is_fp8(name: str, model: Path) -> bool:
     """Whether the base's weights are in FP8, as the config.json beside them says."""
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    return quantization.fp8_blocks(name, config) is not None
-
-
-def _has_thinking_switch(tokenizer: Path) -> bool:
-    """Whether the chat template beside the adapter asks for `enable_thinking`."""
-    files = (tokenizer / "chat_template.jinja", tokenizer / "tokenizer_config.json")
-    return any("enable_thinking" in path.read_text(encoding="utf-8") for path in files if path.is_file())
+    return quantization.fp8_blocks(name, config_files.read_config(model / config_files.CONFIG)) is not None
 
 
 def _link(path: Path, target: Path) -> None:

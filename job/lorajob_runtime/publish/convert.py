@@ -10,7 +10,7 @@ from pathlib import Path
 from lorajob_runtime import fetch
 from lorajob_runtime.contract import layout
 from lorajob_runtime.contract.spec import ModelSpec
-from lorajob_runtime.models import architecture, preflight
+from lorajob_runtime.models import architecture, config_files, preflight
 from lorajob_runtime.publish import adapter_lookup, expert_layouts
 from lorajob_runtime.publish.expert_layouts import Converted, Layout
 from lorajob_runtime.system.environment import Environment
@@ -62,6 +62,6 @@ def _told_type(model: ModelSpec, environment: Environment, notify: Callable[[str
     path = preflight.folder_of(model)
     if path is None:
         path = fetch.fetch_tokenizer(model, environment=environment, notify=notify).path
-    config = preflight.read_config(path / "config.json")
+    config = config_files.read_config(path / config_files.CONFIG)
     known = architecture.read(config)
     return known.model_type if known is not None else config.get("model_type")

@@ -11,7 +11,7 @@ from typing import Any
 from lorajob_runtime import __version__
 from lorajob_runtime.contract.events import Event
 from lorajob_runtime.contract.spec import RunSpec
-from lorajob_runtime.models.provenance import BaseModel
+from lorajob_runtime.models.provenance import BaseModelOrigin
 
 _LAST_STEPS = 10
 
@@ -34,7 +34,7 @@ class RunFacts:
     """
 
     spec: RunSpec
-    base: BaseModel
+    base: BaseModelOrigin
     data: dict[str, Any]
     losses: tuple[tuple[int, float], ...] = ()
     evaluations: tuple[tuple[int, float], ...] = ()
@@ -64,7 +64,7 @@ def gather(
     events: Iterable[Event],
     *,
     spec: RunSpec,
-    base: BaseModel,
+    base: BaseModelOrigin,
     data: dict[str, Any],
     versions: dict[str, str],
     thinking_switch: bool,

@@ -15,7 +15,7 @@ from typing import Any
 from lorajob_runtime.contract import identity
 from lorajob_runtime.contract.errors import ConfigError, DataError, LorajobError
 from lorajob_runtime.contract.spec import DataSpec, ModelSpec, RunSpec
-from lorajob_runtime.models import architecture, preflight, quantization, remote_code
+from lorajob_runtime.models import architecture, config_files, preflight, quantization, remote_code
 from lorajob_runtime.models.shapes import Architecture
 from lorajob_runtime.storage.open import open_store
 from lorajob_runtime.storage.store import Store, is_s3, split_s3
@@ -71,7 +71,7 @@ def choose_machine(
 
 def check_trainable(spec: RunSpec) -> None:
     """Raises ConfigError for what this version or the model cannot do, as far as the spec and the catalog tell."""
-    template = preflight.template_in(preflight.folder_of(spec.model))
+    template = config_files.chat_template(preflight.folder_of(spec.model))
     preflight.check(spec, preflight.architecture_of(spec.model), template=template)
     if spec.model.quantize is not None and importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
@@ -93,13 +93,13 @@ def inspector(spec: RunSpec, machine: Machine, *, nodes: int) -> Callable[[Path]
     """
 
     def inspect(config: Path) -> None:
-        values = preflight.read_config(config)
+        values = config_files.read_config(config)
         quantization.fp8_blocks(spec.model.name, values)
         shapes = architecture.read(values)
         # what is known of a part of a model says nothing of the class for the whole
         if shapes is None or "text_config" in values:
             _check_class(spec.model, config, values)
-        preflight.check(spec, shapes, template=preflight.template_in(config.parent))
+        preflight.check(spec, shapes, template=config_files.chat_template(config.parent))
         _check_memory(shapes, spec, machine, nodes)
         if shapes is not None and machine.device == "cpu":
             preflight.check_host_memory(spec, shapes, host_bytes=system.host_bytes(), nodes=nodes)
@@ -119,7 +119,7 @@ def _check_class(model: ModelSpec, config: Path, values: dict[str, Any]) -> None
     bound = system.bound_to_parent(command, parent=os.getpid())
     done = subprocess.run(bound, env=environment.for_training(), capture_output=True, check=False)
     if done.returncode == remote_code.UNKNOWN_CLASS:
-        raise remote_code.needed(model.name, values)
+        raise remote_code.unsupported_model(model.name, values)
     if done.returncode != 0:
         last = (done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise LorajobError(

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     try:
         job = train_job.loads(folder.train_job.read_text())
         _redirect(folder.log(job.attempt, rank))
-        quantization.leave_out(job.spec.model)
+        quantization.block_bitsandbytes_import(job.spec.model)
         from lorajob_runtime.train import loop
 
         loop.train(job, folder)

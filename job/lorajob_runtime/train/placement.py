@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from lorajob_runtime.models import architecture, lora_weights, placement, preflight
+from lorajob_runtime.models import architecture, config_files, lora_weights, placement
 from lorajob_runtime.models.memory_plan import Precision
 from lorajob_runtime.models.placement import Placement
 from lorajob_runtime.models.shapes import Architecture
@@ -55,7 +55,7 @@ def wants_experts(job: TrainJob) -> bool:
 
 
 def _shapes(job: TrainJob) -> Architecture | None:
-    return architecture.read(preflight.read_config(Path(job.model_path) / "config.json"))
+    return architecture.read(config_files.read_config(Path(job.model_path) / config_files.CONFIG))
 
 
 def _shards_unknown(job: TrainJob, device: torch.device, precision: Precision, here: int) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from card_example import example
 
 from lorajob_runtime.models import end_tokens
+from lorajob_runtime.models.config_files import GENERATION_CONFIG
 from lorajob_runtime.publish import model_card
 
 DOCUMENT, TURN = 0, 2
@@ -23,7 +24,7 @@ def folders(tmp_path: Path, generation: Any, config: dict[str, Any]) -> tuple[Pa
         folder.mkdir()
     (model / "config.json").write_text(json.dumps(config))
     if generation is not None:
-        (model / end_tokens.FILE).write_text(generation if isinstance(generation, str) else json.dumps(generation))
+        (model / GENERATION_CONFIG).write_text(generation if isinstance(generation, str) else json.dumps(generation))
     return model, adapter
 
 
@@ -53,7 +54,7 @@ def test_the_ends_of_training_are_added_to_the_bases_own(
     assert set(stops) <= set(end_tokens.of_model(adapter))
     assert end_tokens.taught(model, adapter) == tuple(expected or ())
     if isinstance(generation, dict):
-        values = json.loads((adapter / end_tokens.FILE).read_text())
+        values = json.loads((adapter / GENERATION_CONFIG).read_text())
         assert {**values, "eos_token_id": 0} == {**generation, "eos_token_id": 0}, "all else is the base's"
 
 
@@ -62,7 +63,7 @@ def test_a_base_that_stops_there_by_itself_keeps_its_file_to_the_letter(tmp_path
 
     end_tokens.write(model, adapter, [TURN])
 
-    assert (adapter / end_tokens.FILE).read_bytes() == (model / end_tokens.FILE).read_bytes()
+    assert (adapter / GENERATION_CONFIG).read_bytes() == (model / GENERATION_CONFIG).read_bytes()
 
 
 def test_the_model_card_gives_ends_only_where_the_base_lacks_one() -> None:

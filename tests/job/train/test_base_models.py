@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, Ll
 from lorajob_runtime.contract import events, spec
 from lorajob_runtime.contract.errors import ConfigError
 from lorajob_runtime.contract.spec import LoraSpec
-from lorajob_runtime.models import architecture, lora_weights, preflight
+from lorajob_runtime.models import architecture, config_files, lora_weights
 from lorajob_runtime.models.shapes import Architecture
 from lorajob_runtime.train.lora import attach
 
@@ -53,7 +53,7 @@ def tied(path: Path, *, is_tied: bool) -> Path:
 
 
 def shapes(path: Path) -> Architecture:
-    found = architecture.read(preflight.read_config(path / "config.json"))
+    found = architecture.read(config_files.read_config(path / "config.json"))
     assert found is not None
     return found
 

@@ -159,7 +159,7 @@ def test_only_runs_that_quantise_load_bitsandbytes(quantize: str | None) -> None
     program = (
         "import sys; from lorajob_runtime.contract.spec import ModelSpec;"
         "from lorajob_runtime.models import quantization;"
-        f"quantization.leave_out(ModelSpec(quantize={quantize!r}));"
+        f"quantization.block_bitsandbytes_import(ModelSpec(quantize={quantize!r}));"
         "import importlib.util as u, json; print(json.dumps(u.find_spec('bitsandbytes') is not None))"
     )
 

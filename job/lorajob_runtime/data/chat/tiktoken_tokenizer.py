@@ -10,13 +10,12 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lorajob_runtime.contract.errors import ModelError
-from lorajob_runtime.models import families
+from lorajob_runtime.models import config_files, families
 from lorajob_runtime.models.families.family import TiktokenFile
 
 _KEPT = ("chat_template", "model_max_length", "eos_token", "pad_token", "bos_token", "additional_special_tokens")
@@ -26,7 +25,7 @@ def found(folder: Path) -> TiktokenFile | None:
     """What is known of a folder's tokenizer that is there in this form only; None for any other."""
     if (folder / "tokenizer.json").exists():
         return None
-    named = configuration(folder).get("tokenizer_class")
+    named = config_files.tokenizer_config(folder).get("tokenizer_class")
     known = (family.tiktoken for family in families.ALL if family.tiktoken is not None)
     return next((each for each in known if each.class_name == named and (folder / each.file).is_file()), None)
 
@@ -53,19 +52,11 @@ def load(folder: Path, known: TiktokenFile) -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in known.control_tokens])
-    settings = {key: value for key, value in configuration(folder).items() if key in _KEPT and value is not None}
-    if (template := folder / "chat_template.jinja").is_file():
+    stored = config_files.tokenizer_config(folder)
+    settings = {key: stored[key] for key in _KEPT if stored.get(key) is not None}
+    if (template := folder / config_files.CHAT_TEMPLATE).is_file():
         settings["chat_template"] = template.read_text("utf-8")
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **settings)
-
-
-def configuration(folder: Path) -> dict[str, Any]:
-    """A tokenizer's own settings; nothing where there are none, or none that can be read."""
-    try:
-        config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
 
 
 def _ranks(path: Path) -> dict[bytes, int]:

@@ -10,7 +10,7 @@ from lorajob_runtime.contract.errors import ModelError
 from lorajob_runtime.contract.text import truncate
 from lorajob_runtime.data.chat import tiktoken_tokenizer
 from lorajob_runtime.data.chat.reasoning import MARKS
-from lorajob_runtime.models import remote_code
+from lorajob_runtime.models import config_files, remote_code
 
 Tokenizer = Any
 """A tokenizer of transformers, which has no types of its own."""
@@ -25,7 +25,7 @@ def load_tokenizer(model_path: Path, *, trust_remote_code: bool = False) -> Toke
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    code = remote_code.reference(tiktoken_tokenizer.configuration(model_path), "AutoTokenizer")
+    code = remote_code.reference(config_files.tokenizer_config(model_path), "AutoTokenizer")
     try:
         if (known := tiktoken_tokenizer.found(model_path)) is not None:
             return tiktoken_tokenizer.load(model_path, known)
@@ -49,7 +49,7 @@ def needs_code(folder: Path) -> bool:
     """
     import transformers
 
-    config = tiktoken_tokenizer.configuration(folder)
+    config = config_files.tokenizer_config(folder)
     code = remote_code.reference(config, "AutoTokenizer")
     return code is not None and not hasattr(transformers, str(config.get("tokenizer_class")))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from lorajob_runtime.models.config_fields import Fields
+from lorajob_runtime.models.families.fields import Fields
 from lorajob_runtime.models.families.layers import Attention, Mlp, dense_mlp
 
 ATTENTION_PROJECTIONS = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})

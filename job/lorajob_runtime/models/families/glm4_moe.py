@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lorajob_runtime.models.config_fields import Fields
 from lorajob_runtime.models.families.family import (
     ATTENTION_PROJECTIONS,
     MLP_PROJECTIONS,
@@ -11,6 +10,7 @@ from lorajob_runtime.models.families.family import (
     Family,
     ModelType,
 )
+from lorajob_runtime.models.families.fields import Fields
 from lorajob_runtime.models.families.layers import Attention, Mlp, dense_mlp, gated_matrices, sparse_mlp
 
 

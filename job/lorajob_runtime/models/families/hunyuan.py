@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lorajob_runtime.models.config_fields import Fields
 from lorajob_runtime.models.families.family import (
     ATTENTION_PROJECTIONS,
     MLP_PROJECTIONS,
@@ -14,6 +13,7 @@ from lorajob_runtime.models.families.family import (
     ModelType,
     TiktokenFile,
 )
+from lorajob_runtime.models.families.fields import Fields
 from lorajob_runtime.models.families.layers import Attention, Mlp, biased_as_configured, gated_matrices, sparse_mlp
 
 _RENAMED_FIELDS = {"head_dim": "attention_head_dim"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lorajob_runtime.models.config_fields import Fields
+from lorajob_runtime.models.families.fields import Fields
 from lorajob_runtime.models.shapes import EXPERT_STACKS, Group, HeadNorms, Layer, Matrix
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lorajob_runtime.models.config_fields import Fields
 from lorajob_runtime.models.families.family import ATTENTION_PROJECTIONS, ChatFormat, ExpertNames, Family, ModelType
+from lorajob_runtime.models.families.fields import Fields
 from lorajob_runtime.models.families.layers import Attention, Mlp, sparse_mlp
 
 

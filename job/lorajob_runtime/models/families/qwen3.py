@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lorajob_runtime.models.config_fields import Fields
 from lorajob_runtime.models.families.family import (
     ATTENTION_PROJECTIONS,
     MLP_PROJECTIONS,
@@ -13,6 +12,7 @@ from lorajob_runtime.models.families.family import (
     Family,
     ModelType,
 )
+from lorajob_runtime.models.families.fields import Fields
 from lorajob_runtime.models.families.layers import Attention, Mlp, biased_as_configured, dense_mlp, sparse_mlp
 
 

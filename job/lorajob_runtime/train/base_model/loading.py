@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import importlib
-import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -25,7 +24,7 @@ from transformers import (
 from lorajob_runtime.contract.errors import ConfigError, ModelError, OutOfMemoryError
 from lorajob_runtime.contract.spec import ModelSpec
 from lorajob_runtime.contract.text import error_line
-from lorajob_runtime.models import families, quantization, remote_code
+from lorajob_runtime.models import config_files, families, quantization, remote_code
 from lorajob_runtime.system import device_errors
 from lorajob_runtime.train.base_model import fp8
 from lorajob_runtime.train.base_model.class_probe import native_type
@@ -71,7 +70,7 @@ def configuration(path: Path, model: ModelSpec) -> tuple[PreTrainedConfig, bool]
 
     They do only where transformers has none of its own, and where that code is trusted: else ModelError.
     """
-    stored = json.loads((path / "config.json").read_text())
+    stored = config_files.read_config(path / config_files.CONFIG)
     if (model_type := native_type(stored)) is not None:
         # its repository's name for it would keep transformers from what it knows of the weights
         config = CONFIG_MAPPING[model_type].from_pretrained(path, model_type=model_type)
@@ -83,7 +82,7 @@ def configuration(path: Path, model: ModelSpec) -> tuple[PreTrainedConfig, bool]
         return config, False
     code = [remote_code.reference(stored, each) for each in ("AutoConfig", "AutoModelForCausalLM")]
     if code[1] is None or not model.trust_remote_code:
-        raise remote_code.needed(model.name, stored)
+        raise remote_code.unsupported_model(model.name, stored)
     _import(path, [each for each in code if each])
     return AutoConfig.from_pretrained(path, trust_remote_code=True), True
 
@@ -120,7 +119,7 @@ def _from_fp8(
         raise ModelError(f"{model.name}: transformers has no class for {config.model_type!r}, only plain weights load")
     # what is loaded is plain: nothing downstream shall take it for quantised
     del config.quantization_config
-    if (path / "generation_config.json").is_file():
+    if (path / config_files.GENERATION_CONFIG).is_file():
         options = options | {"generation_config": GenerationConfig.from_pretrained(path)}
     with fp8.opened(path, blocks, options["dtype"]) as weights:
         # given weights in place of a folder, it reads them by slices just the same
