@@ -17,9 +17,9 @@ from lorajob_runtime.contract.spec import DataSpec, RunSpec
 from lorajob_runtime.contract.text import escape_controls, plural, truncate
 from lorajob_runtime.data.chat.chat_template import ThinkingMode
 from lorajob_runtime.data.chat.tokenizer import Tokenizer, decode, load_tokenizer
-from lorajob_runtime.data.encode_dataset import Survey, notes, refuse, survey, unused_names, warnings
+from lorajob_runtime.data.encode_dataset import EncodedDataset, encode_dataset, notes, refuse, unused_names, warnings
 from lorajob_runtime.data.rows import unused
-from lorajob_runtime.data.rows.issues import Fault
+from lorajob_runtime.data.rows.issues import RowIssue
 from lorajob_runtime.data.rows.load import load
 from lorajob_runtime.data.tokens import Ids, Mask
 from lorajob_runtime.models import token_limits
@@ -85,7 +85,7 @@ class CheckReport:
     target_tokens: int
     longest_tokens: int
     lengths: tuple[Bin, ...]
-    faults: tuple[Fault, ...]
+    faults: tuple[RowIssue, ...]
     """The first of each sort; `faults_found` counts all of them."""
     faults_found: int
     notes: tuple[str, ...]
@@ -105,15 +105,15 @@ def check(spec: RunSpec, *, model_path: Path, shown_rows: int = 3) -> CheckRepor
     tokenizer = load_tokenizer(model_path, trust_remote_code=spec.model.trust_remote_code)
     looked_at = _LookedAt(shown_rows)
     limits = token_limits.of_folder(model_path)
-    seen = survey(spec, tokenizer, loaded, samples=0, train=looked_at, held_out=_LookedAt(0), bounds=limits)
-    train, held_out, selection = seen.train, seen.held_out, loaded.selection
-    lengths, problem = train.lengths or [0], _problem(seen, data)
+    dataset = encode_dataset(spec, tokenizer, loaded, samples=0, train=looked_at, held_out=_LookedAt(0), bounds=limits)
+    train, held_out, selection = dataset.train, dataset.held_out, loaded.selection
+    lengths, problem = train.lengths or [0], _problem(dataset, data)
     return CheckReport(
         source=str(loaded.source.path),
         format=loaded.form.name,
         verdict=loaded.form.verdict,
-        template_family=seen.encoder.family,
-        thinking_mode=seen.encoder.thinking_mode,
+        template_family=dataset.encoder.family,
+        thinking_mode=dataset.encoder.thinking_mode,
         thinking=data.thinking,
         max_length=data.max_length,
         rows_read=len(loaded.source),
@@ -128,10 +128,10 @@ def check(spec: RunSpec, *, model_path: Path, shown_rows: int = 3) -> CheckRepor
         target_tokens=train.target_tokens,
         longest_tokens=max(lengths),
         lengths=histogram(lengths),
-        faults=tuple(sorted((*train.faults.kept, *held_out.faults.kept), key=_gravity)),
-        faults_found=train.faults.counts.total() + held_out.faults.counts.total(),
+        faults=tuple(sorted((*train.issues.kept, *held_out.issues.kept), key=_severity_order)),
+        faults_found=train.issues.counts.total() + held_out.issues.counts.total(),
         notes=notes(selection, train),
-        warnings=warnings(seen, data),
+        warnings=warnings(dataset, data),
         unused=unused_names(train, held_out),
         shown=tuple(
             ShownRow(number=number, tokens=len(ids), spans=spans(tokenizer, ids, targets))
@@ -151,7 +151,7 @@ def check_text(report: CheckReport, colour: bool) -> str:
     """The report for a person. What is trained is green with `colour`, else between ⟦ and ⟧."""
     blocks = [_summary(report), _bars(report)]
     if report.faults:
-        blocks.append(_faults(report.faults, report.faults_found))
+        blocks.append(_issues(report.faults, report.faults_found))
     blocks += [_row(row, colour) for row in report.shown]
     if report.problem is not None:
         hint = f"\nhint: {report.hint}" if report.hint else ""
@@ -182,8 +182,8 @@ def histogram(lengths: Sequence[int]) -> tuple[Bin, ...]:
     return (*bins[:-1], replace(bins[-1], last=max(bins[-1].last, int(np.max(lengths)))))
 
 
-def _gravity(fault: Fault) -> tuple[int, bool, int]:
-    return ("error", "dropped", "warning", "truncated").index(fault.severity), not fault.at_fault, fault.number
+def _severity_order(issue: RowIssue) -> tuple[int, bool, int]:
+    return ("error", "dropped", "warning", "truncated").index(issue.severity), not issue.at_fault, issue.number
 
 
 @dataclass(slots=True)
@@ -208,9 +208,9 @@ class _LookedAt:
         return len(self._hashes) - len(np.unique(np.asarray(self._hashes)))
 
 
-def _problem(seen: Survey, data: DataSpec) -> DataError | None:
+def _problem(dataset: EncodedDataset, data: DataSpec) -> DataError | None:
     try:
-        refuse(seen, data)
+        refuse(dataset, data)
     except DataError as error:
         return error
     return None
@@ -260,8 +260,8 @@ def _bars(report: CheckReport) -> str:
     return "\n".join(lines)
 
 
-def _faults(faults: Sequence[Fault], found: int) -> str:
-    lines = [f"row {fault.number}: {fault.severity}: {truncate(fault.reason, 200)}" for fault in faults[:_FAULTS_SHOWN]]
+def _issues(faults: Sequence[RowIssue], found: int) -> str:
+    lines = [f"row {issue.number}: {issue.severity}: {truncate(issue.reason, 200)}" for issue in faults[:_FAULTS_SHOWN]]
     if found > _FAULTS_SHOWN:
         lines.append(f"and {found - _FAULTS_SHOWN:,} more")
     return "\n".join(("rows at fault, counted from 1", *lines))

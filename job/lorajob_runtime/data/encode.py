@@ -49,7 +49,7 @@ class Encoded:
     sequences: list[tuple[Ids, Mask]]
     sampled: Callable[[], Sample]
     """Makes the sample, which only the first few rows are asked for."""
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def sample(self) -> Sample:
@@ -108,7 +108,7 @@ class Encoder:
             else:
                 found = next(sequences)
                 sampled = partial(_sample, asked, row.answers[-1].reference, *found[-1])
-                yield Encoded(sequences=found, sampled=sampled, remarks=row.remarks)
+                yield Encoded(sequences=found, sampled=sampled, notes=row.notes)
 
     @cached_property
     def _segments(self) -> Segments:

@@ -10,7 +10,7 @@ from lorajob_runtime.contract.spec import DataSpec, RunSpec
 from lorajob_runtime.contract.text import plural
 from lorajob_runtime.data.chat.tokenizer import Tokenizer
 from lorajob_runtime.data.encode import Encoder
-from lorajob_runtime.data.encode_rows import Collected, Sink, collect
+from lorajob_runtime.data.encode_rows import EncodedRows, Sink, encode_rows
 from lorajob_runtime.data.rows.issues import NO_ANSWER_LEFT, TOO_LONG, nothing_left, refuse_dropped, refuse_errors
 from lorajob_runtime.data.rows.load import Loaded
 from lorajob_runtime.data.rows.select import Selection
@@ -19,16 +19,16 @@ from lorajob_runtime.models.token_limits import UNKNOWN, Bounds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Survey:
+class EncodedDataset:
     """What became of the rows that are trained on and of those that are held out."""
 
     loaded: Loaded
     encoder: Encoder
-    train: Collected
-    held_out: Collected
+    train: EncodedRows
+    held_out: EncodedRows
 
 
-def survey(
+def encode_dataset(
     spec: RunSpec,
     tokenizer: Tokenizer,
     loaded: Loaded,
@@ -37,7 +37,7 @@ def survey(
     train: Sink,
     held_out: Sink,
     bounds: Bounds = UNKNOWN,
-) -> Survey:
+) -> EncodedDataset:
     """Runs the rows through form, template and tokenizer, and their sequences into the two sinks.
 
     `bounds` are the model's: a row that it cannot read is an error.
@@ -46,7 +46,7 @@ def survey(
     what the sinks raise. What is wrong with rows is for `refuse`.
     """
     encoder = Encoder(tokenizer, thinking=spec.data.thinking, bounds=bounds)
-    parts = collect(
+    parts = encode_rows(
         loaded.source,
         loaded.selection,
         form=loaded.form,
@@ -56,25 +56,25 @@ def survey(
         train=train,
         held_out=held_out,
     )
-    return Survey(loaded=loaded, encoder=encoder, train=parts[0], held_out=parts[1])
+    return EncodedDataset(loaded=loaded, encoder=encoder, train=parts[0], held_out=parts[1])
 
 
-def refuse(seen: Survey, data: DataSpec) -> None:
+def refuse(dataset: EncodedDataset, data: DataSpec) -> None:
     """Raises DataError when a range cannot be used as it is: nothing left of it, or too many rows at fault."""
-    selection, path = seen.loaded.selection, seen.loaded.source.path
+    selection, path = dataset.loaded.selection, dataset.loaded.source.path
     for found, rows, field in (
-        (seen.train, len(selection.train), "data.rows"),
-        (seen.held_out, len(selection.evaluation), "data.evalRows"),
+        (dataset.train, len(selection.train), "data.rows"),
+        (dataset.held_out, len(selection.evaluation), "data.evalRows"),
     ):
-        refuse_errors(found.faults, path)
-        refuse_dropped(found.faults, rows, field, data.max_dropped, path)
+        refuse_errors(found.issues, path)
+        refuse_dropped(found.issues, rows, field, data.max_dropped, path)
         if rows:
             _refuse_empty(found, field, data, path)
 
 
-def notes(selection: Selection, found: Collected) -> tuple[str, ...]:
+def notes(selection: Selection, found: EncodedRows) -> tuple[str, ...]:
     """What a person should know of the rows, one line each."""
-    lines = [f"{plural(count, 'row')}: {remark}" for remark, count in found.remarks.items()]
+    lines = [f"{plural(count, 'row')}: {note}" for note, count in found.notes.items()]
     if found.sequences > found.rows:
         lines.append(
             f"{plural(found.rows, 'row')}: trained as {found.sequences:,} sequences, "
@@ -87,16 +87,14 @@ def notes(selection: Selection, found: Collected) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def warnings(seen: Survey, data: DataSpec) -> tuple[str, ...]:
+def warnings(dataset: EncodedDataset, data: DataSpec) -> tuple[str, ...]:
     """What of the rows the model was not made for, one line each."""
-    excess = seen.encoder.bounds.excess(data.max_length)
-    beyond = seen.train.beyond + seen.held_out.beyond
-    return tuple([excess] if excess else []) + tuple(
-        f"{plural(count, 'row')}: {text}" for text, count in beyond.items()
-    )
+    excess = dataset.encoder.bounds.excess(data.max_length)
+    found = dataset.train.warnings + dataset.held_out.warnings
+    return tuple([excess] if excess else []) + tuple(f"{plural(count, 'row')}: {text}" for text, count in found.items())
 
 
-def unused_names(*parts: Collected) -> dict[str, int]:
+def unused_names(*parts: EncodedRows) -> dict[str, int]:
     """What rows have and nothing reads: column, or key of a turn, call or content part -> rows."""
     both = UnusedNames()
     for found in parts:
@@ -104,7 +102,7 @@ def unused_names(*parts: Collected) -> dict[str, int]:
     return both.counts()
 
 
-def _refuse_empty(found: Collected, field: str, data: DataSpec, path: Path) -> None:
+def _refuse_empty(found: EncodedRows, field: str, data: DataSpec, path: Path) -> None:
     """Raises DataError when no token carries loss; when the limit is why, with the length that would do."""
     if found.sequences:
         return

@@ -14,10 +14,10 @@ import numpy as np
 from lorajob_runtime.contract.spec import DataSpec
 from lorajob_runtime.data.chat.tokenizer import control_tokens
 from lorajob_runtime.data.encode import Encoded, Encoder, Sample, cut
-from lorajob_runtime.data.model_limits import foreign_id, reason_against, remark_on
+from lorajob_runtime.data.model_limits import foreign_id, length_warning, unreadable_reason
 from lorajob_runtime.data.rows.conversation import Conversation, RowError, Text
 from lorajob_runtime.data.rows.formats import Form
-from lorajob_runtime.data.rows.issues import NO_ANSWER_LEFT, TOO_LONG, Fault, FaultLog, converted
+from lorajob_runtime.data.rows.issues import NO_ANSWER_LEFT, TOO_LONG, IssueLog, RowIssue, converted
 from lorajob_runtime.data.rows.read import Source
 from lorajob_runtime.data.rows.select import Selection
 from lorajob_runtime.data.rows.unused import UnusedNames
@@ -32,7 +32,7 @@ class Sink(Protocol):
 
 
 @dataclass(kw_only=True, slots=True)
-class Collected:
+class EncodedRows:
     """What a selection of rows came to: counts, and no more of the rows themselves than a person looks at."""
 
     sink: Sink
@@ -43,10 +43,10 @@ class Collected:
     target_tokens: int = 0
     max_tokens: int = 0
     samples: list[Sample] = field(default_factory=list)
-    faults: FaultLog = field(default_factory=FaultLog)
-    remarks: Counter[str] = field(default_factory=Counter)
-    beyond: Counter[str] = field(default_factory=Counter)
-    """Remarks on rows that the model was not made for."""
+    issues: IssueLog = field(default_factory=IssueLog)
+    notes: Counter[str] = field(default_factory=Counter)
+    warnings: Counter[str] = field(default_factory=Counter)
+    """Notes on rows that are longer than the model was trained for."""
     unused: UnusedNames = field(default_factory=UnusedNames)
     shortest_fit: int | None = None
     """Tokens up to the first target of the row that needs the fewest: below this maxLength nothing can be trained."""
@@ -55,11 +55,11 @@ class Collected:
 
     def dropped(self) -> dict[str, int]:
         """Reason -> rows that were left out for it."""
-        return self.faults.dropped()
+        return self.issues.dropped()
 
     def truncated(self) -> int:
         """Rows that lost their end."""
-        return self.faults.counts["truncated"]
+        return self.issues.counts["truncated"]
 
     def add(self, number: int, sequences: Sequence[tuple[Ids, Mask]]) -> None:
         """Counts a row that is used, and passes it on."""
@@ -72,7 +72,7 @@ class Collected:
         self.sink.add(number, sequences)
 
 
-def collect(
+def encode_rows(
     source: Source,
     selection: Selection,
     *,
@@ -82,15 +82,15 @@ def collect(
     samples: int,
     train: Sink,
     held_out: Sink,
-) -> tuple[Collected, Collected]:
+) -> tuple[EncodedRows, EncodedRows]:
     """Encodes the rows that are meant, and cuts or drops what is longer than data.maxLength. No fault of a row raises.
 
     One pass over the file, the rows in their order: what is in memory is a chunk of them. Returns what is trained on
     and what is held out.
     """
-    parts = Collected(sink=train), Collected(sink=held_out)
+    parts = EncodedRows(sink=train), EncodedRows(sink=held_out)
     # what the encoder has taken and not given back
-    pending: deque[tuple[int, Collected]] = deque()
+    pending: deque[tuple[int, EncodedRows]] = deque()
 
     def items() -> Iterator[Conversation | Text | RowError]:
         for index, row in enumerate(source.until(selection.stop)):
@@ -99,13 +99,13 @@ def collect(
                 pending.append((index, parts[is_held_out]))
                 yield converted(form, row)
 
-    for encoded in encoder.rows(_watched(items(), pending, encoder)):
+    for encoded in encoder.rows(_with_warnings(items(), pending, encoder)):
         index, found = pending.popleft()
         if isinstance(encoded, RowError):
-            found.faults.add(Fault.of(index, encoded))
+            found.issues.add(RowIssue.of(index, encoded))
             continue
-        if encoded.remarks:
-            found.remarks.update(encoded.remarks)
+        if encoded.notes:
+            found.notes.update(encoded.notes)
         if _fits(encoded, index + 1, data, found, encoder) and len(found.samples) < samples:
             found.samples += [encoded.sample] if _is_short(encoded.sample, data, encoder.bounds) else []
     return parts
@@ -116,10 +116,10 @@ def _is_short(sample: Sample, data: DataSpec, bounds: Bounds) -> bool:
     return len(sample.prompt_ids) <= data.max_length and foreign_id(sample.prompt_ids, bounds) is None
 
 
-def _watched(
-    items: Iterable[Conversation | Text | RowError], pending: Sequence[tuple[int, Collected]], encoder: Encoder
+def _with_warnings(
+    items: Iterable[Conversation | Text | RowError], pending: Sequence[tuple[int, EncodedRows]], encoder: Encoder
 ) -> Iterator[Conversation | Text | RowError]:
-    """Passes rows on and remarks what a person should know of them, though they can be trained.
+    """Passes rows on, and notes what a person should know of those that can be trained.
 
     The row that comes is the last one in `pending`.
     """
@@ -131,12 +131,12 @@ def _watched(
             hit = next((match[0] for text in _contents(item) if (match := control.search(text))), None)
             if hit is not None:
                 reason = f"has the control token {hit} in its text"
-                found.faults.add(Fault(number=index + 1, reason=reason, severity="warning"))
-                found.remarks["control tokens are in the text"] += 1
+                found.issues.add(RowIssue(number=index + 1, reason=reason, severity="warning"))
+                found.notes["control tokens are in the text"] += 1
             if item.aside.unused:
                 found.unused.add(item.aside.unused)
-            if item.aside.remarks:
-                found.remarks.update(sorted(item.aside.remarks))
+            if item.aside.notes:
+                found.notes.update(sorted(item.aside.notes))
         yield item
 
 
@@ -144,7 +144,7 @@ def _contents(item: Conversation | Text) -> list[str]:
     return [item.text] if isinstance(item, Text) else [message["content"] for message in item.messages]
 
 
-def _fits(encoded: Encoded, number: int, data: DataSpec, found: Collected, encoder: Encoder) -> bool:
+def _fits(encoded: Encoded, number: int, data: DataSpec, found: EncodedRows, encoder: Encoder) -> bool:
     """Adds a row's sequences, cut to the limit; whether any of them has a target left and the model can read them."""
     lengths = [len(ids) for ids, _ in encoded.sequences]
     found.lengths.extend(lengths)
@@ -155,20 +155,20 @@ def _fits(encoded: Encoded, number: int, data: DataSpec, found: Collected, encod
     too_long = longest > data.max_length
     if too_long and data.overflow == "error":
         reason = f"has {longest} tokens, more than data.maxLength {data.max_length}, and data.overflow is error"
-        found.faults.add(Fault(number=number, reason=reason, severity="error"))
+        found.issues.add(RowIssue(number=number, reason=reason, severity="error"))
         return False
     kept = [piece for ids, targets in encoded.sequences if len((piece := cut(ids, targets, data.max_length))[0])]
     if too_long and (data.overflow == "drop" or not kept):
         reason = TOO_LONG if data.overflow == "drop" else NO_ANSWER_LEFT
-        found.faults.add(Fault(number=number, reason=reason, severity="dropped"))
+        found.issues.add(RowIssue(number=number, reason=reason, severity="dropped"))
         return False
     if too_long:
         reason = f"is cut from {longest} to {data.max_length} tokens"
-        found.faults.add(Fault(number=number, reason=reason, severity="truncated"))
-    if (against := reason_against(kept, encoder.tokenizer, encoder.bounds)) is not None:
-        found.faults.add(Fault(number=number, reason=against, severity="error"))
+        found.issues.add(RowIssue(number=number, reason=reason, severity="truncated"))
+    if (unreadable := unreadable_reason(kept, encoder.tokenizer, encoder.bounds)) is not None:
+        found.issues.add(RowIssue(number=number, reason=unreadable, severity="error"))
         return False
-    if (remark := remark_on(kept, encoder.bounds)) is not None:
-        found.beyond[remark] += 1
+    if (warning := length_warning(kept, encoder.bounds)) is not None:
+        found.warnings[warning] += 1
     found.add(number, kept)
     return True

@@ -12,7 +12,7 @@ from lorajob_runtime.data.tokens import Ids, Mask
 from lorajob_runtime.models.token_limits import Bounds
 
 
-def reason_against(sequences: Iterable[tuple[Ids, Mask]], tokenizer: Tokenizer, bounds: Bounds) -> str | None:
+def unreadable_reason(sequences: Iterable[tuple[Ids, Mask]], tokenizer: Tokenizer, bounds: Bounds) -> str | None:
     """Why the model cannot read a row's sequences, to be read on after "row 7"; None where it can."""
     for ids, _ in sequences:
         if (foreign := foreign_id(ids, bounds)) is not None:
@@ -38,15 +38,15 @@ def foreign_id(ids: Ids | Sequence[int], bounds: Bounds) -> int | None:
     if bounds.vocabulary is None or not len(ids):
         return None
     array = np.asarray(ids)
-    # seen without a sign, a negative id is beyond every vocabulary
+    # read as an unsigned number, a negative id is beyond every vocabulary
     if array.view(f"u{array.itemsize}").max() < bounds.vocabulary:
         return None
     outside = np.flatnonzero((array < 0) | (array >= bounds.vocabulary))
     return int(array[outside[0]]) if len(outside) else None
 
 
-def remark_on(sequences: Iterable[tuple[Ids, Mask]], bounds: Bounds) -> str | None:
-    """What to remark of a row that is longer than what the model was made for."""
+def length_warning(sequences: Iterable[tuple[Ids, Mask]], bounds: Bounds) -> str | None:
+    """The warning about a row that is longer than the model was trained for; None where it is not."""
     if bounds.window is None or all(len(ids) <= bounds.window for ids, _ in sequences):
         return None
     return f"longer than the model's window of {bounds.window} tokens, behind which it was not trained"

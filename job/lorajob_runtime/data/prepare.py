@@ -14,7 +14,7 @@ from lorajob_runtime.contract.spec import DataSpec, RunSpec
 from lorajob_runtime.data.chat.chat_template import stop_ids
 from lorajob_runtime.data.chat.tokenizer import Tokenizer, load_tokenizer
 from lorajob_runtime.data.encode import Sample
-from lorajob_runtime.data.encode_dataset import Survey, notes, refuse, survey, unused_names, warnings
+from lorajob_runtime.data.encode_dataset import EncodedDataset, encode_dataset, notes, refuse, unused_names, warnings
 from lorajob_runtime.data.model_limits import foreign_id
 from lorajob_runtime.data.rows.load import Loaded, load
 from lorajob_runtime.data.tokens import Ids, Mask, TokenRows, TokenWriter, fingerprint
@@ -101,7 +101,7 @@ def tokenise(
     """
     loaded = loaded or load(spec.data)
     with TokenWriter(folder / layout.TRAIN_ROWS) as train, TokenWriter(folder / layout.EVAL_ROWS) as held_out:
-        seen = survey(
+        dataset = encode_dataset(
             spec,
             tokenizer,
             loaded,
@@ -110,15 +110,15 @@ def tokenise(
             held_out=_Written(held_out),
             bounds=limits,
         )
-        refuse(seen, spec.data)
+        refuse(dataset, spec.data)
         trained, evaluation = train.finish(), held_out.finish() if len(held_out) else None
     return Tokenised(
         train=trained,
         evaluation=evaluation,
-        samples=tuple(seen.held_out.samples or seen.train.samples),
+        samples=tuple(dataset.held_out.samples or dataset.train.samples),
         # the model never says one that it has no row for
         stop_ids=tuple(each for each in stop_ids(tokenizer) if foreign_id([each], limits) is None),
-        report=_report(seen, spec.data, fingerprint(trained, evaluation)),
+        report=_report(dataset, spec.data, fingerprint(trained, evaluation)),
     )
 
 
@@ -132,20 +132,20 @@ class _Written:
             self.writer.add(ids, targets)
 
 
-def _report(seen: Survey, data: DataSpec, fingerprint: str) -> DataReport:
-    loaded, train, held_out = seen.loaded, seen.train, seen.held_out
+def _report(dataset: EncodedDataset, data: DataSpec, fingerprint: str) -> DataReport:
+    loaded, train, held_out = dataset.loaded, dataset.train, dataset.held_out
     return DataReport(
         fingerprint=fingerprint,
         source=str(loaded.source.path),
         source_sha256=loaded.source.sha256,
         format=loaded.form.name,
         verdict=loaded.form.verdict,
-        template_family=seen.encoder.family,
+        template_family=dataset.encoder.family,
         rows_read=len(loaded.source),
         rows_selected=len(loaded.selection.train),
         rows_used=train.rows,
         rows_dropped=train.dropped(),
-        first_dropped=held_out.faults.first_dropped() | train.faults.first_dropped(),
+        first_dropped=held_out.issues.first_dropped() | train.issues.first_dropped(),
         rows_truncated=train.truncated(),
         sequences=train.sequences,
         tokens=train.tokens,
@@ -154,7 +154,7 @@ def _report(seen: Survey, data: DataSpec, fingerprint: str) -> DataReport:
         eval_rows=held_out.rows,
         eval_rows_dropped=held_out.dropped(),
         notes=notes(loaded.selection, train),
-        warnings=warnings(seen, data),
+        warnings=warnings(dataset, data),
         unused=unused_names(train, held_out),
     )
 

@@ -79,7 +79,7 @@ def _replies(
         split(text, thinking=generator.opens_thought(row.messages, row.tools))
         for text, row in zip(texts, rows, strict=True)
     )
-    return [{answer: reply.answer} | ({thought: reply.thought} if reply.thought else {}) for reply in replies]
+    return [{answer: reply.answer} | ({thought: reply.reasoning} if reply.reasoning else {}) for reply in replies]
 
 
 def _row(line: str, number: int, system: str | None) -> Row:

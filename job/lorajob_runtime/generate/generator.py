@@ -18,7 +18,15 @@ from lorajob_runtime.contract.text import error_line
 from lorajob_runtime.data.chat import reasoning
 from lorajob_runtime.data.chat.adapt_messages import Tools
 from lorajob_runtime.data.chat.chat_template import prompt_ids, stop_ids
-from lorajob_runtime.data.chat.tokenizer import Tokenizer, decode, encode, load_tokenizer, needs_code, said, start_ids
+from lorajob_runtime.data.chat.tokenizer import (
+    Tokenizer,
+    decode,
+    decode_answer,
+    encode,
+    load_tokenizer,
+    needs_code,
+    start_ids,
+)
 from lorajob_runtime.data.rows.conversation import Message
 
 Conversation = Sequence[Message]
@@ -190,7 +198,7 @@ class Generator:
     def _text(self, ids: Sequence[int]) -> str:
         """Text of answer ids up to the token that ended it."""
         ends = (index for index, token in enumerate(ids) if token in self._stops)
-        return said(self._tokenizer, ids[: next(ends, len(ids))])
+        return decode_answer(self._tokenizer, ids[: next(ends, len(ids))])
 
     @property
     def _pad(self) -> int:

@@ -94,7 +94,7 @@ class _Shown:
     def add(self, parts: Iterable[tuple[Kind, str]]) -> None:
         """Writes the next parts. Models begin with blanks or line ends, which are in the way at a terminal."""
         for kind, piece in parts:
-            if kind == "thought":
+            if kind == "reasoning":
                 said = piece if self._thought else piece.lstrip()
                 self._thought += said
                 if self._shows_reasoning and said:

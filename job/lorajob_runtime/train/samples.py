@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import StoppingCriteria
 
 from lorajob_runtime.data.chat.reasoning import MARK_TOKENS, Reply, opens_thought, split
-from lorajob_runtime.data.chat.tokenizer import decode, load_tokenizer, said
+from lorajob_runtime.data.chat.tokenizer import decode, decode_answer, load_tokenizer
 from lorajob_runtime.system import device_errors, environment
 from lorajob_runtime.train import heartbeat, memory_budget
 from lorajob_runtime.train.base_model import forward as model_module
@@ -63,7 +63,7 @@ def sample(session: Session, prompts: SamplePrompts, step: int) -> bool:
             prompt=prompt["prompt"],
             output=reply.answer,
             reference=prompt["reference"],
-            **({"thought": reply.thought} if reply.thought else {}),
+            **({"thought": reply.reasoning} if reply.reasoning else {}),
         )
     return True
 
@@ -125,7 +125,7 @@ def _answer_together(session: Session, prompts: SamplePrompts, chosen: list[dict
     for item, row in zip(chosen, output[:, width:].tolist(), strict=False):
         answer = itertools.takewhile(lambda token: token not in stops, row)
         thinking = opens_thought(decode(tokenizer, item["prompt_ids"][-MARK_TOKENS:]))
-        replies.append(split(said(tokenizer, list(answer)), thinking=thinking))
+        replies.append(split(decode_answer(tokenizer, list(answer)), thinking=thinking))
     return replies
 
 

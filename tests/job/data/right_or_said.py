@@ -104,7 +104,7 @@ def wrongs(encoder: Encoder, item: Conversation) -> list[str]:
             continue
         trained += len(piece)
         text = decode(encoder.tokenizer, piece)
-        found += [f"answer {place}: {wrong}: {text!r}" for wrong in _lost(text, message, result.remarks)]
+        found += [f"answer {place}: {wrong}: {text!r}" for wrong in _lost(text, message, result.notes)]
         if decode(encoder.tokenizer, piece[-1:]) not in encoder.template.stop_tokens():
             found.append(f"answer {place} does not end: {text!r}")
         marks = text.count("</think>") - message["content"].count("</think>")
@@ -126,16 +126,16 @@ def _piece(encoder: Encoder, result: Encoded, prompt: list[int]) -> list[int] | 
     return None
 
 
-def _lost(text: str, message: Message, remarks: tuple[str, ...]) -> list[str]:
+def _lost(text: str, message: Message, notes: tuple[str, ...]) -> list[str]:
     lost = []
     thought, answer = message.get("reasoning_content", ""), message["content"]
     if answer.startswith("<think>"):
         thought, _, answer = answer.removeprefix("<think>").partition("</think>")
-    if thought.strip() not in text and not {SWITCHED_OFF, NO_FORM} & set(remarks):
+    if thought.strip() not in text and not {SWITCHED_OFF, NO_FORM} & set(notes):
         lost.append("the thought is lost")
-    if answer.strip() not in text and not (message.get("tool_calls") and SAID_BESIDE_CALL in remarks):
+    if answer.strip() not in text and not (message.get("tool_calls") and SAID_BESIDE_CALL in notes):
         lost.append("the answer is lost")
-    elif answer.lstrip("\n") not in text and not {BLANKS_CUT, SAID_BESIDE_CALL} & set(remarks):
+    elif answer.lstrip("\n") not in text and not {BLANKS_CUT, SAID_BESIDE_CALL} & set(notes):
         lost.append("blanks are lost")
     cities = [call["function"]["arguments"]["city"] for call in message.get("tool_calls", ())]
     return lost + [f"the call for {city} is lost" for city in cities if city not in text or "weather" not in text]

@@ -104,7 +104,7 @@ KINDS = {
         + "{% endfor %}"
         + _ASK
     ),
-    "names abilities in a comment": (
+    "names features in a comment": (
         "{# enable_thinking, reasoning_content, <think> and tools are not supported #}{% for m in messages %}"
         + _TURN
         + "{% endfor %}"

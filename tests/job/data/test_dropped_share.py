@@ -13,7 +13,7 @@ from lorajob_runtime.contract.spec import DataSpec, changes, parse
 from lorajob_runtime.data.check import check
 from lorajob_runtime.data.prepare import prepare
 from lorajob_runtime.data.rows.formats import detect
-from lorajob_runtime.data.rows.issues import TOO_LONG, Fault, FaultLog, refuse_dropped, refuse_unusable
+from lorajob_runtime.data.rows.issues import TOO_LONG, IssueLog, RowIssue, refuse_dropped, refuse_unusable
 from lorajob_runtime.data.rows.load import load
 from lorajob_runtime.report.lines import lines
 
@@ -138,7 +138,7 @@ def test_what_yaml_makes_of_a_row_range_without_quotes_is_said(field: str, value
 
 @pytest.mark.parametrize(("limit", "allowed"), [("0%", 0), ("0.5%", 5), ("7%", 70), ("29%", 290), ("100%", 1000)])
 def test_a_share_is_exact(limit: str, allowed: int) -> None:
-    faults = [Fault(number=n, reason="is text", severity="dropped", at_fault=True) for n in range(1, allowed + 2)]
+    faults = [RowIssue(number=n, reason="is text", severity="dropped", at_fault=True) for n in range(1, allowed + 2)]
     refuse_dropped(_log(faults[:allowed]), 1000, "data.rows", limit, "rows.json")
     with pytest.raises(DataError):
         refuse_dropped(_log(faults), 1000, "data.rows", limit, "rows.json")
@@ -150,8 +150,8 @@ def test_a_run_may_go_on_with_another_limit() -> None:
 
 
 def test_reasons_that_differ_in_the_turn_are_one_and_those_that_are_data_stay_few() -> None:
-    at = [Fault(number=n, reason=f"turn {n} is a list", severity="dropped", at_fault=True) for n in range(1, 4)]
-    odd = [Fault(number=n, reason=f"is from 'x{n}'", severity="dropped", at_fault=True) for n in range(1, 101)]
+    at = [RowIssue(number=n, reason=f"turn {n} is a list", severity="dropped", at_fault=True) for n in range(1, 4)]
+    odd = [RowIssue(number=n, reason=f"is from 'x{n}'", severity="dropped", at_fault=True) for n in range(1, 101)]
     found = _log([*at, *odd]).dropped()
     assert found["a turn is a list"] == 3
     assert len(found) <= 21
@@ -164,15 +164,15 @@ def test_no_form_at_all_still_ends_the_run() -> None:
 
 
 def test_of_millions_of_faults_the_first_of_every_sort_are_kept_and_all_are_counted() -> None:
-    by_length = [Fault(number=n, reason=TOO_LONG, severity="dropped") for n in range(1, 3001)]
-    log = _log([*by_length, Fault(number=3001, reason="is text", severity="dropped", at_fault=True)])
+    by_length = [RowIssue(number=n, reason=TOO_LONG, severity="dropped") for n in range(1, 3001)]
+    log = _log([*by_length, RowIssue(number=3001, reason="is text", severity="dropped", at_fault=True)])
     assert (log.counts["dropped"], len(log.kept)) == (3001, 1001)
     with pytest.raises(DataError, match=r"row 3001 \(counted from 1\) is text$"):
         refuse_dropped(log, 3001, "data.rows", "error", "rows.json")
 
 
-def _log(faults: list[Fault]) -> FaultLog:
-    log = FaultLog()
+def _log(faults: list[RowIssue]) -> IssueLog:
+    log = IssueLog()
     for fault in faults:
         log.add(fault)
     return log

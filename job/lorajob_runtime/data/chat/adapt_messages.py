@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lorajob_runtime.data.chat import tool_prompt
 from lorajob_runtime.data.chat.reasoning import apart
-from lorajob_runtime.data.chat.template_probe import Abilities
+from lorajob_runtime.data.chat.template_probe import TemplateFeatures
 from lorajob_runtime.data.rows.conversation import Message
 from lorajob_runtime.data.rows.json_rows import text_of
 from lorajob_runtime.models.chat_families import CLOSE_THOUGHT, OPEN_THOUGHT
@@ -36,47 +36,47 @@ QUESTIONS_JOINED = "questions in a row are joined, as the chat template wants tu
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Adapted:
-    """`remarks` are what a person should know of the changes. `thinks`: some answer has a thought, left out or not."""
+    """`notes` are what a person should know of the changes. `thinks`: some answer has a thought, left out or not."""
 
     messages: list[Message]
     tools: Tools
-    remarks: tuple[str, ...]
+    notes: tuple[str, ...]
     thinks: bool
 
 
-def adapt(messages: Sequence[Message], tools: Tools, abilities: Abilities, thoughts: Thoughts) -> Adapted:
+def adapt(messages: Sequence[Message], tools: Tools, features: TemplateFeatures, thoughts: Thoughts) -> Adapted:
     """The same conversation, in what this template has a place for."""
-    remarks: dict[str, None] = {}
+    notes: dict[str, None] = {}
     thinks = any(_thought_of(message).strip() for message in messages)
     if thinks and thoughts != "kept" and (thoughts == "switched off" or _any_field(messages)):
-        remarks[SWITCHED_OFF if thoughts == "switched off" else NO_FORM] = None
-    said = [_with_thought(message, abilities, thoughts) for message in messages]
+        notes[SWITCHED_OFF if thoughts == "switched off" else NO_FORM] = None
+    said = [_with_thought(message, features, thoughts) for message in messages]
     said = [message for message in said if message["role"] != "system" or message["content"]]
-    said, tools = _with_calls(said, tools, abilities, remarks)
-    if not abilities.results and any(message["role"] == "tool" for message in said):
+    said, tools = _with_calls(said, tools, features, notes)
+    if not features.results and any(message["role"] == "tool" for message in said):
         said = [tool_prompt.result_asked(message) if message["role"] == "tool" else message for message in said]
-        remarks[RESULTS_ASKED] = None
-    if not abilities.system and said and said[0]["role"] == "system":
+        notes[RESULTS_ASKED] = None
+    if not features.system and said and said[0]["role"] == "system":
         said = _system_asked(said)
-        remarks[SYSTEM_ASKED] = None
-    if not abilities.questions_in_a_row and any(a["role"] == b["role"] == "user" for a, b in pairwise(said)):
+        notes[SYSTEM_ASKED] = None
+    if not features.questions_in_a_row and any(a["role"] == b["role"] == "user" for a, b in pairwise(said)):
         said = list(_joined(said))
-        remarks[QUESTIONS_JOINED] = None
-    return Adapted(messages=said, tools=tools, remarks=tuple(remarks), thinks=thinks)
+        notes[QUESTIONS_JOINED] = None
+    return Adapted(messages=said, tools=tools, notes=tuple(notes), thinks=thinks)
 
 
 def _thought_of(message: Message) -> str:
     if message["role"] != "assistant":
         return ""
     given: str = message.get(GIVEN_THOUGHT, "")
-    return given if given.strip() or CLOSE_THOUGHT not in message["content"] else apart(message["content"]).thought
+    return given if given.strip() or CLOSE_THOUGHT not in message["content"] else apart(message["content"]).reasoning
 
 
 def _any_field(messages: Sequence[Message]) -> bool:
     return any(message.get(GIVEN_THOUGHT, "").strip() for message in messages)
 
 
-def _with_thought(message: Message, abilities: Abilities, thoughts: Thoughts) -> Message:
+def _with_thought(message: Message, features: TemplateFeatures, thoughts: Thoughts) -> Message:
     if message["role"] != "assistant":
         return message
     field, content = message.get(GIVEN_THOUGHT), message["content"]
@@ -89,46 +89,46 @@ def _with_thought(message: Message, abilities: Abilities, thoughts: Thoughts) ->
     begins = reply is not None and reply.answer != content
     if thoughts == "switched off":
         answer = bare | {"content": reply.answer} if reply is not None else bare
-        return _unsplit(answer, abilities)
+        return _unsplit(answer, features)
     if field is not None:
-        return _placed(bare, field, abilities)
+        return _placed(bare, field, features)
     if reply is None or not begins:
-        return _unsplit(bare, abilities)
-    if abilities.written_thought and content.lstrip().startswith(OPEN_THOUGHT) and CLOSE_THOUGHT not in reply.answer:
+        return _unsplit(bare, features)
+    if features.written_thought and content.lstrip().startswith(OPEN_THOUGHT) and CLOSE_THOUGHT not in reply.answer:
         return bare
-    return _placed(bare | {"content": reply.answer}, reply.thought, abilities)
+    return _placed(bare | {"content": reply.answer}, reply.reasoning, features)
 
 
-def _placed(bare: Message, thought: str, abilities: Abilities) -> Message:
+def _placed(bare: Message, thought: str, features: TemplateFeatures) -> Message:
     """A thought where the template reads it, else written before the answer, else left to who renders."""
-    if abilities.thought_field is not None:
-        return bare | {abilities.thought_field: thought}
-    if abilities.written_thought:
+    if features.thought_field is not None:
+        return bare | {features.thought_field: thought}
+    if features.written_thought:
         return bare | {"content": f"{OPEN_THOUGHT}\n{thought.strip()}\n{CLOSE_THOUGHT}\n{bare['content']}"}
     return bare | {LOST_THOUGHT: thought.strip()}
 
 
-def _unsplit(bare: Message, abilities: Abilities) -> Message:
+def _unsplit(bare: Message, features: TemplateFeatures) -> Message:
     """An answer without a thought. With an empty one in its field no template looks for marks in what it says."""
-    if CLOSE_THOUGHT in bare["content"] and abilities.written_thought and abilities.thought_field is not None:
-        return bare | {abilities.thought_field: ""}
+    if CLOSE_THOUGHT in bare["content"] and features.written_thought and features.thought_field is not None:
+        return bare | {features.thought_field: ""}
     return bare
 
 
 def _with_calls(
-    said: list[Message], tools: Tools, abilities: Abilities, remarks: dict[str, None]
+    said: list[Message], tools: Tools, features: TemplateFeatures, notes: dict[str, None]
 ) -> tuple[list[Message], Tools]:
     calls = any(message.get("tool_calls") for message in said)
-    if not abilities.tools:
+    if not features.tools:
         if tools:
-            remarks[TOOLS_TOLD] = None
+            notes[TOOLS_TOLD] = None
         elif calls:
-            remarks[CALLS_TOLD] = None
+            notes[CALLS_TOLD] = None
         return tool_prompt.written_out(said, tools), None
-    if calls and not tools and not abilities.calls_without_tools:
-        remarks[CALLS_TOLD] = None
+    if calls and not tools and not features.calls_without_tools:
+        notes[CALLS_TOLD] = None
         return tool_prompt.written_out(said, None), None
-    if calls and abilities.arguments_as_text:
+    if calls and features.arguments_as_text:
         said = [_arguments_as_text(message) for message in said]
     return said, tools
 

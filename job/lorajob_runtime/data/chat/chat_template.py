@@ -16,10 +16,10 @@ from lorajob_runtime.contract.errors import ModelError
 from lorajob_runtime.contract.text import truncate
 from lorajob_runtime.data.chat import content_check, multi_turn, template_probe
 from lorajob_runtime.data.chat.adapt_messages import LOST_THOUGHT, Thoughts, Tools, adapt
-from lorajob_runtime.data.chat.completion import continuation
+from lorajob_runtime.data.chat.completion import completion
 from lorajob_runtime.data.chat.multi_turn import Answer, Turn
 from lorajob_runtime.data.chat.reasoning import Reply, apart, opens_thought
-from lorajob_runtime.data.chat.render_function import applied
+from lorajob_runtime.data.chat.render_function import render_function
 from lorajob_runtime.data.chat.template_probe import ANSWER, ANSWERED, ASKED
 from lorajob_runtime.data.chat.tokenizer import Tokenizer, added_tokens, control_tokens, encode, token_id
 from lorajob_runtime.data.rows.conversation import Conversation, Message, RowError
@@ -56,7 +56,7 @@ class Rendered:
     """The answers of a conversation that are trained, in order, and what a person should know of it."""
 
     answers: list[Answer]
-    remarks: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 class ChatTemplate:
@@ -69,12 +69,12 @@ class ChatTemplate:
     def __init__(self, tokenizer: Tokenizer, *, thinking: bool, moment: datetime | None = TRAINING_MOMENT) -> None:
         self._tokenizer = tokenizer
         source, for_tools = _source(tokenizer), _source(tokenizer, tools=[{}])
-        self._plain, self._for_tools = (applied(tokenizer, _at(moment, each)) for each in (source, for_tools))
+        self._plain, self._for_tools = (render_function(tokenizer, _at(moment, each)) for each in (source, for_tools))
         self.family = chat_families.detect(source)
         self._switch = {SWITCH: thinking}
         self._asked: tuple[Tools, str] | None = None
-        self._abilities = template_probe.probe(self._closed)
-        if thinking and not self._abilities.thinks:
+        self._features = template_probe.probe(self._closed)
+        if thinking and not self._features.thinks:
             raise chat_families.refuse_thinking("the model's chat template")
         self.thinking_mode = self._mode()
         self._thoughts = self._kept(thinking)
@@ -96,7 +96,7 @@ class ChatTemplate:
 
     def prompt(self, messages: Sequence[Message], tools: Tools = None) -> str:
         """What inference sends to have the next answer after these messages."""
-        adapted = adapt(messages, tools, self._abilities, self._thoughts)
+        adapted = adapt(messages, tools, self._features, self._thoughts)
         return self._prompt(adapted.messages, adapted.tools)
 
     def conversation(self, conversation: Conversation) -> Rendered:
@@ -105,16 +105,16 @@ class ChatTemplate:
         Raises RowError for a conversation that the template refuses or that leaves nothing to train, and for an answer
         of which the template leaves something out.
         """
-        adapted = adapt(_numbered(conversation.messages), conversation.tools, self._abilities, self._thoughts)
-        remarks = dict.fromkeys(((UNANSWERED,) if conversation.unanswered else ()) + adapted.remarks)
+        adapted = adapt(_numbered(conversation.messages), conversation.tools, self._features, self._thoughts)
+        notes = dict.fromkeys(((UNANSWERED,) if conversation.unanswered else ()) + adapted.notes)
         if self.thinking_mode == "always" and not adapted.thinks:
-            remarks[EMPTY_THOUGHT] = None
+            notes[EMPTY_THOUGHT] = None
         messages = adapted.messages
-        wanted = _wanted(messages, remarks)
+        wanted = _wanted(messages, notes)
         found = multi_turn.render(self, messages, adapted.tools, wanted)
         lost = content_check.lost_roles(found.last_prompt, messages[: wanted[-1]])
-        remarks |= found.remarks | {f"{role} turns are left out by the chat template": None for role in lost}
-        return Rendered(answers=found.answers, remarks=tuple(remarks))
+        notes |= found.notes | {f"{role} turns are left out by the chat template": None for role in lost}
+        return Rendered(answers=found.answers, notes=tuple(notes))
 
     def stop_tokens(self) -> list[str]:
         """What ends an answer: the end of turn first, then the family's other ends and the tokenizer's own."""
@@ -124,7 +124,7 @@ class ChatTemplate:
 
     def finished(self, messages: Sequence[Message], tools: Tools) -> str:
         """A conversation that waits for no answer. Raises whatever the template raises."""
-        return self._closed(messages, tools=tools, parts=self._abilities.parts)
+        return self._closed(messages, tools=tools, parts=self._features.parts)
 
     def turn(self, messages: Sequence[Message], tools: Tools) -> Turn:
         """The last message as an answer to those before.
@@ -140,7 +140,7 @@ class ChatTemplate:
             prompt = self._prompt(before, tools)
             finished = self.finished(messages, tools)
             rest = self._rest(prompt, finished, last, tools)
-            if not content_check.shows(rest, said.answer):
+            if not content_check.contains(rest, said.answer):
                 rest = self._standing_in(rest, prompt, messages, tools)
         except RowError:
             raise
@@ -158,7 +158,7 @@ class ChatTemplate:
             answer=answer,
             written=written,
             reference=last["content"] or answer.removesuffix(self.end_of_turn),
-            remarks=tuple(_remarked(rest, said.answer)),
+            notes=tuple(_notes_of(rest, said.answer)),
         )
 
     def _prompt(self, messages: Sequence[Message], tools: Tools) -> str:
@@ -166,7 +166,7 @@ class ChatTemplate:
         if is_probe and self._asked is not None and self._asked[0] == tools:
             return self._asked[1]
         options = self._switch | {"add_generation_prompt": True}
-        prompt = self.text(messages, tools=tools, parts=self._abilities.parts, **options)
+        prompt = self.text(messages, tools=tools, parts=self._features.parts, **options)
         if is_probe:
             # answers of a long conversation are looked for as they stand behind this very prompt
             self._asked = tools, prompt
@@ -183,12 +183,12 @@ class ChatTemplate:
         finished text; then it is what the template writes of it behind a question, if it does so here as well.
         """
         thought = last.get(LOST_THOUGHT, "")
-        rest = continuation(prompt, finished, thought)
+        rest = completion(prompt, finished, thought)
         if rest is not None:
             return rest
         some = tools[:1] if tools else None
         asked, alone = self._prompt([ASKED], some), self.finished([ASKED, last], some)
-        rest = continuation(asked, alone, thought)
+        rest = completion(asked, alone, thought)
         same = prompt.endswith(self.header) and finished.endswith(alone[len(asked) - len(self.header) :])
         if rest is None or not same:
             raise _refused(last, "it is written otherwise than its prompt")
@@ -204,21 +204,21 @@ class ChatTemplate:
         return other.replace(_STAND_IN, last["content"]) if _STAND_IN in other else rest
 
     def _mode(self) -> ThinkingMode:
-        if self._abilities.switch:
+        if self._features.switch:
             return "switch"
         if opens_thought(self._prompt([ASKED], None)):
             return "always"
-        return "switch" if self._abilities.thinks else "none"
+        return "switch" if self._features.thinks else "none"
 
     def _kept(self, thinking: bool) -> Thoughts:
-        if not self._abilities.thinks:
+        if not self._features.thinks:
             return "no form"
         return "kept" if thinking or self.thinking_mode == "always" else "switched off"
 
     def _probe_end(self) -> tuple[str, str]:
         """The end-of-turn token, and what the template writes after it (which no answer has to learn)."""
         prompt, finished = self._prompt([ASKED], None), self.finished([ASKED, ANSWERED], None)
-        if continuation(prompt, finished) is None:
+        if completion(prompt, finished) is None:
             raise ModelError(
                 "the model's chat template writes a finished conversation otherwise than its prompt: "
                 f"…{prompt[-40:]!r} does not lead to …{finished[-40:]!r}"
@@ -235,9 +235,9 @@ class ChatTemplate:
 
     def _probe_end_of_call(self) -> str | None:
         """The control token that ends a call, where that is another than ends an answer."""
-        if not self._abilities.tools:
+        if not self._features.tools:
             return None
-        call = template_probe.probe_call(as_text=self._abilities.arguments_as_text)
+        call = template_probe.probe_call(as_text=self._features.arguments_as_text)
         rest = self.finished([ASKED, call], template_probe.PROBE_TOOLS).removesuffix(self._after_turn)
         if rest.endswith(self.end_of_turn):
             return None
@@ -292,7 +292,7 @@ def _numbered(messages: Sequence[Message]) -> list[Message]:
     return [message | {_TURN: number} for number, message in enumerate(messages, start=first)]
 
 
-def _wanted(messages: Sequence[Message], remarks: dict[str, None]) -> list[int]:
+def _wanted(messages: Sequence[Message], notes: dict[str, None]) -> list[int]:
     """The places of the answers that are trained. Raises RowError when there are none."""
     asked = next(
         (place for place, message in enumerate(messages) if message["role"] in ("user", "tool")), len(messages)
@@ -302,7 +302,7 @@ def _wanted(messages: Sequence[Message], remarks: dict[str, None]) -> list[int]:
     if not behind:
         raise RowError("an answer without a question", droppable=True)
     if len(behind) < len(answers):
-        remarks[GREETING] = None
+        notes[GREETING] = None
     wanted = [place for place in behind if messages[place].get("trained", True)]
     if not wanted:
         raise RowError("no answer that is to be trained", droppable=True)
@@ -318,16 +318,16 @@ def _said(message: Message) -> Reply:
     """The thought and the answer that must be in what is trained of a message."""
     thought = next((message[name] for name in (*THOUGHT_FIELDS, LOST_THOUGHT) if message.get(name)), "")
     if thought or not message["content"].lstrip().startswith(OPEN_THOUGHT):
-        return Reply(thought=thought, answer=message["content"])
+        return Reply(reasoning=thought, answer=message["content"])
     return apart(message["content"])
 
 
 def _missing(rest: str, said: Reply, message: Message) -> str | None:
     """What of a message is not in what would be trained, and cannot be done without."""
     calls = message.get("tool_calls", ())
-    if not content_check.shows(rest, said.thought):
+    if not content_check.contains(rest, said.reasoning):
         return "a thought"
-    if not content_check.shows(rest, said.answer) and not calls:
+    if not content_check.contains(rest, said.answer) and not calls:
         return "an answer"
     lost = content_check.missing_calls(rest, message)
     if lost:
@@ -335,8 +335,8 @@ def _missing(rest: str, said: Reply, message: Message) -> str | None:
     return None
 
 
-def _remarked(rest: str, answer: str) -> Iterator[str]:
-    if not content_check.shows(rest, answer):
+def _notes_of(rest: str, answer: str) -> Iterator[str]:
+    if not content_check.contains(rest, answer):
         yield SAID_BESIDE_CALL
     elif answer not in rest:
         yield BLANKS_CUT

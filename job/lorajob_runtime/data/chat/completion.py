@@ -14,7 +14,7 @@ _LONGEST_END = 64
 _CLOSING = f"\n{CLOSE_THOUGHT}\n\n"
 
 
-def continuation(prompt: str, finished: str, thought: str = "") -> str | None:
+def completion(prompt: str, finished: str, thought: str = "") -> str | None:
     """The text that leads from the prompt to the end of the finished conversation; None when there is none.
 
     `thought` is one that the template leaves out: it goes in front, closed, and opened where the prompt does not.

@@ -16,7 +16,7 @@ from lorajob_runtime.data.rows.conversation import Message
 _UNCHANGED = re.compile(r"[A-Za-z0-9_.,:;()\[\] -]+")
 
 
-def shows(rendered: str, text: str) -> bool:
+def contains(rendered: str, text: str) -> bool:
     """Whether a text is there, blanks at its ends aside."""
     return text in rendered or text.strip() in rendered
 

@@ -37,14 +37,14 @@ class Answer:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Turn:
     """One answer behind its whole prompt. `written` is how a finished conversation has it right behind the prompt;
-    None where it does not. `remarks` are what a person should know of it.
+    None where it does not. `notes` are what a person should know of it.
     """
 
     prompt: str
     answer: str
     written: str | None
     reference: str
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def answered(self) -> Answer:
         """The answer alone."""
@@ -52,15 +52,15 @@ class Turn:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Whole:
+class RenderedAnswers:
     """Answers in order, the text before the last one, and what a person should know of them."""
 
     answers: list[Answer]
     last_prompt: str
-    remarks: dict[str, None]
+    notes: dict[str, None]
 
 
-class Renders(Protocol):
+class TurnRenderer(Protocol):
     """A chat template. Both raise whatever the template raises; `turn` RowError as well."""
 
     header: str
@@ -74,26 +74,28 @@ class Renders(Protocol):
         """The last message as an answer to those before."""
 
 
-def render(template: Renders, messages: Sequence[Message], tools: Tools, wanted: Sequence[int]) -> Whole:
+def render(template: TurnRenderer, messages: Sequence[Message], tools: Tools, wanted: Sequence[int]) -> RenderedAnswers:
     """The answers at the places `wanted`. Raises as `template.turn` does."""
     found = _at_once(template, messages, tools, wanted) if len(wanted) > _FEW else None
     return found or _one_by_one(template.turn(messages[: place + 1], tools) for place in wanted)
 
 
-def _one_by_one(turns: Iterator[Turn]) -> Whole:
+def _one_by_one(turns: Iterator[Turn]) -> RenderedAnswers:
     answers: list[Answer] = []
-    remarks: dict[str, None] = {}
+    notes: dict[str, None] = {}
     said = prompt = ""
     for turn in turns:
         prompt, follows = turn.prompt, bool(answers) and turn.prompt.startswith(said)
         before = prompt[len(said) :] if follows else prompt
         answers.append(Answer(before=before, answer=turn.answer, reference=turn.reference, follows=follows))
-        remarks |= dict.fromkeys(turn.remarks)
+        notes |= dict.fromkeys(turn.notes)
         said = prompt + turn.answer
-    return Whole(answers=answers, last_prompt=prompt, remarks=remarks)
+    return RenderedAnswers(answers=answers, last_prompt=prompt, notes=notes)
 
 
-def _at_once(template: Renders, messages: Sequence[Message], tools: Tools, wanted: Sequence[int]) -> Whole | None:
+def _at_once(
+    template: TurnRenderer, messages: Sequence[Message], tools: Tools, wanted: Sequence[int]
+) -> RenderedAnswers | None:
     """None where one rendering does not do."""
     marks = [mark for mark in (template.header, template.end_of_turn) if mark]
     if any(mark in message["content"] for message in messages if message["role"] != "assistant" for mark in marks):
@@ -111,20 +113,20 @@ def _at_once(template: Renders, messages: Sequence[Message], tools: Tools, wante
         if exact.answer != alone.answer or exact.prompt != finished[:start]:
             return None
     answers: list[Answer] = []
-    remarks: dict[str, None] = {}
+    notes: dict[str, None] = {}
     end = None
     for place in wanted:
         start, turn = located[place]
         follows = end is not None and end <= start
         before = finished[end if follows else 0 : start]
         answers.append(Answer(before=before, answer=turn.answer, reference=turn.reference, follows=follows))
-        remarks |= dict.fromkeys(turn.remarks)
+        notes |= dict.fromkeys(turn.notes)
         end = start + len(turn.answer) if finished.startswith(turn.answer, start) else None
-    return Whole(answers=answers, last_prompt=finished[: starts[wanted[-1]]], remarks=remarks)
+    return RenderedAnswers(answers=answers, last_prompt=finished[: starts[wanted[-1]]], notes=notes)
 
 
 def _located(
-    template: Renders, finished: str, messages: Sequence[Message], tools: Tools
+    template: TurnRenderer, finished: str, messages: Sequence[Message], tools: Tools
 ) -> dict[int, tuple[int, Turn]] | None:
     """Where in the whole text each answer begins, and the answer as it is alone; None when one is not there so."""
     found: dict[int, tuple[int, Turn]] = {}

@@ -13,7 +13,7 @@ from typing import Literal
 
 from lorajob_runtime.models.chat_families import CLOSE_THOUGHT, OPEN_THOUGHT
 
-Kind = Literal["thought", "answer"]
+Kind = Literal["reasoning", "answer"]
 
 OPEN_ANSWER, CLOSE_ANSWER = "<answer>", "</answer>"
 MARK_TOKENS = 8
@@ -23,9 +23,9 @@ MARKS = (OPEN_THOUGHT, CLOSE_THOUGHT, OPEN_ANSWER, CLOSE_ANSWER)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """A finished answer. `thought` is empty where there was none; an answer that never came is empty."""
+    """A finished answer. `reasoning` is empty where there was none; an answer that never came is empty."""
 
-    thought: str
+    reasoning: str
     answer: str
 
 
@@ -39,7 +39,7 @@ def split(text: str, *, thinking: bool = False) -> Reply:
     splitter = Splitter(thinking=thinking)
     parts = [*splitter.feed(text), *splitter.end()]
     return Reply(
-        thought="".join(piece for kind, piece in parts if kind == "thought").strip(),
+        reasoning="".join(piece for kind, piece in parts if kind == "reasoning").strip(),
         answer="".join(piece for kind, piece in parts if kind == "answer").strip(),
     )
 
@@ -57,12 +57,12 @@ def apart(text: str) -> Reply:
     if begun.startswith(OPEN_THOUGHT):
         thought, closed, answer = begun.removeprefix(OPEN_THOUGHT).partition(CLOSE_THOUGHT)
         if closed:
-            return Reply(thought=thought.strip("\n"), answer=answer.lstrip("\n"))
-        return Reply(thought="", answer=text)
+            return Reply(reasoning=thought.strip("\n"), answer=answer.lstrip("\n"))
+        return Reply(reasoning="", answer=text)
     end = _END_ALONE.search(text)
     if end is None or OPEN_THOUGHT in text[: end.start()]:
-        return Reply(thought="", answer=text)
-    return Reply(thought=text[: end.start()].strip("\n"), answer=text[end.end() :].lstrip("\n"))
+        return Reply(reasoning="", answer=text)
+    return Reply(reasoning=text[: end.start()].strip("\n"), answer=text[end.end() :].lstrip("\n"))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -122,7 +122,7 @@ class Splitter:
     def _say(self, text: str) -> Iterator[tuple[Kind, str]]:
         if text:
             self._said = self._said or bool(text.strip())
-            yield ("thought" if self.thinking else "answer"), text
+            yield ("reasoning" if self.thinking else "answer"), text
 
     def _pass(self, mark: str) -> None:
         self.thinking = mark == OPEN_THOUGHT

@@ -9,11 +9,11 @@ from typing import Any
 from lorajob_runtime.data.chat.tokenizer import Tokenizer
 from lorajob_runtime.data.rows.conversation import Message
 
-Apply = Callable[..., str]
+RenderFunction = Callable[..., str]
 """Messages without nulls, then `tools` and the template's own options, to text. Raises whatever the template raises."""
 
 
-def applied(tokenizer: Tokenizer, source: str) -> Apply:
+def render_function(tokenizer: Tokenizer, source: str) -> RenderFunction:
     """The function that has `source` written as the tokenizer's apply_chat_template does.
 
     A tokenizer with one of its own is asked itself.
@@ -21,7 +21,7 @@ def applied(tokenizer: Tokenizer, source: str) -> Apply:
     from transformers import PreTrainedTokenizerBase
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    theirs: Apply = partial(tokenizer.apply_chat_template, chat_template=source, tokenize=False)
+    theirs: RenderFunction = partial(tokenizer.apply_chat_template, chat_template=source, tokenize=False)
     if getattr(tokenizer.apply_chat_template, "__func__", None) is not PreTrainedTokenizerBase.apply_chat_template:
         return theirs
     # a template can only read a token that it names

@@ -48,7 +48,7 @@ PROBE_TOOLS: list[dict[str, Any]] = [
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Abilities:
+class TemplateFeatures:
     """`parts`: content must be a list of parts. `system`: a system turn in front has its place.
 
     `questions_in_a_row`: turns of the user need not alternate with the model's. `switch`: thinking can be switched.
@@ -71,7 +71,7 @@ class Abilities:
     results: bool
 
 
-def probe(render: Render) -> Abilities:
+def probe(render: Render) -> TemplateFeatures:
     """What a template shows of each kind of turn. Raises ModelError when it shows no question or no answer."""
     parts = _wants_parts(render)
 
@@ -98,7 +98,7 @@ def probe(render: Render) -> Abilities:
     called = shows([ASKED, probe_call(as_text=as_text)], _CALLED, tools=PROBE_TOOLS)
     tools = called and shows([ASKED], QUESTION, _TOOL, tools=PROBE_TOOLS)
     asked = [ASKED, probe_call(as_text=as_text), _result()] if tools else [ASKED, ANSWERED, _result()]
-    return Abilities(
+    return TemplateFeatures(
         parts=parts,
         system=shows([{"role": "system", "content": _SYSTEM}, ASKED], _SYSTEM, QUESTION),
         questions_in_a_row=shows([ASKED, ASKED | {"content": _SECOND}], QUESTION, _SECOND),

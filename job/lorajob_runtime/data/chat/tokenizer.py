@@ -74,7 +74,7 @@ def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     return text
 
 
-def said(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+def decode_answer(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """The text of an answer's ids without control tokens, but with the marks of thoughts where those are ones."""
     special = set(tokenizer.all_special_ids)
     marks = {index: mark for mark in MARKS if (index := token_id(tokenizer, mark)) in special}

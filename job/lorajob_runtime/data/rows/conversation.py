@@ -20,7 +20,7 @@ class Aside:
 
     unused: set[str] = field(default_factory=set)
     """As `unused.named` writes them."""
-    remarks: set[str] = field(default_factory=set)
+    notes: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,7 +27,7 @@ _BY_CHOICE = (TOO_LONG, NO_ANSWER_LEFT)
 """Dropped because data.maxLength and data.overflow say so: that is no fault of the data."""
 _ROUNDING = 1e-6
 _KEPT = 1000
-"""Faults of one sort that are kept, beyond which they are only counted."""
+"""Issues of one sort that are kept, beyond which they are only counted."""
 _REASONS_HELD = 20
 _REASONS_SHOWN = 3
 _OTHER_REASONS = "other reasons"
@@ -35,7 +35,7 @@ _TURN = re.compile(r"\bturn \d+\b")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fault:
+class RowIssue:
     """What is wrong with one row; `number` counts from 1. An error ends a run, the others are counted.
 
     `at_fault` rows are left out as far as data.maxDropped goes; their reason reads on after "row 7".
@@ -47,16 +47,16 @@ class Fault:
     at_fault: bool = False
 
     @classmethod
-    def of(cls, index: int, error: RowError) -> Fault:
+    def of(cls, index: int, error: RowError) -> RowIssue:
         """Of the row at `index`, which counts from 0."""
         return cls(number=index + 1, reason=error.reason, severity="dropped", at_fault=not error.droppable)
 
 
 @dataclass(kw_only=True, slots=True)
-class FaultLog:
-    """What is wrong with the rows of a selection: all of it counted, and the first faults of every sort kept."""
+class IssueLog:
+    """What is wrong with the rows of a selection: all of it counted, and the first issues of every sort kept."""
 
-    kept: list[Fault] = field(default_factory=list)
+    kept: list[RowIssue] = field(default_factory=list)
     counts: Counter[Severity] = field(default_factory=Counter)
     at_fault: int = 0
     """Of those that are dropped, the rows that data.maxDropped limits."""
@@ -66,26 +66,26 @@ class FaultLog:
     _reasons: Counter[str] = field(default_factory=Counter)
     _first: dict[str, int] = field(default_factory=dict)
     _reasons_at_fault: Counter[str] = field(default_factory=Counter)
-    _examples: dict[str, Fault] = field(default_factory=dict)
+    _examples: dict[str, RowIssue] = field(default_factory=dict)
 
-    def add(self, fault: Fault) -> None:
-        """Counts a fault, and keeps it where it is one of the first."""
-        sort = (fault.severity, fault.at_fault, fault.reason in _BY_CHOICE)
+    def add(self, issue: RowIssue) -> None:
+        """Counts an issue, and keeps it where it is one of the first."""
+        sort = (issue.severity, issue.at_fault, issue.reason in _BY_CHOICE)
         self._sorts[sort] += 1
         if self._sorts[sort] <= _KEPT:
-            self.kept.append(fault)
-        self.counts[fault.severity] += 1
-        if fault.severity != "dropped":
+            self.kept.append(issue)
+        self.counts[issue.severity] += 1
+        if issue.severity != "dropped":
             return
-        self.by_choice += fault.reason in _BY_CHOICE
-        reason = _held(_kind(fault), self._reasons)
+        self.by_choice += issue.reason in _BY_CHOICE
+        reason = _held(_kind(issue), self._reasons)
         self._reasons[reason] += 1
-        self._first.setdefault(reason, fault.number)
-        if fault.at_fault:
+        self._first.setdefault(reason, issue.number)
+        if issue.at_fault:
             self.at_fault += 1
-            reason = _held(_kind(fault), self._reasons_at_fault)
+            reason = _held(_kind(issue), self._reasons_at_fault)
             self._reasons_at_fault[reason] += 1
-            self._examples.setdefault(reason, fault)
+            self._examples.setdefault(reason, issue)
 
     def dropped(self) -> dict[str, int]:
         """Reason -> rows left out for it, the commonest first; reasons that differ in the turn alone are one."""
@@ -95,10 +95,10 @@ class FaultLog:
         """Reason -> the first row that was left out for it."""
         return dict(self._first)
 
-    def first(self, *, at_fault: bool = False) -> Fault | None:
+    def first(self, *, at_fault: bool = False) -> RowIssue | None:
         """The first row that is left out and not for its length alone; of those `at_fault` if that is asked for."""
-        found = (fault for fault in self.kept if fault.severity == "dropped" and fault.reason not in _BY_CHOICE)
-        return next((fault for fault in found if fault.at_fault or not at_fault), None)
+        found = (issue for issue in self.kept if issue.severity == "dropped" and issue.reason not in _BY_CHOICE)
+        return next((issue for issue in found if issue.at_fault or not at_fault), None)
 
     def commonest(self) -> str:
         """The three commonest reasons for which rows are at fault, each with an example as it stands."""
@@ -111,14 +111,14 @@ class FaultLog:
         return "; ".join(shown) + (f"; {plural(left, 'row')} for other reasons" if left else "")
 
 
-def refuse_errors(log: FaultLog, source: object) -> None:
+def refuse_errors(log: IssueLog, source: object) -> None:
     """Raises DataError for the first row that may not be as it is, and says how many more there are."""
-    first = next((fault for fault in log.kept if fault.severity == "error"), None)
+    first = next((issue for issue in log.kept if issue.severity == "error"), None)
     if first is not None:
         raise _refused(first, log.counts["error"], source)
 
 
-def refuse_dropped(log: FaultLog, rows: int, field: str, limit: str, source: object) -> None:
+def refuse_dropped(log: IssueLog, rows: int, field: str, limit: str, source: object) -> None:
     """Raises DataError when more of the `rows` in `field` are at fault than `limit`, data.maxDropped, allows.
 
     Rows without anything to learn and rows that are too long count only where none at all may be dropped.
@@ -163,11 +163,11 @@ def refuse_unusable(loaded: Loaded, limit: str) -> None:
     So it does for a range that would be dropped whole.
     """
     source, form, selection = loaded.source, loaded.form, loaded.selection
-    train, held_out = FaultLog(), FaultLog()
+    train, held_out = IssueLog(), IssueLog()
     for index, row in enumerate(source.until(selection.stop)):
         log = held_out if index in selection.evaluation else train if index in selection.train else None
         if log is not None and isinstance(item := converted(form, row), RowError):
-            log.add(Fault.of(index, item))
+            log.add(RowIssue.of(index, item))
     for field_name, rows, log in (
         ("data.rows", len(selection.train), train),
         ("data.evalRows", len(selection.evaluation), held_out),
@@ -183,13 +183,13 @@ def converted(form: Form, row: object) -> Conversation | Text | RowError:
         return row
     try:
         return form.convert(row)
-    except RowError as fault:
-        return fault
+    except RowError as error:
+        return error
     except RecursionError:
         return too_deep()
 
 
-def _refused(first: Fault, count: int, source: object, hint: str | None = None) -> DataError:
+def _refused(first: RowIssue, count: int, source: object, hint: str | None = None) -> DataError:
     more = f" (at fault as well: {plural(count - 1, 'row')})" if count > 1 else ""
     return DataError(f"{source}: row {first.number} (counted from 1) {first.reason}{more}", hint=hint)
 
@@ -198,5 +198,5 @@ def _held(reason: str, counts: Counter[str]) -> str:
     return reason if reason in counts or len(counts) < _REASONS_HELD else _OTHER_REASONS
 
 
-def _kind(fault: Fault) -> str:
-    return _TURN.sub("a turn", fault.reason) if fault.at_fault else fault.reason
+def _kind(issue: RowIssue) -> str:
+    return _TURN.sub("a turn", issue.reason) if issue.at_fault else issue.reason

@@ -127,7 +127,7 @@ def finished(
     if kept[0]["role"] == "assistant" and len(trained) == 1 and trained[0] == 0:
         raise RowError("an answer without a question", droppable=True)
     if len(trained) < len(answers):
-        aside.remarks.add(CONTEXT_ONLY)
+        aside.notes.add(CONTEXT_ONLY)
     return Conversation(messages=kept, tools=tools, unanswered=len(spoken) - answers[-1] - 1, aside=aside)
 
 
@@ -238,7 +238,7 @@ def _message(number: int, turn: dict[str, Any], aside: Aside) -> Message:
         if is_trained is False:
             message["trained"] = False
     elif is_trained:
-        aside.remarks.add(ASKED_FOR_OTHERS)
+        aside.notes.add(ASKED_FOR_OTHERS)
     aside.unused.update(beside("turn key", turn, used))
     return message
 

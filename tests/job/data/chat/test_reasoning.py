@@ -30,7 +30,7 @@ from lorajob_runtime.data.chat.reasoning import MARKS, Reply, Splitter, apart, o
     ],
 )
 def test_a_thought_comes_first_and_marks_go(text: str, thought: str, answer: str) -> None:
-    assert split(text) == Reply(thought=thought, answer=answer)
+    assert split(text) == Reply(reasoning=thought, answer=answer)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_thought_comes_first_and_marks_go(text: str, thought: str, answer: str
     [("\n</think>\n\nA", "", "A"), ("hm\n</think>\n\nA", "hm", "A"), ("hm", "hm", "")],
 )
 def test_a_prompt_that_opens_the_thought_has_it_begin_at_once(text: str, thought: str, answer: str) -> None:
-    assert split(text, thinking=True) == Reply(thought=thought, answer=answer)
+    assert split(text, thinking=True) == Reply(reasoning=thought, answer=answer)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_pieces_of_any_size_say_what_the_whole_says(text: str, thinking: bool, s
 
     whole = split(text, thinking=thinking)
 
-    assert "".join(piece for kind, piece in parts if kind == "thought").strip() == whole.thought
+    assert "".join(piece for kind, piece in parts if kind == "reasoning").strip() == whole.reasoning
     assert "".join(piece for kind, piece in parts if kind == "answer").strip() == whole.answer
 
 
@@ -84,4 +84,4 @@ def test_pieces_of_any_size_say_what_the_whole_says(text: str, thinking: bool, s
     ],
 )
 def test_only_a_thought_that_begins_an_answer_is_cut(text: str, thought: str, answer: str) -> None:
-    assert apart(text) == Reply(thought=thought, answer=answer)
+    assert apart(text) == Reply(reasoning=thought, answer=answer)

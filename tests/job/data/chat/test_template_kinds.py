@@ -62,7 +62,7 @@ def test_what_a_template_refuses_is_dropped_with_its_own_words_and_nothing_else_
 
 
 def _shown(kind: str, name: str, chatml: Any, *, thinking: bool = False) -> tuple[list[str], tuple[str, ...]]:
-    """The sequences of a conversation, the trained part between ⟦ and ⟧, and the remarks."""
+    """The sequences of a conversation, the trained part between ⟦ and ⟧, and the notes."""
     tokenizer = tokenizer_of(kind, chatml)
     result = encoded(Encoder(tokenizer, thinking=thinking), conversation(name))
     assert not isinstance(result, RowError)
@@ -73,7 +73,7 @@ def _shown(kind: str, name: str, chatml: Any, *, thinking: bool = False) -> tupl
             text += ("⟦" if on and not inside else "⟧" if inside and not on else "") + tokenizer.decode([token])
             inside = on
         texts.append(text + ("⟧" if inside else ""))
-    return texts, result.remarks
+    return texts, result.notes
 
 
 _HOW_MANY = "<|im_start|>user\nHow many?<|im_end|>\n<|im_start|>assistant\n"
@@ -113,14 +113,14 @@ def test_a_thought_goes_into_the_field_that_the_template_reads(smollm2: Any) -> 
 
 
 def test_abilities_that_are_only_named_are_none(smollm2: Any) -> None:
-    tokenizer = tokenizer_of("names abilities in a comment", smollm2.tokenizer)
+    tokenizer = tokenizer_of("names features in a comment", smollm2.tokenizer)
     with pytest.raises(ConfigError, match="no thinking mode"):
         ChatTemplate(tokenizer, thinking=True)
     template = ChatTemplate(tokenizer, thinking=False)
     assert template.thinking_mode == "none"
     assert '"name": "weather"' in template.prompt(CALLS["call"][:1], conversation("call").tools)
-    _, remarks = _shown("names abilities in a comment", "call", smollm2.tokenizer)
-    assert remarks == (adapt_messages.TOOLS_TOLD,)
+    _, notes = _shown("names features in a comment", "call", smollm2.tokenizer)
+    assert notes == (adapt_messages.TOOLS_TOLD,)
 
 
 def test_calls_that_a_template_writes_only_beside_tools_are_written_as_text(smollm2: Any) -> None:
@@ -128,13 +128,13 @@ def test_calls_that_a_template_writes_only_beside_tools_are_written_as_text(smol
     without = Conversation(messages=CALLS["call"])
     result = encoded(encoder, without)
     assert not isinstance(result, RowError)
-    assert result.remarks == (adapt_messages.CALLS_TOLD,)
+    assert result.notes == (adapt_messages.CALLS_TOLD,)
     assert '<tool_call>\n{"name": "weather"' in encoder.tokenizer.decode(result.sequences[0][0].tolist())
     assert wrongs(encoder, without) == []
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "remark"),
+    ("kind", "name", "note"),
     [
         ("lists tools and writes no calls", "call", adapt_messages.TOOLS_TOLD),
         ("says nothing beside a call", "words and a call", chat_template.SAID_BESIDE_CALL),
@@ -152,9 +152,9 @@ def test_calls_that_a_template_writes_only_beside_tools_are_written_as_text(smol
         ("opens and drops thoughts", "single", chat_template.EMPTY_THOUGHT),
     ],
 )
-def test_what_is_changed_or_lost_is_said(kind: str, name: str, remark: str, smollm2: Any) -> None:
-    assert remark in _shown(kind, name, smollm2.tokenizer)[1]
-    assert remark not in _shown("plain", "single", smollm2.tokenizer)[1]
+def test_what_is_changed_or_lost_is_said(kind: str, name: str, note: str, smollm2: Any) -> None:
+    assert note in _shown(kind, name, smollm2.tokenizer)[1]
+    assert note not in _shown("plain", "single", smollm2.tokenizer)[1]
 
 
 def test_a_system_prompt_without_a_place_stands_in_the_first_question(smollm2: Any) -> None:

@@ -88,7 +88,7 @@ def test_a_masked_answer_stays_in_the_context_and_is_counted() -> None:
         ("user", None),
         ("assistant", None),
     ]
-    assert found.aside.remarks == {CONTEXT_ONLY}
+    assert found.aside.notes == {CONTEXT_ONLY}
     assert not found.aside.unused
 
 
@@ -140,13 +140,13 @@ def test_a_mark_that_asks_to_train_another_turn_is_said(role: str) -> None:
         ]
     }
     found = converted(row)
-    assert found.aside.remarks == {ASKED_FOR_OTHERS}
+    assert found.aside.notes == {ASKED_FOR_OTHERS}
     assert all("trained" not in said for said in found.messages)
 
 
 def test_a_mark_that_leaves_out_another_turn_goes_without_saying() -> None:
     row = {"messages": [{"role": "user", "content": "Q", "weight": 0}, {"role": "assistant", "content": "A"}]}
-    assert (converted(row).aside.remarks, converted(row).aside.unused) == (set(), set())
+    assert (converted(row).aside.notes, converted(row).aside.unused) == (set(), set())
 
 
 @pytest.mark.parametrize("role", ["function_call", "tool_call"])
