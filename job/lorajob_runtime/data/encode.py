@@ -14,7 +14,8 @@ from functools import cached_property, partial
 import numpy as np
 
 from lorajob_runtime.contract.errors import ModelError
-from lorajob_runtime.data.chat.chat_template import ChatTemplate, Rendered, ThinkingMode, stop_ids
+from lorajob_runtime.data.chat.chat_template import ChatTemplate, Rendered, ThinkingMode
+from lorajob_runtime.data.chat.inference import stop_ids
 from lorajob_runtime.data.chat.tokenizer import Tokenizer, decode, encode, start_ids
 from lorajob_runtime.data.rows.conversation import Conversation, RowError, Text, too_deep
 from lorajob_runtime.data.sequences import Segments

@@ -11,7 +11,7 @@ from typing import Any
 from lorajob_runtime.contract import layout
 from lorajob_runtime.contract.errors import StorageError
 from lorajob_runtime.contract.spec import DataSpec, RunSpec
-from lorajob_runtime.data.chat.chat_template import stop_ids
+from lorajob_runtime.data.chat.inference import stop_ids
 from lorajob_runtime.data.chat.tokenizer import Tokenizer, load_tokenizer
 from lorajob_runtime.data.encode import Sample
 from lorajob_runtime.data.encode_dataset import EncodedDataset, encode_dataset, notes, refuse, unused_names, warnings

@@ -17,7 +17,7 @@ from lorajob_runtime.contract.spec import ModelSpec
 from lorajob_runtime.contract.text import error_line
 from lorajob_runtime.data.chat import reasoning
 from lorajob_runtime.data.chat.adapt_messages import Tools
-from lorajob_runtime.data.chat.chat_template import prompt_ids, stop_ids
+from lorajob_runtime.data.chat.inference import prompt_ids, stop_ids
 from lorajob_runtime.data.chat.tokenizer import (
     Tokenizer,
     decode,

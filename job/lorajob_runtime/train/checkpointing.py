@@ -1,4 +1,4 @@
-"""Writes the checkpoint after a step: the adapter, the optimizer, the tokenizer, and where training stands."""
+"""Writes the checkpoint after a step (adapter, optimizer, tokenizer, where training stands), and loads one again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from lorajob_runtime.contract import identity, layout
 from lorajob_runtime.data.chat import tiktoken_tokenizer
@@ -18,6 +18,19 @@ from lorajob_runtime.storage import checkpoint
 from lorajob_runtime.train import samples
 from lorajob_runtime.train.lora import attach
 from lorajob_runtime.train.session import Session
+
+
+def load(run: Session, step: int) -> None:
+    """Puts the adapter and the optimizer of the checkpoint after `step` into a session that has just been started."""
+    path = run.folder.checkpoint(step)
+    attach.load_adapter(run.model, load_file(path / layout.ADAPTER_WEIGHTS))
+    moments = load_file(path / layout.OPTIMIZER)
+    for name, parameter in attach.trained(run.model).items():
+        run.optimizer.state[parameter] = {
+            "step": torch.tensor(float(run.step), device=parameter.device),
+            "exp_avg": moments[f"exp_avg/{name}"].to(parameter.device),
+            "exp_avg_sq": moments[f"exp_avg_sq/{name}"].to(parameter.device),
+        }
 
 
 def save(run: Session, step: int, *, evaluation_pending: bool) -> None:

@@ -27,6 +27,8 @@ def train(job: TrainJob, folder: RunFolder, *, clock: Callable[[], float] = time
     accelerator = session.join_process_group(job)
     with heartbeat.beating(folder):
         run = session.start(job, folder, accelerator)
+        if run.job.resume_step is not None:
+            checkpointing.load(run, run.job.resume_step)
     prompts = samples.load(folder.sample_prompts)
     total = run.steps.total_steps
     if run.evaluation_pending and not evaluate_and_sample(run, prompts, run.step):

@@ -13,7 +13,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -25,13 +24,13 @@ from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.contract.spec import TrainSpec
 from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.models.memory_plan import Precision
-from lorajob_runtime.models.placement import GPU_TOKENS, Placement
+from lorajob_runtime.models.placement import Placement
 from lorajob_runtime.storage import checkpoint
-from lorajob_runtime.system import environment
-from lorajob_runtime.train import broadcast, memory_budget, placement
+from lorajob_runtime.train import broadcast, decisions, memory_budget, placement
 from lorajob_runtime.train.base_model import attention
 from lorajob_runtime.train.base_model import forward as model_module
 from lorajob_runtime.train.base_model.forward import Traits
+from lorajob_runtime.train.decisions import Decisions
 from lorajob_runtime.train.job import TrainJob
 from lorajob_runtime.train.lora import attach, linear
 from lorajob_runtime.train.lora.dropout import DropoutMasks
@@ -42,22 +41,6 @@ from lorajob_runtime.train.schedule import Schedule
 
 _LOADING_LIMIT = timedelta(hours=2)
 """NCCL's own ten minutes are less than a node without cached weights needs more than one with them."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decisions:
-    """Fixed at the first start and kept in every checkpoint: with other ones a resumed run would round differently."""
-
-    world_size: int
-    global_batch: int
-    precision: Precision
-    token_budget: int
-    gradient_checkpointing: bool
-    packs: bool
-    plain_head: bool
-    sharded: bool = False
-    replicas: int = 1
-    experts: bool = False
 
 
 @dataclass(kw_only=True, eq=False)
@@ -133,7 +116,7 @@ def join_process_group(job: TrainJob) -> Accelerator:
 
 
 def start(job: TrainJob, folder: RunFolder, accelerator: Accelerator) -> Session:
-    """Loads everything, from the checkpoint that the job names if it names one.
+    """Loads everything but the checkpoint that the job names, of which it reads the state alone.
 
     Raises ConfigError or ModelError for what cannot be trained, StorageError for a checkpoint that cannot be read.
     """
@@ -148,7 +131,7 @@ def start(job: TrainJob, folder: RunFolder, accelerator: Accelerator) -> Session
     rows = TokenRows.load(folder.train_rows)
     loaded = _load_model(job, accelerator, precision, placed, decided)
     if decided is None:
-        decided = _decide(job, accelerator, loaded.model, rows, precision, loaded.traits, placed)
+        decided = decisions.decide(job, accelerator, loaded.model, rows, precision, loaded.traits, placed)
     if decided.gradient_checkpointing:
         # keeping torch's random state costs a layer more than it should where nothing draws from it
         options = {"use_reentrant": False, "preserve_rng_state": loaded.draws_random_numbers}
@@ -174,8 +157,6 @@ def start(job: TrainJob, folder: RunFolder, accelerator: Accelerator) -> Session
         step=job.resume_step or 0,
         evaluation_pending=saved is None or (checkpoint.evaluation_pending(saved) and job.evaluation_pending),
     )
-    if job.resume_step is not None:
-        _restore(session, folder.checkpoint(job.resume_step))
     _report_start(session, loaded.warnings)
     return session
 
@@ -244,57 +225,6 @@ def _identity(job: TrainJob, folder: RunFolder, saved: dict[str, Any] | None) ->
         result = f"checkpoint {layout.step_name(saved['step'])}"
         identity.refuse_others(identity.in_state(saved), mine, result=result)
     return mine
-
-
-def _decide(
-    job: TrainJob,
-    accelerator: Accelerator,
-    model: nn.Module,
-    rows: TokenRows,
-    precision: Precision,
-    traits: Traits,
-    placed: Placement,
-) -> Decisions:
-    """Rank 0 decides for all, since they must not differ, by the memory of the rank that has the least."""
-    train = job.spec.train
-    world = accelerator.num_processes
-    kept = memory_budget.kept_bytes_per_token(model)
-    sharding.part(model)
-    free = memory_budget.free_bytes(accelerator.device, environment.torchrun().ranks_here(world))
-    outcome = memory_budget.decide(
-        kept_bytes_per_token=kept,
-        layers=model_module.layers(model),
-        free_bytes=memory_budget.least_over_ranks(
-            max(0, free - memory_budget.reserved_bytes(model)), accelerator.device
-        ),
-        longest_row=int(rows.lengths.max()),
-        device_tokens=memory_budget.CPU_TOKENS if accelerator.device.type == "cpu" else GPU_TOKENS,
-        asked=train.gradient_checkpointing,
-    )
-    mine = Decisions(
-        world_size=world,
-        global_batch=train.batch_size * train.gradient_accumulation * world,
-        precision=precision,
-        token_budget=outcome.token_budget if traits.packs else 1,
-        gradient_checkpointing=outcome.gradient_checkpointing,
-        packs=traits.packs,
-        plain_head=traits.plain_head,
-        sharded=placed.sharded,
-        replicas=placed.replicas,
-        experts=placed.experts,
-    )
-    return broadcast.broadcast_object(mine)
-
-
-def _restore(session: Session, path: Path) -> None:
-    attach.load_adapter(session.model, load_file(path / layout.ADAPTER_WEIGHTS))
-    moments = load_file(path / layout.OPTIMIZER)
-    for name, parameter in attach.trained(session.model).items():
-        session.optimizer.state[parameter] = {
-            "step": torch.tensor(float(session.step), device=parameter.device),
-            "exp_avg": moments[f"exp_avg/{name}"].to(parameter.device),
-            "exp_avg_sq": moments[f"exp_avg_sq/{name}"].to(parameter.device),
-        }
 
 
 def _report_start(session: Session, warnings: list[str]) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lorajob.submit.dataset import look
+from lorajob.submit.dataset import inspect
 from lorajob_runtime.contract.errors import LorajobError
 from lorajob_runtime.contract.spec import RunSpec, parse
 from lorajob_runtime.data.check import CheckReport, check
@@ -236,7 +236,7 @@ def test_a_check_and_a_run_read_count_and_refuse_alike(
 
         checked = _tried(lambda spec=spec: check(spec, model_path=smollm2.path, shown_rows=1))
         done = _tried(lambda spec=spec: prepare(spec, model_path=smollm2.path, folder=tmp_path / "data"))
-        looked = _tried(lambda spec=spec: look(spec.data))
+        looked = _tried(lambda spec=spec: inspect(spec.data))
 
         told = f"seed {seed}: {path.name}, {spec.data}, {path.read_bytes()[:400]!r}"
         assert _said(checked) == _said(done), told

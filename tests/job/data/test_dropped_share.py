@@ -12,7 +12,7 @@ from lorajob_runtime.contract.errors import ConfigError, DataError
 from lorajob_runtime.contract.spec import DataSpec, changes, parse
 from lorajob_runtime.data.check import check
 from lorajob_runtime.data.prepare import prepare
-from lorajob_runtime.data.rows.formats import detect
+from lorajob_runtime.data.rows.detect import detect
 from lorajob_runtime.data.rows.issues import TOO_LONG, IssueLog, RowIssue, refuse_dropped, refuse_unusable
 from lorajob_runtime.data.rows.load import load
 from lorajob_runtime.report.lines import lines

@@ -12,7 +12,7 @@ import pytest
 
 from lorajob_runtime.contract.errors import DataError, ModelError, StorageError
 from lorajob_runtime.contract.spec import RunSpec, parse
-from lorajob_runtime.data.chat.chat_template import prompt_ids
+from lorajob_runtime.data.chat.inference import prompt_ids
 from lorajob_runtime.data.prepare import prepare, tokenise
 from lorajob_runtime.data.tokens import TokenRows
 

@@ -11,7 +11,7 @@ from lorajob_runtime.data.chat import tool_prompt
 from lorajob_runtime.data.chat.reasoning import apart
 from lorajob_runtime.data.chat.template_probe import TemplateFeatures
 from lorajob_runtime.data.rows.conversation import Message
-from lorajob_runtime.data.rows.json_rows import text_of
+from lorajob_runtime.data.rows.json_values import text_of
 from lorajob_runtime.models.chat_families import CLOSE_THOUGHT, OPEN_THOUGHT
 
 Tools = Sequence[dict[str, Any]] | None

@@ -7,7 +7,7 @@ looked up that what the row says is in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -17,14 +17,16 @@ from lorajob_runtime.contract.text import truncate
 from lorajob_runtime.data.chat import content_check, multi_turn, template_probe
 from lorajob_runtime.data.chat.adapt_messages import LOST_THOUGHT, Thoughts, Tools, adapt
 from lorajob_runtime.data.chat.completion import completion
+from lorajob_runtime.data.chat.content_check import lost_notes, missing_part, said_in
 from lorajob_runtime.data.chat.multi_turn import Answer, Turn
-from lorajob_runtime.data.chat.reasoning import Reply, apart, opens_thought
+from lorajob_runtime.data.chat.reasoning import opens_thought
 from lorajob_runtime.data.chat.render_function import render_function
 from lorajob_runtime.data.chat.template_probe import ANSWER, ANSWERED, ASKED
-from lorajob_runtime.data.chat.tokenizer import Tokenizer, added_tokens, control_tokens, encode, token_id
+from lorajob_runtime.data.chat.template_source import template_source, with_fixed_clock
+from lorajob_runtime.data.chat.tokenizer import Tokenizer, added_tokens, control_tokens, encode
 from lorajob_runtime.data.rows.conversation import Conversation, Message, RowError
 from lorajob_runtime.models import chat_families
-from lorajob_runtime.models.chat_families import OPEN_THOUGHT, SWITCH, THOUGHT_FIELDS
+from lorajob_runtime.models.chat_families import SWITCH
 
 ThinkingMode = Literal["none", "switch", "always"]
 """No such mode, one that can be switched, or one that cannot be turned off; as in the catalog."""
@@ -39,16 +41,11 @@ _TURN = "turn"
 _UNKNOWN_TO_TEMPLATES = frozenset({LOST_THOUGHT, _TURN, "trained"})
 
 UNANSWERED = "what follows the last answer is left out"
-BLANKS_CUT = "blanks around answers are cut by the chat template"
-SAID_BESIDE_CALL = "what is said beside a call is left out by the chat template"
 GREETING = "what the assistant says before the first question is not trained"
 EMPTY_THOUGHT = "the model thinks before every answer, so without a thought the answer first ends an empty one"
 
 TRAINING_MOMENT = datetime(2025, 1, 1, tzinfo=UTC)
 """What templates with a clock show in training: the same data must give the same tokens."""
-
-_CLOCK = "strftime_now"
-_CLOCK_CODES = ("%Y", "%y", "%m", "%B", "%b", "%d", "%-d", "%j", "%A", "%a", "%H", "%I", "%M", "%S", "%p", "%Z", "%z")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,8 +65,10 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Tokenizer, *, thinking: bool, moment: datetime | None = TRAINING_MOMENT) -> None:
         self._tokenizer = tokenizer
-        source, for_tools = _source(tokenizer), _source(tokenizer, tools=[{}])
-        self._plain, self._for_tools = (render_function(tokenizer, _at(moment, each)) for each in (source, for_tools))
+        source, for_tools = template_source(tokenizer), template_source(tokenizer, tools=[{}])
+        self._plain, self._for_tools = (
+            render_function(tokenizer, with_fixed_clock(moment, each)) for each in (source, for_tools)
+        )
         self.family = chat_families.detect(source)
         self._switch = {SWITCH: thinking}
         self._asked: tuple[Tools, str] | None = None
@@ -135,7 +134,7 @@ class ChatTemplate:
         if not last["content"].strip() and not last.get("tool_calls"):
             off = ", with thinking off" if self._thoughts == "switched off" else ""
             raise RowError(f"an answer that is only a thought{off}", droppable=True)
-        said = _said(last)
+        said = said_in(last)
         try:
             prompt = self._prompt(before, tools)
             finished = self.finished(messages, tools)
@@ -146,7 +145,7 @@ class ChatTemplate:
             raise
         except Exception as error:
             raise _refused(last, error) from error
-        missing = _missing(rest, said, last)
+        missing = missing_part(rest, said, last)
         if missing is not None:
             raise RowError(f"has {missing} that the chat template leaves out, in turn {last.get(_TURN)}")
         answer = rest.removesuffix(self._after_turn)
@@ -158,7 +157,7 @@ class ChatTemplate:
             answer=answer,
             written=written,
             reference=last["content"] or answer.removesuffix(self.end_of_turn),
-            notes=tuple(_notes_of(rest, said.answer)),
+            notes=tuple(lost_notes(rest, said.answer)),
         )
 
     def _prompt(self, messages: Sequence[Message], tools: Tools) -> str:
@@ -244,48 +243,6 @@ class ChatTemplate:
         return next((token for token in control_tokens(self._tokenizer) if rest.endswith(token)), None)
 
 
-def prompt_ids(tokenizer: Tokenizer, messages: Sequence[Message], thinking: bool, tools: Tools = None) -> list[int]:
-    """Token ids that inference sends to have the next answer: what training put before it.
-
-    Raises ModelError, and ConfigError for thinking that the model has no mode for.
-    """
-    template = ChatTemplate(tokenizer, thinking=thinking, moment=None)
-    try:
-        prompt = template.prompt(messages, tools)
-    except Exception as error:
-        raise ModelError(f"the model's chat template refuses the conversation: {truncate(error, 160)}") from error
-    return encode(tokenizer, [prompt])[0]
-
-
-def stop_ids(tokenizer: Tokenizer) -> list[int]:
-    """Token ids at which generation ends. Without a chat template: the tokenizer's end token."""
-    if not tokenizer.chat_template:
-        tokens = [tokenizer.eos_token] if tokenizer.eos_token else []
-    else:
-        tokens = ChatTemplate(tokenizer, thinking=False).stop_tokens()
-    ids = (token_id(tokenizer, token) for token in tokens)
-    return [index for index in ids if index is not None]
-
-
-def _source(tokenizer: Tokenizer, tools: Tools = None) -> str:
-    try:
-        source: str = tokenizer.get_chat_template(tools=tools)
-    except ValueError as error:
-        raise ModelError(
-            "the model's tokenizer has no chat template: take an instruct model, or train rows of the form text"
-        ) from error
-    return source
-
-
-def _at(moment: datetime | None, source: str) -> str:
-    """The template with its clock stopped: a macro of the clock's name that fills in a fixed moment."""
-    if moment is None or _CLOCK not in source:
-        return source
-    codes = "".join(f"|replace({code!r}, {moment.strftime(code)!r})" for code in _CLOCK_CODES)
-    # The empty output keeps white space at the template's start from being trimmed with the macro's end.
-    return f"{{% macro {_CLOCK}(form) %}}{{{{ form{codes} }}}}{{% endmacro %}}{{{{ '' }}}}{source}"
-
-
 def _numbered(messages: Sequence[Message]) -> list[Message]:
     """Messages with their number, by which a person finds them; a system prompt in front has none."""
     first = 0 if messages[0]["role"] == "system" else 1
@@ -312,34 +269,6 @@ def _wanted(messages: Sequence[Message], notes: dict[str, None]) -> list[int]:
 def _refused(message: Message, reason: object) -> RowError:
     turn = message.get(_TURN)
     return RowError(f"is refused by the model's chat template in turn {turn}: {truncate(reason, 160)}")
-
-
-def _said(message: Message) -> Reply:
-    """The thought and the answer that must be in what is trained of a message."""
-    thought = next((message[name] for name in (*THOUGHT_FIELDS, LOST_THOUGHT) if message.get(name)), "")
-    if thought or not message["content"].lstrip().startswith(OPEN_THOUGHT):
-        return Reply(reasoning=thought, answer=message["content"])
-    return apart(message["content"])
-
-
-def _missing(rest: str, said: Reply, message: Message) -> str | None:
-    """What of a message is not in what would be trained, and cannot be done without."""
-    calls = message.get("tool_calls", ())
-    if not content_check.contains(rest, said.reasoning):
-        return "a thought"
-    if not content_check.contains(rest, said.answer) and not calls:
-        return "an answer"
-    lost = content_check.missing_calls(rest, message)
-    if lost:
-        return "a call" if lost == len(calls) else "a call beside another"
-    return None
-
-
-def _notes_of(rest: str, answer: str) -> Iterator[str]:
-    if not content_check.contains(rest, answer):
-        yield SAID_BESIDE_CALL
-    elif answer not in rest:
-        yield BLANKS_CUT
 
 
 def _common(one: str, other: str) -> int:

@@ -11,7 +11,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from lorajob_runtime.data.chat.adapt_messages import LOST_THOUGHT
+from lorajob_runtime.data.chat.reasoning import Reply, apart
 from lorajob_runtime.data.rows.conversation import Message
+from lorajob_runtime.models.chat_families import OPEN_THOUGHT, THOUGHT_FIELDS
+
+BLANKS_CUT = "blanks around answers are cut by the chat template"
+SAID_BESIDE_CALL = "what is said beside a call is left out by the chat template"
 
 _UNCHANGED = re.compile(r"[A-Za-z0-9_.,:;()\[\] -]+")
 
@@ -69,3 +75,31 @@ def _pieces(arguments: object) -> Iterator[str]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def said_in(message: Message) -> Reply:
+    """The thought and the answer that must be in what is trained of a message."""
+    thought = next((message[name] for name in (*THOUGHT_FIELDS, LOST_THOUGHT) if message.get(name)), "")
+    if thought or not message["content"].lstrip().startswith(OPEN_THOUGHT):
+        return Reply(reasoning=thought, answer=message["content"])
+    return apart(message["content"])
+
+
+def missing_part(rest: str, said: Reply, message: Message) -> str | None:
+    """What of a message is not in what would be trained, and cannot be done without."""
+    calls = message.get("tool_calls", ())
+    if not contains(rest, said.reasoning):
+        return "a thought"
+    if not contains(rest, said.answer) and not calls:
+        return "an answer"
+    lost = missing_calls(rest, message)
+    if lost:
+        return "a call" if lost == len(calls) else "a call beside another"
+    return None
+
+
+def lost_notes(rest: str, answer: str) -> Iterator[str]:
+    if not contains(rest, answer):
+        yield SAID_BESIDE_CALL
+    elif answer not in rest:
+        yield BLANKS_CUT

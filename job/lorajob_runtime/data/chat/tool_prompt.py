@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lorajob_runtime.data.rows.conversation import Message
-from lorajob_runtime.data.rows.json_rows import text_of
+from lorajob_runtime.data.rows.json_values import text_of
 
 _OF_CALLS = frozenset(("tool_calls", "name", "tool_call_id"))
 _INTRODUCTION = (

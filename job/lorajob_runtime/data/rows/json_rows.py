@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from lorajob_runtime.contract.errors import DataError
-from lorajob_runtime.contract.text import kind, quoted
+from lorajob_runtime.contract.text import kind
 from lorajob_runtime.data.rows.conversation import RowError
 from lorajob_runtime.data.rows.files import ROW_MAX, DataPath, FileError, not_utf8, too_long
+from lorajob_runtime.data.rows.json_errors import not_json
+from lorajob_runtime.data.rows.json_values import JsonDecoder
 
 Layout = Literal["list", "lines", "one"]
 """A list of rows, a row a line, or all of it one row."""
@@ -25,20 +27,6 @@ _CHUNK = _BEGINNING = 1 << 16
 _BLANK = re.compile(r"[ \t\n\r]*")
 _OPEN_TAIL = 16
 """Characters at the end of a text within which a fault may be that the text goes on."""
-
-
-class Number(float):
-    """A number that Python would write in another way than the file does. Its `str` is the file's text."""
-
-    text: str
-
-    def __new__(cls, text: str) -> Number:
-        made = super().__new__(cls, text)
-        made.text = text
-        return made
-
-    def __str__(self) -> str:
-        return self.text
 
 
 class OtherLayout(Exception):  # noqa: N818 it is no fault
@@ -52,28 +40,6 @@ class OtherLayout(Exception):  # noqa: N818 it is no fault
 def is_turn(value: object) -> bool:
     """Whether a value is one turn of a conversation, by its keys."""
     return isinstance(value, dict) and (value.keys() >= {"from", "value"} or value.keys() >= {"role", "content"})
-
-
-def value_of(text: str) -> object:
-    """The value of a JSON text inside a row, as a file of its own would have it; a RowError for a key twice.
-
-    Raises ValueError, RecursionError.
-    """
-    return _Decoder().value(text)
-
-
-def text_of(value: object) -> str:
-    """A value as JSON text, its numbers as the file has them. Raises RowError for what JSON has no form for."""
-    if isinstance(value, Number):
-        return value.text
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{text_of(str(key))}: {text_of(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(text_of, value)) + "]"
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except TypeError as error:
-        raise RowError(f"has {kind(value)} in what is to be written as JSON") from error
 
 
 def layout_of(file: DataPath, reader: io.BufferedReader[Any]) -> Layout:
@@ -93,7 +59,7 @@ def layout_of(file: DataPath, reader: io.BufferedReader[Any]) -> Layout:
     if not begin.endswith(b"\n"):
         begin += reader.readline(ROW_MAX)
     try:
-        _Decoder().value(begin.decode("utf-8", "replace"))
+        JsonDecoder().value(begin.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         # an object over several lines; in a file of lines only one that looks like it, so that a fault has its line
         return "one" if file.ending == ".json" or begin.strip() == b"{" else "lines"
@@ -110,58 +76,8 @@ def rows(file: DataPath, reader: io.BufferedReader[Any], layout: Layout) -> Iter
     return _of_lines(file, reader) if layout == "lines" else _whole(file, reader)
 
 
-class _Decoder:
-    """Decodes JSON without a loss that nobody is told of."""
-
-    def __init__(self) -> None:
-        self._twice: str | None = None
-        self._decoder = json.JSONDecoder(
-            object_pairs_hook=self._object, parse_float=_real, parse_int=_whole_number, parse_constant=_constant
-        )
-
-    def value(self, text: str) -> object:
-        """The one value in a text, or a RowError. Raises ValueError, RecursionError."""
-        self._twice = None
-        if text.startswith("\ufeff"):
-            raise json.JSONDecodeError("a byte order mark, which may only begin a file", text, 0)
-        return self._said(self._decoder.decode(text))
-
-    def value_at(self, text: str, start: int) -> tuple[object, int]:
-        """The value that begins there, or a RowError, and its end. Raises ValueError, RecursionError."""
-        self._twice = None
-        value, end = self._decoder.raw_decode(text, start)
-        return self._said(value), end
-
-    def _said(self, value: object) -> object:
-        if self._twice is None:
-            return value
-        return RowError(f"has the key {quoted(self._twice)} twice, with two values")
-
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) != len(pairs) and self._twice is None:
-            # one that is repeated loses nothing
-            self._twice = next((key for key, value in pairs if made[key] != value), None)
-        return made
-
-
-def _real(text: str) -> float:
-    value = float(text)
-    return value if repr(value) == text else Number(text)
-
-
-def _whole_number(text: str) -> int | float:
-    # Python reads no more than 4300 digits
-    return Number(text) if text == "-0" or len(text) > 4000 else int(text)
-
-
-def _constant(text: str) -> float:
-    """NaN, which stands for null, and the two infinities; JSON has none of them, but many writers do."""
-    return float(text) if text == "NaN" else Number(text)
-
-
 def _of_lines(file: DataPath, reader: io.BufferedReader[Any]) -> Iterator[object]:
-    decoder, count, row = _Decoder(), 0, None
+    decoder, count, row = JsonDecoder(), 0, None
     for number, line in enumerate(iter(lambda: reader.readline(ROW_MAX + 1), b""), start=1):
         if len(line) > ROW_MAX:
             raise too_long(file, number)
@@ -174,7 +90,7 @@ def _of_lines(file: DataPath, reader: io.BufferedReader[Any]) -> Iterator[object
         try:
             row = decoder.value(text)
         except (ValueError, RecursionError) as error:
-            raise _fault(file, error, line=number) from error
+            raise not_json(file, error, line=number) from error
         count += 1
         yield row
     if count == 1 and not isinstance(row, dict | list | RowError):
@@ -186,11 +102,11 @@ def _whole(file: DataPath, reader: io.BufferedReader[Any]) -> Iterator[object]:
     if len(content) > ROW_MAX:
         raise too_long(file, 1)
     try:
-        yield _Decoder().value(content.decode("utf-8-sig"))
+        yield JsonDecoder().value(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise not_utf8(file) from error
     except (ValueError, RecursionError) as error:
-        raise _fault(file, error) from error
+        raise not_json(file, error) from error
 
 
 def _of_list(file: DataPath, reader: io.BufferedReader[Any]) -> Iterator[object]:
@@ -224,7 +140,7 @@ class _Window:
     def __init__(self, file: DataPath, reader: io.BufferedReader[Any]) -> None:
         self._file = file
         self._reader = reader
-        self._decoder = _Decoder()
+        self._decoder = JsonDecoder()
         self._utf8 = codecs.getincrementaldecoder("utf-8-sig")()
         self._text = ""
         self._at = 0
@@ -265,9 +181,9 @@ class _Window:
                 value, end = self._decoder.value_at(self._text, self._at)
             except json.JSONDecodeError as error:
                 if self._is_whole or not self._may_go_on(error):
-                    raise _fault(self._file, error, line=self._line, column=self._column) from error
+                    raise not_json(self._file, error, line=self._line, column=self._column) from error
             except (ValueError, RecursionError) as error:
-                raise _fault(self._file, error, line=self.line) from error
+                raise not_json(self._file, error, line=self.line) from error
             else:
                 # a number at the end may go on: 3, then 3., then 3.5
                 if self._is_whole or self._text[end : end + 3].strip(".eE+-"):
@@ -278,7 +194,7 @@ class _Window:
     def fault(self, said: str) -> DataError:
         """The error for what is read next."""
         error = json.JSONDecodeError(said, self._text, self._at)
-        return _fault(self._file, error, line=self._line, column=self._column)
+        return not_json(self._file, error, line=self._line, column=self._column)
 
     def _may_go_on(self, error: json.JSONDecodeError) -> bool:
         return error.pos >= len(self._text) - _OPEN_TAIL or error.msg.startswith("Unterminated string")
@@ -299,42 +215,3 @@ class _Window:
             raise not_utf8(self._file) from error
         self._text, self._at, self._is_whole = kept + more, 0, not chunk
         return bool(chunk)
-
-
-def _fault(file: DataPath, error: Exception, *, line: int = 1, column: int = 0) -> DataError:
-    """The error for text that is no JSON. `line` is that of the text's first character, before which are `column`."""
-    if not isinstance(error, json.JSONDecodeError):
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        return FileError(f"{file} line {line} is not JSON that can be read: {reason}")
-    place = error.colno + (column if error.lineno == 1 else 0)
-    said = _SAID.get(error.msg.strip(" :"), error.msg.strip(" :"))
-    ends = "" if error.pos < len(error.doc.rstrip()) else ", where the text ends"
-    at = line + error.lineno - 1
-    hint = _hint(error, is_first=at == 1 and place == 1)
-    return FileError(f"{file} line {at} is not JSON: {said}, at column {place}{ends}", hint=hint)
-
-
-def _hint(error: json.JSONDecodeError, *, is_first: bool) -> str:
-    """What to do about text that is no JSON, where what stands there tells."""
-    before, behind = error.doc[: error.pos].rstrip(), error.doc[error.pos : error.pos + 20].lstrip()
-    if behind.startswith("\0"):
-        return "NUL bytes stand there, as in a file that was not written to its end: write it anew"
-    if behind.startswith(("//", "/*", "#")):
-        return "JSON has no comments: take them out"
-    if "trailing comma" in error.msg or (behind.startswith(("]", "}")) and (not before or before.endswith(","))):
-        return "no comma stands behind the last of a list or an object"
-    if error.msg == "Extra data":
-        return "write a row a line, with nothing between and behind them, or one list with commas between the rows"
-    if before.endswith(("{", "[", ":", ",")) and _NO_JSON.match(behind):
-        return "it is written as Python or JavaScript has it: write it with json.dumps or JSON.stringify"
-    if is_first:
-        return "a file of this name holds a list of rows or a row a line, each an object between { and }"
-    return "correct it there"
-
-
-_NO_JSON = re.compile(r"'|None\b|True\b|False\b|undefined\b|\w+\s*:")
-_SAID = {
-    "Invalid control character at": r"a line break, tab or other control character in a string, written \n, \t or \u",
-    "Unterminated string starting at": "Unterminated string",
-    "Extra data": "Extra data behind the value",
-}

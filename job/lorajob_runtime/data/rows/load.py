@@ -10,7 +10,8 @@ from pathlib import Path
 from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.spec import DataSpec
 from lorajob_runtime.data.rows.conversation import RowError
-from lorajob_runtime.data.rows.formats import Form, detect
+from lorajob_runtime.data.rows.detect import detect
+from lorajob_runtime.data.rows.formats import Form
 from lorajob_runtime.data.rows.read import Source, read
 from lorajob_runtime.data.rows.select import Selection, select
 

@@ -9,7 +9,7 @@ from typing import Any
 from lorajob_runtime.contract.text import key_list, kind, truncate
 from lorajob_runtime.data.rows import training_marks
 from lorajob_runtime.data.rows.conversation import Aside, Conversation, Message, RowError
-from lorajob_runtime.data.rows.json_rows import text_of, value_of
+from lorajob_runtime.data.rows.json_values import text_of, value_of
 from lorajob_runtime.data.rows.tool_calls import CALLS, calls_in, calls_of
 from lorajob_runtime.data.rows.unused import beside, has_something, says_something
 from lorajob_runtime.data.rows.values import as_text, parsed

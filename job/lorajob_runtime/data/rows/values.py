@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lorajob_runtime.contract.text import kind
 from lorajob_runtime.data.rows.conversation import RowError
-from lorajob_runtime.data.rows.json_rows import value_of
+from lorajob_runtime.data.rows.json_values import value_of
 
 
 def parsed(value: object, what: str) -> object:

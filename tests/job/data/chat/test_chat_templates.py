@@ -11,7 +11,8 @@ import pytest
 
 from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.errors import ModelError
-from lorajob_runtime.data.chat.chat_template import ChatTemplate, prompt_ids, stop_ids
+from lorajob_runtime.data.chat.chat_template import ChatTemplate
+from lorajob_runtime.data.chat.inference import prompt_ids, stop_ids
 from lorajob_runtime.data.rows.conversation import Conversation
 from lorajob_runtime.models.chat_families import detect
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from marking import marked
 
-from lorajob_runtime.data.chat.chat_template import prompt_ids
+from lorajob_runtime.data.chat.inference import prompt_ids
 from lorajob_runtime.data.chat.tokenizer import start_ids
 from lorajob_runtime.data.encode import Encoder
 from lorajob_runtime.data.rows.conversation import Conversation, RowError, Text

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_files import file_of, refused
 
-from lorajob.submit.dataset import look
+from lorajob.submit.dataset import inspect
 from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.spec import DataSpec
 from lorajob_runtime.data.rows.read import read
@@ -88,7 +88,7 @@ def test_what_a_file_is_instead_of_a_dataset_is_said(
 
     assert refused(path).message.startswith(f"{path} {said}")
     with pytest.raises(DataError, match="^" + re.escape(f"{path} {said}")):
-        look(DataSpec(source=str(path)))
+        inspect(DataSpec(source=str(path)))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.spec import DataSpec
 from lorajob_runtime.data.rows.conversation import Conversation, RowError
 from lorajob_runtime.data.rows.issues import converted
-from lorajob_runtime.data.rows.json_rows import text_of
+from lorajob_runtime.data.rows.json_values import text_of
 from lorajob_runtime.data.rows.load import load
 from lorajob_runtime.data.rows.read import read
 

@@ -10,7 +10,7 @@ import pytest
 from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.spec import DataSpec
 from lorajob_runtime.data.rows.conversation import Conversation, RowError
-from lorajob_runtime.data.rows.formats import detect
+from lorajob_runtime.data.rows.detect import detect
 
 Q = {"role": "user", "content": "Q"}
 A = {"role": "assistant", "content": "A"}

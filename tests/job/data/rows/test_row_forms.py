@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.spec import COLUMN_ROLES, DataSpec
 from lorajob_runtime.data.rows.conversation import Conversation, RowError, Text
-from lorajob_runtime.data.rows.formats import detect
+from lorajob_runtime.data.rows.detect import detect
 
 TURNS = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]
 SAID = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]

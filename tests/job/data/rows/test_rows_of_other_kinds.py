@@ -9,7 +9,7 @@ import pytest
 from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.spec import DataSpec
 from lorajob_runtime.data.rows.conversation import Conversation, RowError, Text
-from lorajob_runtime.data.rows.formats import detect
+from lorajob_runtime.data.rows.detect import detect
 
 ASKED = {"role": "user", "content": "Are birds real?"}
 GOOD = {"role": "assistant", "content": "Yes."}

@@ -12,7 +12,7 @@ from lorajob_runtime.contract.spec import DataSpec, parse
 from lorajob_runtime.data.check import check, check_text, to_dict
 from lorajob_runtime.data.prepare import prepare
 from lorajob_runtime.data.rows import unused
-from lorajob_runtime.data.rows.formats import detect
+from lorajob_runtime.data.rows.detect import detect
 from lorajob_runtime.report.lines import lines as event_lines
 
 SAID = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
