@@ -1,6 +1,7 @@
-"""Prepares a dataset in a process of its own: `python -m lorajob_runtime.data`. One request as a line, one answer.
+"""Prepares or checks a dataset in a process of its own: `python -m lorajob_runtime.data`. One request, one answer.
 
-    {"spec": {…}, "model": folder, "folder": folder}  -> {"report": {…}}
+    {"spec": {…}, "model": folder, "folder": folder}                  -> {"report": {…}}
+    {"spec": {…}, "model": folder, "shown_rows": 3, "colour": false}  -> {"report": {…}, "text": what a person reads}
 
 A model repository's tokenizer may be code, and every tokenizer and file reader is a library that keeps hundreds of
 megabytes: here both are gone when the dataset is written, and neither has seen a key.
@@ -20,6 +21,7 @@ from typing import IO, Any
 
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import UNEXPECTED
+from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.contract.termination import classify
 from lorajob_runtime.system import processes
 
@@ -34,9 +36,9 @@ def main() -> None:
     request = json.loads(sys.stdin.readline())
     answer: dict[str, Any]
     try:
-        answer = {"report": _prepare(request)}
+        answer = _prepare(request) if "folder" in request else _check(request)
     except Exception as caught:  # noqa: BLE001 this is where it gets one of our names
-        error = classify(caught, disk=request["folder"])
+        error = classify(caught, disk=request.get("folder", request["model"]))
         if error.failure is UNEXPECTED:
             traceback.print_exc()
         answer = {"error": error.failure.name, "message": error.message, "hint": error.hint}
@@ -47,12 +49,27 @@ def main() -> None:
 
 
 def _prepare(request: dict[str, Any]) -> dict[str, Any]:
+    spec = _spec(request)
+    from lorajob_runtime.data.prepare import prepare
+
+    report = prepare(spec, model_path=Path(request["model"]), folder=Path(request["folder"]))
+    return {"report": report.to_dict()}
+
+
+def _check(request: dict[str, Any]) -> dict[str, Any]:
+    spec = _spec(request)
+    from lorajob_runtime.data.check import check, check_text, to_dict
+
+    report = check(spec, model_path=Path(request["model"]), shown_rows=request["shown_rows"])
+    return {"report": to_dict(report), "text": check_text(report, request["colour"])}
+
+
+def _spec(request: dict[str, Any]) -> RunSpec:
+    """The spec of a request. Torch is left out where no code of the model's repository may want it."""
     spec = specs.parse(request["spec"])
     if not spec.model.trust_remote_code:
         _leave_out_torch()
-    from lorajob_runtime.data.prepare import prepare
-
-    return prepare(spec, model_path=Path(request["model"]), folder=Path(request["folder"])).to_dict()
+    return spec
 
 
 class _WithoutTorch(PathFinder):

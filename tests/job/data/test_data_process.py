@@ -15,7 +15,7 @@ import pytest
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import DataError, LorajobError
 from lorajob_runtime.contract.spec import RunSpec, parse
-from lorajob_runtime.data import prepare, process
+from lorajob_runtime.data import check, prepare, process
 
 KEYS = {"AWS_SECRET_ACCESS_KEY": "s3-secret", "HF_TOKEN": "hub-secret", "SWANLAB_API_KEY": "swanlab-secret"}
 
@@ -100,6 +100,21 @@ def test_preparing_loads_no_torch_unless_a_tokenizers_own_code_may_want_it(
     assert "torch._C" not in _imported(plain)
     assert "torch._C" in _imported(trusting)
     assert "PyTorch" not in plain.read_text()
+
+
+def test_checking_loads_no_torch_and_says_what_a_check_in_place_says(
+    smollm2: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    log = tmp_path / "check.log"
+
+    apart = process.check(_spec(source), model_path=smollm2.path, shown_rows=1, colour=False, log=log)
+
+    here = check.check(_spec(source), model_path=smollm2.path, shown_rows=1)
+    assert apart.report == json.loads(json.dumps(check.to_dict(here)))
+    assert apart.text == check.check_text(here, colour=False)
+    assert "tokenizers" in _imported(log)
+    assert "torch._C" not in _imported(log)
 
 
 def test_a_tokenizers_own_code_sees_no_key(

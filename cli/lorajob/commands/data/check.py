@@ -53,22 +53,20 @@ def command(
     spec = resolve.resolve(files, given, settings).spec
 
     require_runtime("looking at a dataset")
-    from lorajob_runtime.data.check import check, check_text, to_dict
+    from lorajob_runtime.data import process
     from lorajob_runtime.fetch import fetch_tokenizer
     from lorajob_runtime.system import environment
 
     model = fetch_tokenizer(spec.model, environment=environment.read(), notify=lambda line: click.echo(line, err=True))
-    # its tokenizer may be code of the repository's
-    with environment.keys_put_away():
-        try:
-            report = check(spec, model_path=model.path, shown_rows=rows_shown)
-        except DataError as error:
-            # the hint of this class is to do what was just done
-            error.hint = "" if error.hint == DATA.hint else error.hint
-            raise
+    try:
+        checked = process.check(spec, model_path=model.path, shown_rows=rows_shown, colour=sys.stdout.isatty())
+    except DataError as error:
+        # the hint of this class is to do what was just done
+        error.hint = "" if error.hint == DATA.hint else error.hint
+        raise
     if output == "json":
-        document = {"apiVersion": API_VERSION, "kind": "DataCheck"} | to_dict(report)
+        document = {"apiVersion": API_VERSION, "kind": "DataCheck"} | checked.report
         click.echo(json.dumps(document, ensure_ascii=False, indent=2))
     else:
-        click.echo(check_text(report, colour=sys.stdout.isatty()), nl=False)
-    return SUCCEEDED.code if report.problem is None else DATA.code
+        click.echo(checked.text, nl=False)
+    return SUCCEEDED.code if checked.report["problem"] is None else DATA.code
