@@ -9,7 +9,6 @@ Importing `kubernetes` takes longer than any request, so it is loaded only for l
 
 from __future__ import annotations
 
-from lorajob.cluster.backoff import Pauses
 from lorajob.cluster.client import Cluster, connect
 from lorajob.cluster.errors import (
     AlreadyExists,
@@ -23,6 +22,7 @@ from lorajob.cluster.errors import (
     Unauthenticated,
     Unreachable,
 )
+from lorajob_runtime.contract.backoff import Pauses
 
 __all__ = [
     "AlreadyExists",

@@ -15,10 +15,10 @@ from urllib.parse import quote, urlencode
 
 from lorajob.cluster import answers, errors
 from lorajob.cluster.access import Access
-from lorajob.cluster.backoff import Pauses
 from lorajob.cluster.kubeconfig import find
 from lorajob.cluster.request_target import target_of
 from lorajob.cluster.transport import Answer, Transport
+from lorajob_runtime.contract.backoff import Pauses
 
 Json = dict[str, Any]
 

@@ -17,13 +17,13 @@ from urllib.parse import urlsplit
 from lorajob.cluster import proxy as proxies
 from lorajob.cluster import tls
 from lorajob.cluster.access import Access
-from lorajob.cluster.backoff import Pauses
 from lorajob.cluster.connection import Connection
 from lorajob.cluster.errors import Unreachable
 from lorajob.cluster.network_errors import LOST, explain
 from lorajob.cluster.stream import Stream
 from lorajob.environment import process_variables
 from lorajob_runtime import __version__
+from lorajob_runtime.contract import backoff
 
 if TYPE_CHECKING:
     from lorajob.cluster.logins import Credentials
@@ -83,7 +83,7 @@ class Transport:
         whose connection broke or that found the server unavailable. Raises Unreachable.
         """
         deadline = None if self.timeout_seconds is None else time.monotonic() + self.timeout_seconds
-        pauses = Pauses(first_seconds=_FIRST_PAUSE_SECONDS, longest_seconds=_LONGEST_PAUSE_SECONDS)
+        pauses = backoff.Pauses(first_seconds=_FIRST_PAUSE_SECONDS, longest_seconds=_LONGEST_PAUSE_SECONDS)
         for _ in range(RETRIES):
             pause = pauses.take()
             try:
@@ -228,7 +228,4 @@ class Transport:
 
 def _wait(seconds: float, deadline: float | None) -> bool:
     """Waits, unless that is too long or would pass the deadline; returns whether it did."""
-    if seconds > _LONGEST_PAUSE_SECONDS or (deadline is not None and time.monotonic() + seconds >= deadline):
-        return False
-    time.sleep(seconds)
-    return True
+    return seconds <= _LONGEST_PAUSE_SECONDS and backoff.wait(seconds, deadline)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lorajob.cluster.answers import from_termination_message
-from lorajob.cluster.backoff import Pauses
 from lorajob.cluster.errors import ClusterError, Gone, Unreachable
 from lorajob.cluster.request_target import target_of
+from lorajob_runtime.contract.backoff import Pauses
 
 Json = dict[str, Any]
 

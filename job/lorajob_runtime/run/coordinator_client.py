@@ -6,10 +6,12 @@ import socket
 import threading
 import time
 
-from lorajob_runtime.contract import schema
+from lorajob_runtime.contract import backoff, schema
 from lorajob_runtime.contract.errors import PeerError
 from lorajob_runtime.contract.kubernetes import COORDINATOR_PORT, TerminationMessage
 from lorajob_runtime.run.connection import HELLO_SECONDS, TICK_SECONDS, Connection, parse_termination_message
+
+_LONGEST_PAUSE_SECONDS = 2.0
 
 
 class CoordinatorClient:
@@ -88,14 +90,14 @@ def join(
 ) -> CoordinatorClient:
     """Connects to node 0, asking again while it is not there. Raises PeerError after `patience_seconds`."""
     deadline = time.monotonic() + patience_seconds
+    pauses = backoff.Pauses(first_seconds=TICK_SECONDS, longest_seconds=_LONGEST_PAUSE_SECONDS)
     while True:
         try:
             client = socket.create_connection((host, port), timeout=HELLO_SECONDS)
         except OSError as error:
-            if time.monotonic() > deadline:
+            if not backoff.wait(pauses.take(), deadline):
                 message = f"node 0 of the run did not answer at {host}:{port} within {patience_seconds:g} s: {error}"
                 raise PeerError(message) from error
-            time.sleep(TICK_SECONDS * 5)
             continue
         connection = Connection(client)
         connection.send({"run": run, "node": node, "secret": secret})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from lorajob_runtime.contract import backoff
 from lorajob_runtime.contract.errors import ConfigError, StorageError
 from lorajob_runtime.storage import s3_errors
 from lorajob_runtime.storage.s3_errors import NO_SUCH_KEY, REFUSED, code_of, server_name
@@ -27,6 +28,8 @@ _ATTEMPTS = 3
 _NOT_NEW = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 _UNCONDITIONAL = ("NotImplemented", "InvalidArgument", "InvalidRequest", "501", "400")
 """What servers say of a condition that they do not know."""
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 8.0
 _SETTLING_SECONDS = 3.0
 """Longer than a request is under way, as a rule: for servers without conditions."""
 
@@ -44,15 +47,13 @@ class S3Store:
     def check(self, *, patience_seconds: float, wait: Callable[[float], None] = time.sleep) -> None:
         """Writes and removes a probe. `wait` sleeps between attempts at a server that does not answer."""
         deadline = time.monotonic() + patience_seconds
-        pause = 1.0
+        pauses = backoff.Pauses(first_seconds=_FIRST_PAUSE_SECONDS, longest_seconds=_LONGEST_PAUSE_SECONDS)
         while True:
             try:
                 return self._probe()
             except StorageError:
-                if time.monotonic() + pause > deadline:
+                if not backoff.wait(pauses.take(), deadline, sleep=wait):
                     raise
-            wait(pause)
-            pause = min(2 * pause, 8)
 
     def _probe(self) -> None:
         with self._errors():

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lorajob_runtime.contract.backoff import Pauses
 from lorajob_runtime.contract.errors import FullDiskError, LorajobError, StorageError, TakenOverError
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.contract.plain_files import NotPlainError
@@ -28,7 +29,7 @@ class UploadIntervals:
     events: float = 30.0
     """The event log and the logs of the attempt."""
     retry: float = 1.0
-    """The pause after a failure; it doubles with each further one, up to a minute, at the end of the run up to 5 s."""
+    """The first pause after a failure; they double up to a minute, at the end of the run up to 5 s."""
 
 
 class Uploader:
@@ -142,6 +143,7 @@ class Uploader:
 
     def _keep_up(self) -> None:
         failures = 0
+        pauses = Pauses(first_seconds=self._intervals.retry, longest_seconds=_LONGEST_PAUSE_SECONDS)
         while not self._is_closed:
             request = self._drain_requests
             try:
@@ -156,13 +158,14 @@ class Uploader:
                 if failures:
                     self._warn("storage answers again: everything finished is uploaded")
                     self._say_trouble("")
+                    pauses.reset()
                 failures = 0
             with self._changed:
                 if not failures:
                     self._drained = request
                     self._changed.notify_all()
                 if self._drain_requests == request and not self._is_closed:
-                    self._changed.wait(self._pause(failures))
+                    self._changed.wait(self._pause(pauses) if failures else self._intervals.look)
 
     def _upload(self, *, all_of_it: bool) -> None:
         is_due = all_of_it or time.monotonic() >= self._events_due
@@ -178,11 +181,9 @@ class Uploader:
             self._sync.events(whole=all_of_it)
             self._events_due = time.monotonic() + self._intervals.events
 
-    def _pause(self, failures: int) -> float:
-        if failures == 0:
-            return self._intervals.look
-        longest = _LONGEST_PAUSE_SECONDS if self._drain_requests == self._drained else _LONGEST_LAST_PAUSE_SECONDS
-        return float(min(self._intervals.retry * 2 ** min(failures - 1, 16), longest))
+    def _pause(self, pauses: Pauses) -> float:
+        seconds = pauses.take()
+        return seconds if self._drain_requests == self._drained else min(seconds, _LONGEST_LAST_PAUSE_SECONDS)
 
     def _failed(self, error: LorajobError | OSError, *, first: bool) -> None:
         known = error if isinstance(error, LorajobError) else StorageError(f"cannot upload: {error}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
 from fake_cluster import FORBIDDEN, JOBS, client, job, listed, server, status
 
 from fakes.api_server import DROP, ApiServer, Reply
-from lorajob.cluster import Cluster, Forbidden, Gone, Pauses, Unreachable
+from lorajob.cluster import Cluster, Forbidden, Gone, Unreachable
 
 __all__ = ["client", "server"]
 
@@ -115,19 +114,6 @@ def test_a_watch_that_lasts_is_asked_again_at_once(
     server.answers += [listed(), *[Reply(200, [])] * 3, Reply(200, [{"type": "ADDED", "object": job("a", "4")}])]
 
     assert next(client.watch(JOBS, timeout_seconds=20))["object"]["metadata"]["name"] == "a"
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_pauses_double_up_to_the_longest_and_differ(seed: int) -> None:
-    pauses = Pauses(first_seconds=0.5, longest_seconds=5, rng=random.Random(seed))
-
-    taken = [pauses.take() for _ in range(8)]
-    pauses.reset()
-
-    for seconds, most in zip(taken, (0.5, 1, 2, 4, 5, 5, 5, 5), strict=True):
-        assert most / 2 <= seconds <= most
-    assert len(set(taken)) == 8
-    assert pauses.take() <= 0.5
 
 
 def test_a_watch_that_is_not_allowed_says_so(server: ApiServer, client: Cluster) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from collections.abc import Callable
 
 _LEAST_SHARE = 0.5
 
@@ -10,7 +12,7 @@ _LEAST_SHARE = 0.5
 class Pauses:
     """Pauses that double from `first_seconds` to `longest_seconds`, each cut by up to half of it at random.
 
-    The one law of every repeated request here. After a restart of the server all clients lose it at the same moment;
+    The one law of every repeated request. After a restart of the server all clients lose it at the same moment;
     by chance they do not come back at the same one.
     """
 
@@ -27,5 +29,13 @@ class Pauses:
         return seconds
 
     def reset(self) -> None:
-        """Begins anew: what was asked went well for a while."""
+        """Begins again with the first: what was asked went well for a while."""
         self._next = self._first
+
+
+def wait(seconds: float, deadline: float | None, *, sleep: Callable[[float], None] = time.sleep) -> bool:
+    """Pauses, unless that would reach the deadline (of time.monotonic(); None: no end); returns whether it did."""
+    if deadline is not None and time.monotonic() + seconds >= deadline:
+        return False
+    sleep(seconds)
+    return True
