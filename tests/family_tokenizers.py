@@ -63,7 +63,7 @@ def as_code(folder: Path) -> Path:
     return folder
 
 
-def write_tiktoken(folder: Path, ranked: list[bytes]) -> None:
-    """Writes hy.tiktoken: a line for each byte string, in base64, and its rank."""
+def write_tiktoken(folder: Path, ranked: list[bytes], *, name: str = "hy.tiktoken") -> None:
+    """Writes a tiktoken file, Hunyuan's by default: a line for each byte string, in base64, and its rank."""
     lines = (f"{base64.b64encode(token).decode()} {rank}" for rank, token in enumerate(ranked))
-    (folder / "hy.tiktoken").write_text("\n".join(lines))
+    (folder / name).write_text("\n".join(lines))

@@ -97,7 +97,7 @@ def rewritten_names() -> None:
 
     for family, kind in MOE_TYPES.items():
         names = {name.rsplit(".", 1)[-1] for name, _ in model(family).named_modules()}
-        assert set(_MOE_TARGET_MODULE_MAPPING.get(kind, {})) & names <= inventory._REWRITTEN, kind
+        assert set(_MOE_TARGET_MODULE_MAPPING.get(kind, {})) & names <= inventory.rewritten_names(), kind
 
 
 @leaned_on(

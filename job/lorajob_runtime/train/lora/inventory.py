@@ -69,8 +69,7 @@ def inventory(model: nn.Module) -> list[Target]:
     """Everything in a plain model that can get LoRA, in the model's order."""
     sparse = blocks(name for name, _ in model.named_modules())
     embedded = _embedding(model)
-    # module names that PEFT takes for those of experts, wherever they are
-    rewritten = {"gate", *families.expert_stacks()}
+    rewritten = rewritten_names()
     found = []
     for name, module in model.named_modules():
         group = group_of(name, sparse)
@@ -87,6 +86,11 @@ def inventory(model: nn.Module) -> list[Target]:
                 if value.ndim == wanted:
                     found.append(Target(group=group, path=name, parameter=parameter, linear=False))
     return found
+
+
+def rewritten_names() -> frozenset[str]:
+    """Module names that PEFT takes for those of experts, wherever they are."""
+    return frozenset({"gate", *families.expert_stacks()})
 
 
 def _embedding(model: nn.Module) -> nn.Parameter | None:
