@@ -12,9 +12,12 @@ CANCELLED = FailureClass(code=103, name="cancelled", final=True, hint="`lorajob 
 UNREACHABLE = FailureClass(
     code=104, name="unreachable", final=False, hint="check the network, the VPN and the context of your kubeconfig"
 )
-TIMED_OUT = FailureClass(code=124, name="timed-out", final=False, hint="the run goes on; wait again, or longer")
+TIMED_OUT = FailureClass(code=124, name="timed-out", final=False, hint="the run keeps running; wait again, or longer")
 BUSY = FailureClass(
-    code=1, name="busy", final=False, hint="something else changed the same at the same time: run the command again"
+    code=1,
+    name="busy",
+    final=False,
+    hint="something else changed the same object at the same time: run the command again",
 )
 
 CLI_FAILURES = (FAILED, NOT_FINISHED, NOT_FOUND, CANCELLED, UNREACHABLE, TIMED_OUT)

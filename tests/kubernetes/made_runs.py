@@ -83,7 +83,7 @@ class MadeRuns:
         return self.client.patch(path, {"status": status}, fieldManager="kube-controller-manager")
 
     def start(self, name: str, *, ready: int = 1, **more: Any) -> None:
-        """The status of a Job whose pods run."""
+        """The status of a Job whose pods are running."""
         self.set_status(name, {"active": max(1, ready), "ready": ready, "startTime": now(), **more})
 
     def fail(self, name: str, reason: str, message: str = "") -> None:

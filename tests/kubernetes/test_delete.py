@@ -54,7 +54,7 @@ def test_nothing_is_deleted_where_nobody_can_be_asked(made: MadeRuns, lorajob: C
     outcome = lorajob("delete", "first")
 
     assert outcome.code == 2
-    assert "deleting needs --yes where nobody can be asked" in outcome.err
+    assert "deleting needs --yes where there is no terminal to ask on" in outcome.err
     assert names(made) == ["first"]
 
 
@@ -142,7 +142,7 @@ def test_a_job_of_others_is_left_alone(made: MadeRuns, lorajob: Call) -> None:
     outcome = lorajob("delete", "first", "--yes")
 
     assert outcome.code == 102
-    assert "is no run of lorajob" in outcome.err
+    assert "is not a run of lorajob" in outcome.err
     assert made.client.get(made.client.jobs("first"))["metadata"]["uid"] == job["metadata"]["uid"]
 
 

@@ -45,7 +45,7 @@ def test_ctrl_c_detaches_and_says_that_the_run_goes_on(made: MadeRuns, cluster: 
 
     assert b"first: Pending" in line
     assert process.returncode == 0
-    assert said == b"lorajob: detached: run first goes on; `lorajob watch first` shows it again\n"
+    assert said == b"lorajob: detached: run first keeps running; `lorajob watch first` shows it again\n"
     assert made.client.get(made.client.jobs("first"))["spec"]["suspend"] is False
 
 
@@ -113,7 +113,7 @@ def test_a_cluster_that_is_out_of_reach_for_a_while_does_not_end_the_following(
         last = [*following][-1]
 
     assert (first.phase, last.phase) == ("Pending", "Succeeded")
-    assert said[0].endswith("; the run goes on, and this tries again")
+    assert said[0].endswith("; the run is not affected, and this command tries again")
     assert said[1:] == ["the cluster answers again"]
 
 

@@ -32,7 +32,9 @@ def test_a_running_run_is_suspended_and_resumed(made: MadeRuns, lorajob: Call, w
     wait_until(lambda: phase(lorajob, "first") == "Preparing", what="the next pod")
 
     assert (suspended.code, then, attempts, resumed.code) == (0, "Suspended", 1, 0)
-    assert suspended.out == ("run first suspended: `lorajob resume first` goes on from the checkpoint it saves now\n")
+    assert suspended.out == (
+        "run first suspended: `lorajob resume first` continues from the checkpoint that it saves now\n"
+    )
     conditions = made.client.get(made.client.jobs("first"))["status"]["conditions"]
     assert [(each["type"], each["status"]) for each in conditions] == [("Suspended", "False")]
 
@@ -43,7 +45,7 @@ def test_what_is_so_already_is_said_and_is_no_error(made: MadeRuns, lorajob: Cal
     made.run("done")
     made.succeed("done")
 
-    assert lorajob("suspend", "sleeping").out == "run sleeping is suspended already\n"
+    assert lorajob("suspend", "sleeping").out == "run sleeping is already suspended\n"
     assert lorajob("resume", "awake").out == "run awake is not suspended: it is Pending\n"
     assert lorajob("cancel", "done").out == "run done has already succeeded\n"
     assert [lorajob("suspend", "sleeping").code, lorajob("resume", "awake").code, lorajob("cancel", "done").code] == [
@@ -123,7 +125,7 @@ def test_a_job_that_is_no_run_is_left_alone(made: MadeRuns, lorajob: Call) -> No
     outcome = lorajob("cancel", "other")
 
     assert outcome.code == 102
-    assert "is no run of lorajob" in outcome.err
+    assert "is not a run of lorajob" in outcome.err
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def test_a_namespace_that_is_not_there_is_told(
     assert code == 102
     assert said == [
         "lorajob: error: namespace nowhere does not exist",
-        "hint: take another one with -n NAMESPACE",
+        "hint: choose another one with -n NAMESPACE",
     ]
 
 

@@ -205,7 +205,7 @@ def test_ctrl_c_leaves_the_run_alone(printing: Printing, client: Cluster, cluste
         (["--rank", "2"], "--rank is 2: the run has ranks 0 to 1"),
         (["--rank", "x"], "--rank is 'x': it must be a number from 0, or all"),
         (["--node", "1"], "--node is 1: the run has nodes 0 to 0"),
-        (["-f", "--previous"], "--follow goes on with the last attempt"),
+        (["-f", "--previous"], "--follow shows the last attempt"),
         (["--attempt", "1", "--previous"], "both name an attempt"),
         (["--since", "soon"], "--since is 'soon': it must be a duration like 90m, 24h or 3d"),
     ],
@@ -293,10 +293,10 @@ def test_a_run_whose_job_is_gone_has_its_log_in_storage(lorajob: Call, stored: s
 
     assert last.code == 0
     assert last.out == "phase publish\n"
-    assert f"run gone is no longer in the cluster: this is its log in {stored}/gone" in last.err
+    assert f"run gone is no longer in the cluster: this is the log of attempt 2 in {stored}/gone" in last.err
     assert first.out.splitlines() == ["phase train", "[rank 0] step 1", "[rank 0] step 2", "[rank 1] other"]
     assert rank.out == "step 2\n"
-    assert "--since can't be followed" in rank.err
+    assert "--since can't be applied" in rank.err
     assert previous.out == first.out
 
 
@@ -331,5 +331,5 @@ def test_an_attempt_that_storage_does_not_have_is_said(lorajob: Call, client: Cl
     outcome = lorajob("logs", "gone", "--attempt", "7")
 
     assert outcome.code == 2
-    assert f"{stored}/gone has no log of attempt 7: there is one of 1, 2" in outcome.err.splitlines()[0]
+    assert f"{stored}/gone has no log of attempt 7: it has those of 1, 2" in outcome.err.splitlines()[0]
     assert lorajob("logs", "gone").out == "phase publish\n"

@@ -48,7 +48,7 @@ def test_of_two_nodes_the_one_that_no_node_takes_keeps_both_waiting(
     [listed] = json.loads(lorajob("list", "-o", "json").out)["items"]
     said = reason(lorajob, "first")
     assert said.startswith("pod 1 is not scheduled: 0/")
-    assert said.endswith("(1 of 2 pods run)")
+    assert said.endswith("(1 of 2 pods are running)")
     assert (listed["phase"], listed["progress"] and listed["progress"]["isCurrent"]) == ("Pending", False)
 
 
@@ -123,7 +123,7 @@ def test_a_quota_that_does_not_allow_its_pods(made: MadeRuns, lorajob: Call, wai
     wait_until(lambda: "quota" in reason(lorajob, "first"), what="the event of the Job")
 
     said = reason(lorajob, "first")
-    assert said.startswith("its pods are refused: exceeded quota: gpus, requested: requests.nvidia.com/gpu=8")
+    assert said.startswith("its pods can't be created: exceeded quota: gpus, requested: requests.nvidia.com/gpu=8")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_pods_that_admission_refuses(
 
     wait_until(lambda: said in reason(lorajob, "first"), what="the event of the Job")
 
-    assert reason(lorajob, "first").startswith("its pods are refused: ")
+    assert reason(lorajob, "first").startswith("its pods can't be created: ")
 
 
 def test_between_two_attempts_a_run_says_how_the_last_one_ended(

@@ -70,7 +70,7 @@ def test_a_retry_may_change_what_leaves_the_result_as_it_is(failed_run: str, mad
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("train.learningRate=0.1", "train.learningRate can't change when a run goes on from its checkpoint"),
+        ("train.learningRate=0.1", "train.learningRate can't change when a run resumes from its checkpoint"),
         ("name=second", "name can't change"),
         ("storage.uri=s3://other/place", "storage.uri can't change"),
         ("resources.gpus=many", "resources.gpus is 'many': it must be a whole number"),
@@ -101,7 +101,7 @@ def test_only_a_run_that_failed_or_was_cancelled_is_retried(made: MadeRuns, lora
 
     assert {outcome.code for outcome in outcomes.values()} == {2}
     assert "`lorajob cancel running` stops it first" in outcomes["running"].err
-    assert "its adapter is there" in outcomes["done"].err
+    assert "its adapter exists" in outcomes["done"].err
     assert "`lorajob resume sleeping`" in outcomes["sleeping"].err
 
 
@@ -255,7 +255,7 @@ def test_a_record_that_is_out_of_date_goes_though_the_run_is_not_retried(
     outcome = lorajob("retry", left_record)
 
     assert outcome.code == 2
-    assert "only a failed or cancelled run is retried" in outcome.err
+    assert "only a failed or cancelled run can be retried" in outcome.err
     assert (uid(made, left_record), has_record(made)) == (before, False)
 
 
@@ -278,7 +278,7 @@ def test_a_dry_run_leaves_an_interrupted_retry_as_it_is(left_record: str, made: 
 
     outcome = lorajob("retry", left_record, "--dry-run")
 
-    assert outcome.out == "an interrupted retry of run first would go on (dry run: nothing was changed)\n"
+    assert outcome.out == "an interrupted retry of run first would continue (dry run: nothing was changed)\n"
     assert (uid(made, left_record), has_record(made)) == (before, True)
 
 

@@ -143,7 +143,7 @@ def test_ctrl_c_leaves_the_run_alone_and_is_no_success_of_one_that_is_waited_for
     program = [sys.executable, "-m", "lorajob", "submit", "--name", "mine", "-n", namespace, how]
     with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        while "Ctrl-C leaves it alone" not in (line := process.stderr.readline()):
+        while "Ctrl-C does not stop it" not in (line := process.stderr.readline()):
             assert line, "it ended before"
 
         process.send_signal(signal.SIGINT)

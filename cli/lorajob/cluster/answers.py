@@ -53,7 +53,7 @@ def from_termination_message(what: RequestTarget, status: int, body: bytes, *, s
     if status == 401:
         return Unauthenticated(
             f"{server} does not accept your credentials: {message}",
-            hint="they are expired or wrong: log in to the cluster again, or take another --context",
+            hint="they are expired or wrong: log in to the cluster again, or choose another --context",
             **known,
         )
     if status == 403:
@@ -69,10 +69,14 @@ def from_termination_message(what: RequestTarget, status: int, body: bytes, *, s
         return _refused(what, message, known)
     if status < 400:
         return Unreachable(
-            f"{server} sends us elsewhere ({status})", hint="correct the server's address in your kubeconfig", **known
+            f"{server} answers with a redirect ({status})",
+            hint="correct the server's address in your kubeconfig",
+            **known,
         )
     return Unreachable(
-        f"{server} can't answer now ({status}): {message}", hint="try again; if it stays so, ask who runs it", **known
+        f"{server} can't answer now ({status}): {message}",
+        hint="try again; if it does not recover, ask the people who run the cluster",
+        **known,
     )
 
 
@@ -98,8 +102,8 @@ def _forbidden(what: RequestTarget, message: str, known: Mapping[str, Any]) -> C
         )
     if "because it is being terminated" in message:
         return Refused(
-            f"namespace {what.namespace} is being deleted: nothing new can be made in it",
-            hint="take another namespace with -n",
+            f"namespace {what.namespace} is being deleted: nothing can be created in it",
+            hint="choose another namespace with -n",
             **known,
         )
     # RBAC's answers are the only ones that say `User "x" cannot VERB`
@@ -109,7 +113,7 @@ def _forbidden(what: RequestTarget, message: str, known: Mapping[str, Any]) -> C
     if user is not None and user[1] == "system:anonymous":
         return Unauthenticated(
             f"the cluster does not know who asks to {what}",
-            hint="your kubeconfig's user has no credential: log in, or take another --context",
+            hint="your kubeconfig's user has no credential: log in, or choose another --context",
             **known,
         )
     who = f"{user[1]} may not" if user else "you may not"
@@ -118,7 +122,7 @@ def _forbidden(what: RequestTarget, message: str, known: Mapping[str, Any]) -> C
         f"{who} {what}{scope}" if user else f"{who} {what}{scope}: {message}",
         hint=f"ask for the Role lorajob-user of namespace {what.namespace}, which the chart installs"
         if what.namespace
-        else "ask who runs the cluster for this right",
+        else "ask the people who run the cluster for this permission",
         **known,
     )
 
@@ -127,7 +131,7 @@ def _not_found(what: RequestTarget, message: str, known: Mapping[str, Any]) -> C
     if re.match(r'namespaces "[^"]*" not found', message):
         return NotFound(
             f"namespace {what.namespace} does not exist",
-            hint="take another one with -n, or have it created with `kubectl create namespace`",
+            hint="choose another one with -n, or have it created with `kubectl create namespace`",
             **known,
         )
     if not known["details"].get("name") and message.startswith(("404 page", "the server could not find")):
@@ -146,11 +150,11 @@ def _taken(what: RequestTarget, message: str, known: Mapping[str, Any]) -> Clust
     name = str(known["details"].get("name") or what.name)
     if what.resource != "jobs":
         return AlreadyExists(
-            f"{_kind(what)} {name} exists already in namespace {what.namespace}", hint="take another name", **known
+            f"{_kind(what)} {name} exists already in namespace {what.namespace}", hint="choose another name", **known
         )
     return AlreadyExists(
         f"run {name} exists already in namespace {what.namespace}",
-        hint=f"take another --name, or `lorajob retry {name}`, or `lorajob delete {name}` first",
+        hint=f"choose another --name, or `lorajob retry {name}`, or `lorajob delete {name}` first",
         **known,
     )
 
@@ -158,7 +162,7 @@ def _taken(what: RequestTarget, message: str, known: Mapping[str, Any]) -> Clust
 def _refused(what: RequestTarget, message: str, known: Mapping[str, Any]) -> ClusterError:
     return Refused(
         f"the cluster refuses to {what}: {message}",
-        hint="what a rule of the cluster asks for is in the message; its owners can say more",
+        hint="the message says what the cluster's rule asks for; the people who run the cluster can say more",
         **known,
     )
 

@@ -155,7 +155,7 @@ class Cluster:
             return
         except errors.NotFound as error:
             raise errors.NotFound(
-                f"namespace {self.namespace} does not exist", hint="take another one with -n NAMESPACE"
+                f"namespace {self.namespace} does not exist", hint="choose another one with -n NAMESPACE"
             ) from error
 
     def now(self) -> datetime:
@@ -230,7 +230,7 @@ class Cluster:
         except ValueError as error:
             raise errors.Unreachable(
                 f"{self._transport.place} answers with something other than JSON: {answer[:80]!r}",
-                hint="is the server's address in your kubeconfig that of a Kubernetes API?",
+                hint="check the server's address in your kubeconfig: it must be that of a Kubernetes API",
             ) from error
         if not isinstance(value, dict):
             raise errors.Unreachable(

@@ -97,7 +97,7 @@ def find(
     looked = ", ".join(str(path) for path in paths)
     raise UsageError(
         f"no cluster is configured: {'empty' if config.files else 'no'} kubeconfig at {looked}",
-        hint="give one with --kubeconfig or KUBECONFIG; who runs the cluster hands it out",
+        hint="give one with --kubeconfig or KUBECONFIG; the people who run the cluster hand it out",
     )
 
 
@@ -131,11 +131,11 @@ def access(config: Kubeconfig, *, context: str | None = None, namespace: str | N
     if name is None:
         raise UsageError(
             f"{config.place} has no current-context",
-            hint=f"take one with --context: {', '.join(config.contexts) or 'there is none'}",
+            hint=f"choose one with --context: {', '.join(config.contexts) or 'there is none'}",
         )
     chosen = config.contexts.get(name)
     if chosen is None:
-        known = ", ".join(sorted(config.contexts)) or "it has none"
+        known = ", ".join(sorted(config.contexts)) or "it has no context"
         raise UsageError(f"context {name!r} is not in {config.place}", hint=f"the contexts there are: {known}")
     cluster = _named(config, config.clusters, chosen, "cluster")
     user = _named(config, config.users, chosen, "user") if chosen.text("user") else _nobody(chosen)
@@ -210,7 +210,9 @@ def _named(config: Kubeconfig, entries: Mapping[str, Entry], chosen: Entry, kind
     if name is None:
         raise UsageError(f"{chosen.file}: context {chosen.name} names no {kind}")
     if name not in entries:
-        raise UsageError(f"{chosen.file}: context {chosen.name} names the {kind} {name!r}, which {config.place} lacks")
+        raise UsageError(
+            f"{chosen.file}: context {chosen.name} names the {kind} {name!r}, which is not in {config.place}"
+        )
     return entries[name]
 
 

@@ -74,6 +74,6 @@ def _ask_provider(login: Login) -> Credentials:
 def _hint(login: Login, error: Exception | None) -> str:
     if isinstance(error, FileNotFoundError):
         return str(
-            login.settings.get("installHint") or f"install {login.settings.get('command')}, or take another --context"
+            login.settings.get("installHint") or f"install {login.settings.get('command')}, or choose another --context"
         )
-    return "log in again with the tool of your cloud, or take another --context"
+    return "log in again with the tool of your cloud, or choose another --context"

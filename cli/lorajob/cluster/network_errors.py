@@ -37,16 +37,16 @@ def explain(
     if isinstance(error, ConnectionRefusedError):
         return Unreachable(
             f"{where} refuses connections",
-            hint="is the cluster running, and is this its address? see `kubectl config view`",
+            hint="check that the cluster is running and that this is its address: `kubectl config view`",
         )
     if isinstance(error, TimeoutError):
         limit = "in time" if timeout_seconds is None else f"within {timeout_seconds:g} s"
         return Unreachable(f"{where} did not answer {limit}", hint=_uncertain(method) or None)
     if isinstance(error, LOST):
-        return Unreachable(f"{where} broke the connection off", hint=_uncertain(method) or "run the command again")
+        return Unreachable(f"{where} closed the connection", hint=_uncertain(method) or "run the command again")
     if isinstance(error, OSError) and str(error).startswith("Tunnel connection failed"):
         return Unreachable(
-            f"the proxy {proxy} does not let us through to {place}: {error}", hint="see HTTPS_PROXY, NO_PROXY"
+            f"the proxy {proxy} refuses to connect to {place}: {error}", hint="check HTTPS_PROXY and NO_PROXY"
         )
     return Unreachable(f"{where} can't be reached: {_reason(error)}")
 
@@ -55,12 +55,12 @@ def _distrust(error: ssl.SSLCertVerificationError, place: str) -> Unreachable:
     if error.verify_code == NOT_YET_VALID:
         return Unreachable(
             f"the certificate of {place} is not valid yet: this machine's clock says {time.strftime('%Y-%m-%d %H:%M')}",
-            hint="set this machine's clock, which is behind; if it is right, who runs the cluster must look at theirs",
+            hint="set this machine's clock, which is behind; if it is right, the cluster's clock must be checked",
         )
     if error.verify_code == EXPIRED:
         return Unreachable(
             f"the certificate of {place} has expired: this machine's clock says {time.strftime('%Y-%m-%d %H:%M')}",
-            hint="if this clock is right, who runs the cluster must renew it",
+            hint="if this clock is right, the people who run the cluster must renew the certificate",
         )
     if error.verify_code == OTHER_NAME:
         return Unreachable(
@@ -69,13 +69,13 @@ def _distrust(error: ssl.SSLCertVerificationError, place: str) -> Unreachable:
         )
     return Unreachable(
         f"the certificate of {place} is not signed by the authority in your kubeconfig: {error.verify_message}",
-        hint="get a new kubeconfig: this one is of another cluster, or of an earlier one at the same address",
+        hint="get a new kubeconfig: this one belongs to another cluster, or to an earlier one at the same address",
     )
 
 
 def _uncertain(method: str) -> str:
     """What a change that got no answer leaves open."""
-    return "" if method == "GET" else "it may have been done all the same: look before you try again"
+    return "" if method == "GET" else "the change may have been made: check before you try again"
 
 
 def _reason(error: Exception) -> str:

@@ -16,12 +16,12 @@ from lorajob_runtime.contract.errors import SUCCEEDED
 
 @click.command("cancel", cls=Command, examples=["lorajob cancel zhenhuan"])
 @run_names.run_names
-@flags.option("--dry-run", section="Run", is_flag=True, help="Let the cluster check it and change nothing.")
+@flags.option("--dry-run", section="Run", is_flag=True, help="Let the cluster check the change without making it.")
 @cluster_options
 def command(names: Sequence[str], dry_run: bool, **params: Any) -> int:
     """Stop runs for good; their record, checkpoints and logs stay.
 
-    A run that has ended stays as it is. `lorajob retry` goes on from the last checkpoint, `lorajob delete` removes the
+    A run that has ended stays as it is. `lorajob retry` resumes from the last checkpoint, `lorajob delete` removes the
     record.
     """
     with connect_from(params) as cluster:

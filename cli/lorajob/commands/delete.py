@@ -32,23 +32,25 @@ _AT_ONCE = 8
     "--artifacts",
     section="Run",
     is_flag=True,
-    help="Remove the results in storage too: checkpoints, adapter, logs. They can't be had back.",
+    help="Remove the results in storage too: checkpoints, adapter, logs. They can't be restored.",
 )
-@flags.option("-y", "--yes", section="Run", is_flag=True, help="Ask nothing.")
+@flags.option("-y", "--yes", section="Run", is_flag=True, help="Don't ask for confirmation.")
 @flags.option("--no-wait", section="Run", is_flag=True, help="Don't wait until the pods have ended.")
 @platform_option
 @cluster_options
 def command(
     names: Sequence[str], artifacts: bool, yes: bool, no_wait: bool, platform_file: Path | None, **params: Any
 ) -> int:
-    """Remove runs from the cluster; one that runs is stopped, with a checkpoint.
+    """Remove runs from the cluster; one that is running saves a checkpoint and stops.
 
     Results in storage stay unless --artifacts is given: a run that is submitted again under the same name and storage
-    goes on from its last checkpoint. On a terminal it asks first. Of several, one that can't be deleted does not keep
-    the others from it.
+    goes on from its last checkpoint. On a terminal it asks first. If one of several can't be deleted, the others
+    still are.
     """
     if artifacts and no_wait:
-        raise UsageError("--artifacts waits for the pods, which would write results anew: leave --no-wait away")
+        raise UsageError(
+            "--artifacts needs the pods to have ended, or they would write results again: leave out --no-wait"
+        )
     with connect_from(params) as cluster:
         found: dict[str, Removal] = {}
 
@@ -68,7 +70,7 @@ def command(
         try:
             errors += run_names.tried([each.name for each in there], remove, at_once=_AT_ONCE)
         except KeyboardInterrupt:
-            live.say("detached: what was asked for in the cluster goes on; results in storage may be left")
+            live.say("detached: the cluster finishes what was requested; results in storage may remain")
             return SUCCEEDED.code
     run_names.raise_all(errors)
     return SUCCEEDED.code
@@ -76,7 +78,7 @@ def command(
 
 def _agrees(found: Sequence[Removal]) -> bool:
     if not sys.stdin.isatty():
-        raise UsageError("deleting needs --yes where nobody can be asked")
+        raise UsageError("deleting needs --yes where there is no terminal to ask on")
     for each in found:
         click.echo(_text(each), err=True)
     return click.confirm("Delete this?" if len(found) == 1 else f"Delete these {len(found)}?", default=False, err=True)

@@ -37,38 +37,40 @@ Shown = Literal["auto", "show", "hide"]
     help="One question a line, text or JSON; answers are JSON lines. - is the standard input.",
 )
 @option("--system", section="What to ask", metavar="TEXT", help="System prompt; '' for none. [as trained]")
-@option("--base", "compare_base", section="What to ask", is_flag=True, help="Ask the untuned model too, to compare.")
+@option(
+    "--base", "compare_base", section="What to ask", is_flag=True, help="Ask the untuned model too, for comparison."
+)
 @option("--max-new-tokens", section="How to answer", type=int, default=512, help="Longest answer in tokens. [512]")
 @option(
     "--temperature",
     section="How to answer",
     type=float,
     default=0.0,
-    help="Above 0 tokens are drawn, the more freely the higher. [0: the likeliest each time]",
+    help="Above 0, tokens are sampled, more randomly the higher it is. [0: the likeliest token each time]",
 )
-@option("--top-k", section="How to answer", type=int, help="Draw from so many of the likeliest tokens only.")
-@option("--seed", section="How to answer", type=int, help="Draw the same tokens again.")
+@option("--top-k", section="How to answer", type=int, help="Sample only from this many of the likeliest tokens.")
+@option("--seed", section="How to answer", type=int, help="Seed of the sampling: the same one gives the same tokens.")
 @option(
     "--reasoning",
     section="How to answer",
     type=click.Choice(["auto", "show", "hide"]),
-    help="What a model thinks before its answer. [auto: shown at a terminal; JSON lines have it always]",
+    help="Whether to show what a model thinks before its answer. [auto: at a terminal; JSON lines always have it]",
 )
 @option("--thoughts", section="How to answer", type=click.Choice(["auto", "show", "hide"]), hidden=True)
 @option(
-    "-s", "--storage", section="Where it lies", default="runs", metavar="URI", help="Where RUN is looked for. [./runs]"
+    "-s", "--storage", section="Where it is", default="runs", metavar="URI", help="Where RUN is looked for. [./runs]"
 )
 @option(
     "--trust-remote-code",
-    section="Where it lies",
+    section="Where it is",
     is_flag=True,
-    help="Run Python code that the base model's repository brings.",
+    help="Run the Python code in the base model's repository.",
 )
 def command(**params: Any) -> None:
     """Ask a trained adapter, with the template and the thinking mode that it was trained with.
 
     RUN is the name of a run, or its address s3://BUCKET/PREFIX/NAME; DIR the folder of a run, an adapter or a
-    checkpoint. With neither --prompt nor --file it is a conversation.
+    checkpoint. With neither --prompt nor --file it starts a conversation.
     """
     require_runtime("generating")
     from lorajob_runtime.generate import run

@@ -34,7 +34,7 @@ from lorajob_runtime.contract.errors import SUCCEEDED
     section="Run",
     default="",
     metavar="LABELS",
-    help="Only runs with these labels, as kubectl takes it.",
+    help="Only runs with these labels, in kubectl's notation.",
 )
 @flags.option(
     "--phase",
@@ -50,7 +50,7 @@ from lorajob_runtime.contract.errors import SUCCEEDED
 def command(all_namespaces: bool, selector: str, phases: Sequence[str], output_form: str, **params: Any) -> int:
     """List the runs of a namespace, with what each one does and how far it is; the newest last.
 
-    It costs one list of Jobs, however many runs there are. `lorajob status` knows more of one run.
+    It takes one list of Jobs, however many runs there are. `lorajob status` shows more about one run.
     """
     with connect_from(params) as cluster:
         found = [

@@ -30,38 +30,42 @@ from lorajob_runtime.contract.text import escape_controls
     ],
 )
 @run_name
-@flags.option("-f", "--follow", section="Log", is_flag=True, help="Go on until the run ends, across its retries.")
+@flags.option("-f", "--follow", section="Log", is_flag=True, help="Continue until the run ends, across its retries.")
 @flags.option(
     "--rank",
     section="Log",
     metavar="R|all",
     default="all",
-    help="Only that training process, counted over all nodes. [all, and the supervisors]",
+    help="Only this training process, counted over all nodes. [all of them and the supervisors]",
 )
-@flags.option("--node", section="Log", type=click.IntRange(min=0), metavar="K", help="Only that node of the run. [all]")
+@flags.option("--node", section="Log", type=click.IntRange(min=0), metavar="K", help="Only this node of the run. [all]")
 @flags.option("-p", "--previous", section="Log", is_flag=True, help="The attempt before the last one.")
 @flags.option(
     "--attempt",
     section="Log",
     type=click.IntRange(min=1),
     metavar="N",
-    help="That attempt, as storage has it. [the last one, from its pods]",
+    help="This attempt, from storage. [the last one, from its pods]",
 )
-@flags.option("--since", section="Log", metavar="TIME", help="Only what is younger than that, like 10m. Of pods only.")
+@flags.option(
+    "--since", section="Log", metavar="TIME", help="Only lines newer than this, like 10m; for logs of pods only."
+)
 @flags.option("--tail", section="Log", type=click.IntRange(min=0), metavar="N", help="Only the last N lines. [all]")
-@flags.option("--timestamps", section="Log", is_flag=True, help="The time before each line. Of pods only.")
+@flags.option(
+    "--timestamps", section="Log", is_flag=True, help="Show the time before each line; for logs of pods only."
+)
 @platform_option
 @cluster_options
 def command(
     name: str, follow: bool, rank: str, previous: bool, attempt: int | None, since: str | None, **params: Any
 ) -> int:
-    """Print what a run prints: its supervisors, and its training processes behind [rank R].
+    """Print the log of a run: its supervisors' lines, and after [rank R] those of its training processes.
 
     The last attempt is read from its pods; earlier ones, and those whose pods are gone, from storage. With -f it waits
-    for the pods to begin and says what they wait for. Ctrl-C leaves the run alone.
+    for the pods to start and says what they are waiting for. Ctrl-C does not stop the run.
     """
     if follow and (previous or attempt is not None):
-        raise UsageError("--follow goes on with the last attempt: leave --previous and --attempt away")
+        raise UsageError("--follow shows the last attempt: leave out --previous and --attempt")
     if previous and attempt is not None:
         raise UsageError("--previous and --attempt both name an attempt: give one of them")
     query = LogQuery(
@@ -79,7 +83,7 @@ def command(
                 # what a model or a dataset says must not steer a terminal
                 click.echo(escape_controls(line) if is_shown else line)
         except KeyboardInterrupt:
-            live.say(f"detached: run {name} goes on; `lorajob logs {name} -f` shows it again")
+            live.say(f"detached: run {name} keeps running; `lorajob logs {name} -f` shows it again")
     return SUCCEEDED.code
 
 

@@ -38,7 +38,7 @@ from lorajob_runtime.contract.errors import LorajobError
     "--gpu-memory",
     section="Resources",
     metavar="SIZE",
-    help="Memory of one GPU: 80 as it is called, 79GiB exactly. [that of the platform's GPU type]",
+    help="Memory of one GPU: its nominal size, like 80, or exactly, like 79GiB. [that of the platform's GPU type]",
 )
 @output_option("table", "json", "yaml")
 @platform_option
@@ -57,7 +57,7 @@ def command(
     """Show what a run would take, before anything is downloaded or spent.
 
     Memory on each GPU and what takes it, how the model is spread over the GPUs, how many GPUs of each common size would
-    be enough, and roughly how long it takes. Needs no cluster; what a platform says of its GPUs counts.
+    be enough, and roughly how long it takes. It needs no cluster, but uses what a platform says about its GPUs.
     """
     found = _platform(platform_file, params)
     resolved = resolve.resolve(files, flags.given(context), settings, defaults=found.defaults if found else None)
@@ -66,7 +66,7 @@ def command(
     local = dataset.inspect(data) if dataset.is_local(data) and not is_missing else None
     plan = run_plan.plan(resolved.spec, gpus.find(resolved.spec, found, gpu_memory), local)
     if is_missing:
-        _warn(f"{data.source} is not there: how many steps there are, and how long an epoch takes, is not known")
+        _warn(f"{data.source} does not exist: the number of steps and the time of an epoch are not known")
     if output_form != "table":
         click.echo(tables.document(plan_document.to_dict(plan), output_form), nl=False)
         return
@@ -90,5 +90,5 @@ def _platform(file: Path | None, params: dict[str, Any]) -> Platform | None:
         if params["kubeconfig"] or params["kube_context"]:
             raise
     except LorajobError as error:
-        click.echo(f"going on without a platform: {error.message}", err=True)
+        click.echo(f"continuing without a platform: {error.message}", err=True)
     return None

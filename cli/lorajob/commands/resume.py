@@ -16,10 +16,10 @@ from lorajob_runtime.contract.errors import SUCCEEDED
 
 @click.command("resume", cls=Command, examples=["lorajob resume zhenhuan"])
 @run_names.run_names
-@flags.option("--dry-run", section="Run", is_flag=True, help="Let the cluster check it and change nothing.")
+@flags.option("--dry-run", section="Run", is_flag=True, help="Let the cluster check the change without making it.")
 @cluster_options
 def command(names: Sequence[str], dry_run: bool, **params: Any) -> int:
-    """Let suspended runs go on from their last checkpoint.
+    """Resume suspended runs from their last checkpoint.
 
     A run that was cancelled, or has failed, is started again by `lorajob retry`.
     """

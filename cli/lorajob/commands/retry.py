@@ -31,10 +31,10 @@ from lorajob_runtime.contract.errors import SUCCEEDED
     section="Run",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Another value for a field that may change when a run goes on, e.g. resources.gpus=8.",
+    help="New value for a field that may change when a run resumes, e.g. resources.gpus=8.",
 )
 @platform_option
-@flags.option("--dry-run", section="Run", is_flag=True, help="Let the cluster check it and change nothing.")
+@flags.option("--dry-run", section="Run", is_flag=True, help="Let the cluster check the change without making it.")
 @flags.option("--watch", section="Run", is_flag=True, help="Follow the run until it ends.")
 @cluster_options
 def command(
@@ -42,8 +42,8 @@ def command(
 ) -> int:
     """Start a failed or cancelled run again, from its last checkpoint.
 
-    Its Job is made anew under the same name, for the platform as it is now. Should this be interrupted, the same
-    command goes on where it was.
+    Its Job is created again under the same name, for the platform as it is now. If this is interrupted, the same
+    command continues it.
     """
     with connect_from(params) as cluster:
         loaded = platform_lookup.load(cluster, platform_file)

@@ -42,7 +42,7 @@ DEFAULT_STORAGE = "./runs"
     "--processes",
     section="Resources",
     type=click.IntRange(1, 64),
-    help="Training processes, on GPUs where there are any, else on the CPU. [one a GPU, or 1]",
+    help="Training processes, on GPUs where there are any, else on the CPU. [one per GPU, or 1]",
 )
 @flags.option(
     "-o",
@@ -66,8 +66,8 @@ def command(
 ) -> int:
     """Train an adapter here, in the foreground.
 
-    The result is STORAGE/NAME/adapter. The same command with the same name goes on from the last checkpoint. What no
-    flag says comes from ./lorajob.yaml, then from the model's recipe, then from the defaults shown here.
+    The result is STORAGE/NAME/adapter. The same command with the same name resumes from the last checkpoint. What no
+    flag sets comes from ./lorajob.yaml, then from the model's recipe, then from the defaults shown here.
     """
     resolved = resolve.resolve(files, flags.given(context), settings)
     run_plan.check(resolved.spec)
@@ -123,7 +123,7 @@ def closing_lines(spec: RunSpec, summary: Summary, code: int) -> list[str]:
     """What is printed at the end: loss before and after, where the adapter lies, and what to do next."""
     uri, name = spec.storage.uri or DEFAULT_STORAGE, spec.run_name
     if code == STOPPED.code:
-        return [f"stopped; go on with the same command and --name {name}"]
+        return [f"stopped; continue with the same command and --name {name}"]
     if code != SUCCEEDED.code:
         return []
     adapter = location(uri, name)

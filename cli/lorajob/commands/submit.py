@@ -45,7 +45,7 @@ FORMS = ("text", "json", "yaml", "name")
     "--dry-run",
     section="Run",
     type=click.Choice(["client", "server"]),
-    help="client: print the manifests that would be sent; server: let the cluster check them and keep nothing.",
+    help="client: print the manifests that would be sent; server: let the cluster check them without creating them.",
 )
 @flags.option(
     "--wait",
@@ -53,13 +53,11 @@ FORMS = ("text", "json", "yaml", "name")
     is_flag=True,
     help="Wait for the run's end: exit code 0, 100 failed, 103 cancelled; 130 after Ctrl-C.",
 )
-@flags.option(
-    "--watch", section="Run", is_flag=True, help="Show how the run goes on until its end; Ctrl-C leaves it alone."
-)
+@flags.option("--watch", section="Run", is_flag=True, help="Follow the run until it ends; Ctrl-C does not stop it.")
 @flags.option(
     "--wait-timeout", section="Run", metavar="TIME", help="Longest time to wait, like 90m; then exit code 124."
 )
-@flags.option("-y", "--yes", section="Run", is_flag=True, help="Ask nothing.")
+@flags.option("-y", "--yes", section="Run", is_flag=True, help="Don't ask for confirmation.")
 @flags.option(
     "-o",
     "--output",
@@ -88,8 +86,9 @@ def command(
 ) -> int:
     """Train an adapter in a Kubernetes cluster.
 
-    Prints the plan, then creates a Job that downloads the weights, trains, and brings every checkpoint and the adapter
-    to storage. What no flag says comes from ./lorajob.yaml, then from the platform, then from the model's recipe.
+    Prints the plan, then creates a Job that downloads the weights, trains, and uploads every checkpoint and the
+    adapter to storage. What no flag sets comes from ./lorajob.yaml, then from the platform, then from the model's
+    recipe.
     """
     limit = seconds(wait_timeout, "--wait-timeout") if wait_timeout else None
     only_prints = dry_run == "client" and platform_lookup.named_file(platform_file) is not None
@@ -170,8 +169,8 @@ def next_lines(name: str, target: str) -> list[str]:
     """What is printed after a submit: the commands to use next, with the cluster that they are for."""
     return [
         f"run {name} submitted",
-        f"next:  lorajob watch {name}{target}     how it goes on",
-        f"       lorajob logs {name} -f{target}   what it prints",
+        f"next:  lorajob watch {name}{target}     follows it",
+        f"       lorajob logs {name} -f{target}   shows its log",
         f"       lorajob cancel {name}{target}    stops it; its checkpoints stay",
     ]
 
@@ -202,12 +201,12 @@ def _wait(cluster: Cluster, name: str, limit: int | None, *, is_shown: bool, for
     from lorajob.runs import document, follow, live, page
 
     try:
-        live.say(f"run {name} submitted; Ctrl-C leaves it alone")
+        live.say(f"run {name} submitted; Ctrl-C does not stop it")
         if is_shown:
             return live.watch(cluster, name, form="json" if form == "json" else "table", timeout_seconds=limit)
         ended = follow.wait_for_end(cluster, name, timeout_seconds=limit, say=live.say)
     except KeyboardInterrupt:
-        live.say(f"detached: run {name} goes on; `lorajob watch {name}` shows it")
+        live.say(f"detached: run {name} keeps running; `lorajob watch {name}` shows it")
         return SUCCEEDED.code if is_shown else INTERRUPTED.code
     if form == "name":
         click.echo(name)

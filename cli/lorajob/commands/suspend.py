@@ -16,12 +16,12 @@ from lorajob_runtime.contract.errors import SUCCEEDED
 
 @click.command("suspend", cls=Command, examples=["lorajob suspend zhenhuan"])
 @run_names.run_names
-@flags.option("--dry-run", section="Run", is_flag=True, help="Let the cluster check it and change nothing.")
+@flags.option("--dry-run", section="Run", is_flag=True, help="Let the cluster check the change without making it.")
 @cluster_options
 def command(names: Sequence[str], dry_run: bool, **params: Any) -> int:
     """Stop runs for a while: each saves a checkpoint and frees its GPUs.
 
-    `lorajob resume` goes on from the checkpoint.
+    `lorajob resume` continues from the checkpoint.
     """
     with connect_from(params) as cluster:
         run_names.each(names, lambda name: click.echo(lifecycle.suspend(cluster, name, dry_run=dry_run)))

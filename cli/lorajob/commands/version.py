@@ -32,13 +32,13 @@ QUICK_TIMEOUT = "3s"
 
 @click.command("version", cls=Command, examples=["lorajob version", "lorajob version --client -o json"])
 @output_option("text", "json", "yaml")
-@click.option("--client", is_flag=True, help="Leave the cluster out.")
+@click.option("--client", is_flag=True, help="Don't ask the cluster.")
 @cluster_options
 @click.pass_context
 def command(context: click.Context, /, output_form: str, client: bool, **params: Any) -> None:
     """Print the versions of lorajob, of what it trains with, and of the cluster and the image of its runs.
 
-    Without a cluster, or with one that does not answer at once, its part says why; that is no error.
+    Without a cluster, or with one that does not answer at once, the output says why; that is not an error.
     """
     document: dict[str, Any] = {"apiVersion": API_VERSION, "kind": "Version", "versions": installed()}
     if not client:
@@ -76,7 +76,8 @@ def skew(cluster: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     runtime = config.get("imageVersion")
     if runtime is not None and runtime != __version__:
         found.append(
-            f"runs use lorajob {runtime}, this is {__version__}: a field that one side lacks ends a run at once"
+            f"runs use lorajob {runtime} and this is {__version__}: "
+            "a field that one of the two does not know ends a run at once"
         )
     return found
 

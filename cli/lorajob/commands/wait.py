@@ -40,9 +40,9 @@ from lorajob_runtime.contract.errors import SUCCEEDED
 def command(names: Sequence[str], timeout: str | None, **params: Any) -> int:
     """Wait until runs have ended.
 
-    Waits for each, also after one that is not there or whose time is over. Ends with 0 when all have succeeded; else
-    with 100 failed, 103 cancelled, 124 timed out or 102 not found, of the first one named that did not succeed. Ctrl-C
-    stops waiting and leaves the runs alone.
+    It waits for each of them, even when one does not exist or its time is over. It ends with 0 when all have
+    succeeded, else with 100 failed, 103 cancelled, 124 timed out or 102 not found: that of the first one named that did
+    not succeed. Ctrl-C stops the waiting, not the runs.
     """
     deadline = None if timeout is None else time.monotonic() + quantities.seconds(timeout, "--timeout")
     first = SUCCEEDED.code

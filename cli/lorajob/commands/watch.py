@@ -22,7 +22,7 @@ from lorajob.runs import live
 def command(name: str, output_form: str, **params: Any) -> int:
     """Follow a run until it ends: a view that refreshes on a terminal, elsewhere a line for every change.
 
-    Ctrl-C detaches and leaves the run alone. Ends with 0 when the run has succeeded, 100 failed, 103 cancelled; with
+    Ctrl-C detaches and does not stop the run. Ends with 0 when the run has succeeded, 100 failed, 103 cancelled; with
     -o json every change is one JSON object on one line.
     """
     with connect_from(params) as cluster:

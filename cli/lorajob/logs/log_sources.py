@@ -60,7 +60,7 @@ def read(cluster: Cluster, name: str, query: LogQuery, say: Callable[[str], None
         store = _store(cluster, name, found, query)
         attempt = _attempt(store, found, query)
         if query.attempt is None:
-            say(f"its log of attempt {attempt} is in {store.uri}")
+            say(f"the log of attempt {attempt} is in {store.uri}")
         _say_what_storage_lacks(query, wanted, say)
         yield from _of_storage(store, attempt, wanted, query.tail)
     except LorajobError as error:
@@ -68,7 +68,7 @@ def read(cluster: Cluster, name: str, query: LogQuery, say: Callable[[str], None
             raise
         say(f"run {name} has no log yet: {pod_logs.waiting_text(found.status)}")
         if not isinstance(error, UsageError) and not found.is_new:
-            say(f"nor is there one of an earlier attempt to be had: {error.message}")
+            say(f"the log of an earlier attempt can't be read either: {error.message}")
 
 
 def follow(cluster: Cluster, name: str, query: LogQuery, say: Callable[[str], None]) -> Iterator[str]:
@@ -104,7 +104,7 @@ def _without_run(
     except LorajobError as error:
         raise missing from error
     wanted = _wanted(resources.gpus, resources.nodes, query)
-    say(f"run {name} is no longer in the cluster: this is its log in {store.uri}, of attempt {attempt}")
+    say(f"run {name} is no longer in the cluster: this is the log of attempt {attempt} in {store.uri}")
     _say_what_storage_lacks(query, wanted, say)
     yield from _of_storage(store, attempt, wanted, query.tail)
 
@@ -123,7 +123,7 @@ def _attempt(store: Store, found: Found | None, query: LogQuery) -> int:
     """Which attempt is meant. Raises UsageError when storage has no log of it."""
     known = log_lines.attempts(layout.whole_key(entry.key) for entry in store.list(layout.LOGS))
     if not known:
-        raise UsageError(f"{store.uri} has no log", hint="logs get there while a run goes on, and at its end")
+        raise UsageError(f"{store.uri} has no log", hint="logs are uploaded while a run is running, and at its end")
     if query.previous:
         report = found.status.progress if found is not None else None
         last = report.attempt if report is not None else known[-1]
@@ -133,7 +133,7 @@ def _attempt(store: Store, found: Found | None, query: LogQuery) -> int:
         return before[-1]
     if query.attempt is not None and query.attempt not in known:
         shown = ", ".join(map(str, known))
-        raise UsageError(f"{store.uri} has no log of attempt {query.attempt}: there is one of {shown}")
+        raise UsageError(f"{store.uri} has no log of attempt {query.attempt}: it has those of {shown}")
     return known[-1] if query.attempt is None else query.attempt
 
 
@@ -152,13 +152,13 @@ def _unpacked(store: Store, key: str) -> Iterator[str]:
     try:
         yield from log_lines.lines_of(appended_files.pieces(store, key))
     except zlib.error as error:
-        raise StorageError(f"{store.uri}/{key} is no log: it can't be decompressed") from error
+        raise StorageError(f"{store.uri}/{key} is not a log: it can't be decompressed") from error
 
 
 def _say_what_storage_lacks(query: LogQuery, wanted: LogFilter, say: Callable[[str], None]) -> None:
     given = [("--since", query.since_seconds is not None), ("--timestamps", query.timestamps)]
     flags = [flag for flag, is_given in given if is_given]
     if flags:
-        say(f"storage keeps no times of lines: {' and '.join(flags)} can't be followed, all lines are shown")
+        say(f"the log in storage has no times: {' and '.join(flags)} can't be applied, and all lines are shown")
     if query.tail is not None and wanted.rank is None:
-        say(f"storage keeps no times of lines: --tail shows the last {query.tail} of each process")
+        say(f"the log in storage has no times: --tail shows the last {query.tail} lines of each process")

@@ -15,6 +15,6 @@ def require_runtime(purpose: str) -> None:
     missing = [name for name in RUNTIME if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"{purpose} needs {', '.join(missing)}, which the command line alone does not bring",
+            f"{purpose} needs {', '.join(missing)}, which the command line alone does not install",
             hint="install lorajob with its extra: pip install 'lorajob[runtime]'",
         )

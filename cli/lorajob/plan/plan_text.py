@@ -162,9 +162,12 @@ def warnings(plan: RunPlan) -> list[str]:
     excess = [] if plan.excess is None else [plan.excess]
     if plan.placement is None:
         name = plan.spec.model.name
-        return [f"the sizes of {name} are not known here: whether it fits shows when its config.json is there", *excess]
+        return [
+            f"the sizes of {name} are not known here: whether it fits is known when its config.json is there",
+            *excess,
+        ]
     if plan.placement.fits is None and plan.gpu is not gpus.NO_GPU:
-        return ["the GPUs' memory is not known: whether the run fits shows when it starts", *excess]
+        return ["the GPUs' memory is not known: whether the run fits is known when it starts", *excess]
     oversize = run_plan.oversize_text(plan)
     return excess if oversize is None else [oversize, *excess]
 

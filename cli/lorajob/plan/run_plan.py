@@ -131,7 +131,7 @@ def refuse_oversize(plan: RunPlan) -> None:
     """Raises UsageError for a run that cannot fit, unless its user wants to try it."""
     text = oversize_text(plan)
     if text is not None and not plan.spec.resources.allow_oversize:
-        raise UsageError(text, hint="`lorajob plan` shows what takes how much; --allow-oversize tries it anyway")
+        raise UsageError(text, hint="`lorajob plan` shows what takes the memory; --allow-oversize tries it anyway")
 
 
 def oversize_text(plan: RunPlan) -> str | None:

@@ -93,5 +93,5 @@ def _from_config_map(cluster: Cluster) -> LoadedPlatform | None:
     try:
         values = spec_file.loads(data[CONFIG_KEY], place, FORM).values
     except UsageError as error:
-        raise ConfigError(error.message, hint="who installed the chart must correct it") from error
+        raise ConfigError(error.message, hint="the people who installed the chart must correct it") from error
     return LoadedPlatform(platform=parse(values, place), source=place)

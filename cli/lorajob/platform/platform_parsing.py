@@ -51,5 +51,5 @@ def _within_retries(platform: Platform) -> Platform:
 
 def _hint(error: ConfigError) -> str:
     if isinstance(error, UnknownFieldError):
-        return "it may be made for a newer lorajob: update this one, or have the field corrected"
-    return "who runs the platform must correct it; docs/platform.md explains every field"
+        return "it may be for a newer lorajob: update this one, or have the field corrected"
+    return "the people who run the platform must correct it; docs/platform.md explains every field"

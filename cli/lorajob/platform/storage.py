@@ -103,5 +103,5 @@ def _secret(platform: Platform, cluster: Cluster | None) -> tuple[dict[str, str]
             for key, text in (secret.get("data") or {}).items()
         }
     except (binascii.Error, UnicodeDecodeError):
-        return {}, f"the Secret {name} holds something else than text"
+        return {}, f"the Secret {name} holds something other than text"
     return values, f"the Secret {name} has no AWS_ACCESS_KEY_ID"

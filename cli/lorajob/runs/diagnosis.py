@@ -51,7 +51,7 @@ def why_pending(facts: RunFacts) -> str:
 def why_in_phase(facts: RunFacts, phase: str) -> str:
     """What there is to say of a run in any other phase; empty where that is nothing."""
     if phase == "Suspended":
-        return "stops, with a checkpoint" if facts.has_pods else f"`lorajob resume {facts.name}` goes on"
+        return "is stopping, after a checkpoint" if facts.has_pods else f"`lorajob resume {facts.name}` continues it"
     if phase == "Cancelled":
         return "its pods are stopping" if facts.has_pods else ""
     if phase in ("Succeeded", "Failed"):
@@ -68,7 +68,7 @@ def why_in_phase(facts: RunFacts, phase: str) -> str:
         began = max((each.started for each in facts.newest_pods if each.runs and each.started), default=began)
     if began is not None and facts.now - began > _SILENT_FOR:
         return f"has not reported since it started at {began:%H:%M:%S} UTC: see `lorajob logs {facts.name}`"
-    return "has started and not reported yet"
+    return "has started and has not reported yet"
 
 
 def _succeeded(facts: RunFacts) -> str:
@@ -76,8 +76,9 @@ def _succeeded(facts: RunFacts) -> str:
     held = sorted({name for each in facts.newest_pods if each.state != "Running" for name in each.others})
     if held:
         return (
-            f"the run itself has ended; other containers in its pod still run and keep it there: {', '.join(held)}"
-            f" (`lorajob delete {facts.name}` ends them, its results stay)"
+            "the run itself has ended; other containers in its pod are still running and keep the pod: "
+            f"{', '.join(held)}"
+            f" (`lorajob delete {facts.name}` ends them; its results stay)"
         )
     waits = next((each for each in facts.newest_pods if each.state == "Waiting"), None)
     if waits is not None:
@@ -93,7 +94,10 @@ def _late(facts: RunFacts) -> str:
         return f"has not reported for {duration(facts.silence.total_seconds())}{last}: see `lorajob logs {facts.name}`"
     if facts.standstill is not None:
         still = duration(facts.standstill.total_seconds())
-        return f"training has given no sign of life for {still}: when that lasts, its attempt ends and the next goes on"
+        return (
+            f"training has shown no sign of life for {still}: "
+            "if that continues, this attempt ends and the next one resumes"
+        )
     return ""
 
 
@@ -124,7 +128,7 @@ def _of_pod(facts: RunFacts, each: PodStatus) -> str:
 def _stopping(facts: RunFacts, pod: PodStatus) -> str:
     which = "its pod" if facts.nodes == 1 else f"pod {pod.node}"
     why = f" ({pod.disruption}, which does not count)" if pod.disruption else ""
-    return f"{which} is stopping{why}; the next one starts when it has"
+    return f"{which} is stopping{why}; the next one starts after that"
 
 
 def _with_count(facts: RunFacts, text: str) -> str:
@@ -133,8 +137,8 @@ def _with_count(facts: RunFacts, text: str) -> str:
 
 def _count(facts: RunFacts) -> str:
     if facts.nodes == 1:
-        return "its pod runs" if facts.running else "its pod does not run, or not as it should"
-    return f"{facts.running} of {facts.nodes} pods run"
+        return "its pod is running" if facts.running else "its pod is not running, or not as it should"
+    return f"{facts.running} of {facts.nodes} pods are running"
 
 
 def _refused(facts: RunFacts) -> str:
@@ -147,7 +151,7 @@ def _refused(facts: RunFacts) -> str:
     text = one_line(last.get("message", ""))
     text = text.removeprefix("(combined from similar events): ").removeprefix("Error creating: ")
     text = re.sub(r'^pods "[^"]*" is forbidden: ', "", text)
-    return f"its pods are refused: {text}"
+    return f"its pods can't be created: {text}"
 
 
 def _mount_trouble(facts: RunFacts, hanging: PodStatus) -> str:

@@ -17,7 +17,7 @@ from lorajob_runtime.contract.text import duration, one_line, truncate
 
 Object = Mapping[str, Any]
 
-RETRY_HINT = "`lorajob retry {name}` goes on from the last checkpoint"
+RETRY_HINT = "`lorajob retry {name}` resumes from the last checkpoint"
 
 _MESSAGE_BEFORE_FAILURE = timedelta(seconds=60)
 """How long before the Job failed its last pod may have reported its end: a supervisor does so just before it exits."""
@@ -33,7 +33,7 @@ def why_failed(facts: RunFacts) -> TerminationMessage:
     reason, message = condition.get("reason", ""), one_line(condition.get("message", ""))
     if reason == "DeadlineExceeded":
         limit = duration(float(facts.spec.get("activeDeadlineSeconds") or 0))
-        hint = f"`lorajob retry {facts.name} --set resources.timeout=…` goes on from the last checkpoint"
+        hint = f"`lorajob retry {facts.name} --set resources.timeout=…` resumes from the last checkpoint"
         return TerminationMessage(
             exit_code=124, failure="timeout", message=f"ran longer than its limit of {limit}", hint=hint
         )
@@ -48,10 +48,10 @@ def why_failed(facts: RunFacts) -> TerminationMessage:
     if reason == "BackoffLimitExceeded":
         gone = f"its pods are gone, and {min(facts.failed, facts.retries + 1)} of 1+{facts.retries} attempts failed"
         return TerminationMessage(
-            exit_code=1, failure="lost", message=gone, hint=f"{hint}; `lorajob logs {facts.name}` has more"
+            exit_code=1, failure="lost", message=gone, hint=f"{hint}; `lorajob logs {facts.name}` shows more"
         )
     return TerminationMessage(
-        exit_code=1, failure="lost", message=message or "its Job failed without a word", hint=hint
+        exit_code=1, failure="lost", message=message or "its Job failed without a message", hint=hint
     )
 
 
@@ -95,7 +95,7 @@ def ending(facts: RunFacts, report: Progress) -> str:
     words = reported(report)
     said = f"{words.failure}: {truncate(words.message, _SHORT)}"
     if words.exit_code == errors.PEER.code and facts.nodes > 1:
-        return f"another node was lost ({said}); training goes on from the last checkpoint when it is back"
+        return f"another node was lost ({said}); training resumes from the last checkpoint when it is back"
     if words.exit_code == errors.STOPPED.code:
         disruption = next((each.disruption for each in facts.newest_pods if each.name == report.pod), "")
         why = disruption or truncate(words.message, _SHORT)
@@ -114,12 +114,12 @@ def between_attempts(facts: RunFacts) -> str:
     if gone and not any(each.counts for each in gone):
         why = next((each.disruption or each.reason for each in gone), "")
         text = f"attempt {facts.attempts} was interrupted ({truncate(why, _SHORT)}), which does not count"
-        return f"{text}; it goes on from the last checkpoint {_next(facts)}"
+        return f"{text}; it resumes from the last checkpoint {_next(facts)}"
     words = last_attempt(facts, facts.changed if facts.pods is None else None)
     said = f" ({words.failure}: {truncate(words.message, _SHORT)})" if words else ""
     text = f"attempt {min(facts.failed, facts.retries + 1)} {'was lost' if words is None else 'failed'}{said}"
     if words is not None and errors.from_name(words.failure).final:
-        return f"{text}; it is not tried again"
+        return f"{text}; it is not retried"
     if facts.failed > facts.retries:
         return f"{text}; no retry is left"
     left = max(0, facts.retries - facts.failed)

@@ -172,7 +172,7 @@ def wait_until_gone(cluster: Cluster, name: str, uid: str, *, grace_seconds: flo
         if job["metadata"]["uid"] != uid:
             return
         time.sleep(_GONE_LOOK_SECONDS)
-    goes_on = f"; `{then}` goes on waiting" if then else ""
+    goes_on = f"; `{then}` waits again" if then else ""
     raise TimedOutError(
         f"the pods of run {name} have not stopped after {duration(limit)}",
         hint=f"`kubectl get pods -l {RUN_LABEL}={name} -n {cluster.namespace}` shows them{goes_on}",

@@ -32,10 +32,10 @@ def read_words(cluster: Cluster, job_uid: str) -> str:
     """Why it is not a Job's turn, in Kueue's own words; empty where it says nothing. Raises ClusterError."""
     path = _path(cluster)
     if path is None:
-        return "this cluster has no Kueue, which alone would start it"
+        return "this cluster has no Kueue, and only Kueue would start it"
     found = list(cluster.pages(path, labelSelector=f"{_JOB_LABEL}={job_uid}"))
     if not found:
-        return "Kueue has not taken it up yet"
+        return "Kueue has not accepted it yet"
     return words(max(found, key=lambda each: str(each["metadata"].get("creationTimestamp"))))
 
 
@@ -47,13 +47,13 @@ def words(workload: Mapping[str, Any]) -> str:
     state = workload.get("status") or {}
     conditions = {each.get("type"): each for each in state.get("conditions") or ()}
     if (workload.get("spec") or {}).get("active") is False:
-        return _joined("it was taken out of the queue", _message(conditions.get("Evicted")))
+        return _joined("it was removed from the queue", _message(conditions.get("Evicted")))
     put_back = ""
     evicted = conditions.get("Evicted") or {}
     if evicted.get("status") == "True":
         preempted = conditions.get("Preempted") or {}
         cause = preempted if preempted.get("status") == "True" else evicted
-        put_back = _joined(f"it was put back ({evicted.get('reason') or 'Evicted'})", _message(cause))
+        put_back = _joined(f"it was put back into the queue ({evicted.get('reason') or 'Evicted'})", _message(cause))
     reserved = conditions.get("QuotaReserved") or {}
     if reserved.get("status") == "True":
         checks = [each for each in state.get("admissionChecks") or () if each.get("state") != "Ready"]

@@ -25,7 +25,9 @@ def cancel(cluster: Cluster, name: str, *, dry_run: bool = False) -> str:
         kueue.deactivate(cluster, run.uid, dry_run=dry_run)
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     _change(cluster, run, suspend=True, cancelled=now, dry_run=dry_run)
-    return _said(f"run {name} cancelled: its checkpoints stay, and `lorajob retry {name}` goes on from there", dry_run)
+    return _said(
+        f"run {name} cancelled: its checkpoints stay, and `lorajob retry {name}` resumes from the last one", dry_run
+    )
 
 
 def suspend(cluster: Cluster, name: str, *, dry_run: bool = False) -> str:
@@ -37,9 +39,11 @@ def suspend(cluster: Cluster, name: str, *, dry_run: bool = False) -> str:
     _refuse_ended(run, "suspended")
     _refuse_queued(run)
     if run.phase == "Suspended":
-        return f"run {name} is suspended already"
+        return f"run {name} is already suspended"
     _change(cluster, run, suspend=True, dry_run=dry_run)
-    return _said(f"run {name} suspended: `lorajob resume {name}` goes on from the checkpoint it saves now", dry_run)
+    return _said(
+        f"run {name} suspended: `lorajob resume {name}` continues from the checkpoint that it saves now", dry_run
+    )
 
 
 def resume(cluster: Cluster, name: str, *, dry_run: bool = False) -> str:
@@ -50,7 +54,7 @@ def resume(cluster: Cluster, name: str, *, dry_run: bool = False) -> str:
     if run.phase != "Suspended":
         return f"run {name} is not suspended: it is {run.phase}"
     _change(cluster, run, suspend=False, dry_run=dry_run)
-    return _said(f"run {name} resumed: `lorajob watch {name}` shows how it goes on", dry_run)
+    return _said(f"run {name} resumed: `lorajob watch {name}` follows it", dry_run)
 
 
 def _status(cluster: Cluster, name: str) -> RunStatus:
@@ -83,7 +87,7 @@ def _refuse_queued(run: RunStatus) -> None:
     if run.queue is not None:
         raise UsageError(
             f"run {run.name} is in queue {run.queue}, which alone decides when it runs",
-            hint=f"`lorajob cancel {run.name}` takes it out",
+            hint=f"`lorajob cancel {run.name}` removes it from the queue",
         )
 
 

@@ -30,7 +30,7 @@ def watch(cluster: Cluster, name: str, *, form: str = "table", timeout_seconds: 
         for status in follow(cluster, name, timeout_seconds=timeout_seconds, say=say):
             show(status, cluster.now())
     except KeyboardInterrupt:
-        say(f"detached: run {name} goes on; `lorajob watch {name}` shows it again")
+        say(f"detached: run {name} keeps running; `lorajob watch {name}` shows it again")
         return SUCCEEDED.code
     if status is None:
         return SUCCEEDED.code

@@ -46,7 +46,7 @@ def job_of(cluster: Cluster, name: str) -> Job:
     except NotFound as error:
         raise missing(cluster, name) from error
     if (job["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) != MANAGED_BY:
-        raise NotFound(f"job {name} in namespace {cluster.namespace} is no run of lorajob")
+        raise NotFound(f"job {name} in namespace {cluster.namespace} is not a run of lorajob")
     return job
 
 
@@ -55,7 +55,7 @@ def missing(cluster: Cluster, name: str) -> NotFound:
     cluster.check_namespace()
     return NotFound(
         f"there is no run {name} in namespace {cluster.namespace}",
-        hint="`lorajob list` shows those there are, `lorajob list -A` those of every namespace",
+        hint="`lorajob list` shows the runs there are, `lorajob list -A` those of every namespace",
     )
 
 
@@ -101,7 +101,7 @@ def _queue_words(cluster: Cluster, job: Job, notes: list[str]) -> str:
     try:
         return kueue.read_words(cluster, job["metadata"]["uid"])
     except (Forbidden, NotFound) as error:
-        notes.append(f"{error.message}: why it is not its turn may not be known")
+        notes.append(f"{error.message}: why it is not its turn may be unknown")
         return ""
 
 
@@ -113,5 +113,5 @@ def _events(cluster: Cluster, job: Job, pods: Sequence[PodStatus] | None, notes:
     try:
         return [each for selector in selectors for each in cluster.pages(cluster.events(), fieldSelector=selector)]
     except Forbidden as error:
-        notes.append(f"{error.message}: why it waits may not be known")
+        notes.append(f"{error.message}: why it waits may be unknown")
         return []

@@ -42,7 +42,7 @@ class Patience:
         now = time.monotonic()
         is_away = isinstance(error, Unreachable)
         if not self._since:
-            self._say(f"{error.message}; the run goes on, and this tries again")
+            self._say(f"{error.message}; the run is not affected, and this command tries again")
         since = self._since.setdefault(is_away, now)
         if now - since > (UNREACHABLE_SECONDS if is_away else REFUSED_SECONDS):
             raise error

@@ -19,16 +19,18 @@ Object = Mapping[str, Any]
 
 EVICTED = "evicted"
 """Class of a pod that its node, an eviction or a more important pod put out."""
-_DISK_HINT = "its files need more room than the platform gives a pod (resources.work): ask who runs the platform"
+_DISK_HINT = (
+    "its files need more room than the platform gives a pod (resources.work): ask the people who run the platform"
+)
 
 _SIGKILL_EXIT_CODE = 137
 
 _DISRUPTIONS = {
     "PreemptionByScheduler": "preempted by a pod of higher priority",
     "EvictionByEvictionAPI": "evicted, as when its node is drained",
-    "DeletionByTaintManager": "put out, since its node is lost or was tainted",
+    "DeletionByTaintManager": "evicted, since its node is lost or was tainted",
     "DeletionByPodGC": "lost with its node, which is gone",
-    "TerminationByKubelet": "put out by its node",
+    "TerminationByKubelet": "evicted by its node",
 }
 """https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions"""
 
@@ -44,7 +46,7 @@ def disruption_of(state: Object) -> str:
     for condition in state.get("conditions") or ():
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
             reason, message = str(condition.get("reason") or ""), one_line(condition.get("message") or "")
-            words = _DISRUPTIONS.get(reason) or f"stopped by the cluster ({reason or 'it does not say why'})"
+            words = _DISRUPTIONS.get(reason) or f"stopped by the cluster ({reason or 'no reason is given'})"
             return words if not message or _USUAL_MESSAGES.fullmatch(message) else f"{words}: {message.rstrip('.')}"
     return ""
 
@@ -81,7 +83,7 @@ def last_words_of(state: Object, ended: Object, disruption: str) -> TerminationM
         return words
     code = int(ended.get("exitCode") or errors.UNEXPECTED.code)
     if ended.get("reason") == "OOMKilled":
-        message = "the container used more memory than it may (OOMKilled)"
+        message = "the container used more memory than its limit (OOMKilled)"
         return TerminationMessage(
             exit_code=code, failure=errors.OUT_OF_MEMORY.name, message=message, hint=errors.HOST_MEMORY_HINT
         )

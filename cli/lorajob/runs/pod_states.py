@@ -109,7 +109,7 @@ def _reason(
     if kind == "Waiting":
         return disruption or _waiting(spec, state, held)
     if kind == "Succeeded" and others:
-        return f"its other containers still run: {', '.join(others)}"
+        return f"its other containers are still running: {', '.join(others)}"
     return disruption
 
 

@@ -32,8 +32,8 @@ _TRIAL_NAMES = 5
 """So many names are tried for a Job that is only asked about: each is taken once in millions."""
 _RETRIED = ("Failed", "Cancelled")
 _HINTS = {
-    "Succeeded": "its adapter is there: submit another run for other data or settings",
-    "Suspended": "`lorajob resume {name}` goes on from its last checkpoint",
+    "Succeeded": "its adapter exists: submit another run for other data or settings",
+    "Suspended": "`lorajob resume {name}` resumes it from its last checkpoint",
 }
 _RUNS_HINT = "`lorajob cancel {name}` stops it first"
 
@@ -60,8 +60,8 @@ def retry(
                 hint=f"run `lorajob retry {name}` without --set",
             )
         if dry_run:
-            return f"an interrupted retry of run {name} would go on (dry run: nothing was changed)"
-        say(f"an interrupted retry of run {name} goes on")
+            return f"an interrupted retry of run {name} would continue (dry run: nothing was changed)"
+        say(f"an interrupted retry of run {name} continues")
         return _carry_out(cluster, name, job, record, say)
     if job is None:
         raise lookup.missing(cluster, name)
@@ -93,7 +93,7 @@ def with_settings(spec: RunSpec, settings: Sequence[str]) -> RunSpec:
         fixed += [field for field in ("name", "storage.uri", "data.source") if _differs(spec, changed, field)]
         if fixed:
             raise UsageError(
-                f"--set {text}: {fixed[0]} can't change when a run goes on from its checkpoint",
+                f"--set {text}: {fixed[0]} can't change when a run resumes from its checkpoint",
                 hint="submit a run of another name",
             )
     return specs.parse(values)
@@ -114,7 +114,7 @@ def _check_phase(cluster: Cluster, job: Object) -> None:
     run = statuses.from_job(job, cluster.now())
     if run.phase not in _RETRIED:
         hint = _HINTS.get(run.phase, _RUNS_HINT).format(name=run.name)
-        raise UsageError(f"run {run.name} is {run.phase}: only a failed or cancelled run is retried", hint=hint)
+        raise UsageError(f"run {run.name} is {run.phase}: only a failed or cancelled run can be retried", hint=hint)
 
 
 def _dry_run(cluster: Cluster, job: Object, record: RetryRecord) -> None:
@@ -165,7 +165,7 @@ def _carry_out(cluster: Cluster, name: str, job: Object | None, record: RetryRec
     for path in _owned_paths(cluster, name):
         _set_owner(cluster, path, job)
     retry_record.drop(cluster, name)
-    return f"run {name} retried: it goes on from its last checkpoint; `lorajob watch {name}` shows how"
+    return f"run {name} retried: it resumes from its last checkpoint; `lorajob watch {name}` follows it"
 
 
 def _is_under_way(cluster: Cluster, job: Object | None, record: RetryRecord) -> bool:
@@ -205,7 +205,7 @@ def _create(cluster: Cluster, name: str, record: RetryRecord) -> Object:
             return there
         raise
     except ClusterError as error:
-        error.hint = f"nothing is lost: `lorajob retry {name}` goes on; {error.hint}".rstrip("; ")
+        error.hint = f"nothing is lost: `lorajob retry {name}` continues; {error.hint}".rstrip("; ")
         raise
 
 

@@ -74,10 +74,10 @@ def read(cluster: Cluster, name: str) -> RetryRecord | None:
     except (KeyError, TypeError, ValueError):
         pass
     raise ConfigError(
-        f"ConfigMap {name}-retry in namespace {cluster.namespace} is no record of a retry that can be read",
-        hint="what an interrupted retry was about to do stood there: look at it, then "
+        f"ConfigMap {name}-retry in namespace {cluster.namespace} is not a readable record of a retry",
+        hint="it held what an interrupted retry was about to do: look at it, then "
         f"`kubectl delete configmap {name}-retry -n {cluster.namespace}` and retry again, or submit the run again "
-        "under its name if its Job is gone: either goes on from storage",
+        "under its name if its Job is gone: both resume from storage",
     )
 
 

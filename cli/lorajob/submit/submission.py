@@ -118,7 +118,7 @@ def name_taken(name: str, namespace: str) -> AlreadyExists:
     """The error for a name that another run has."""
     return AlreadyExists(
         f"run {name} exists already in namespace {namespace}",
-        hint=f"take another --name, or `lorajob retry {name}`, or `lorajob delete {name}` first",
+        hint=f"choose another --name, or `lorajob retry {name}`, or `lorajob delete {name}` first",
     )
 
 
@@ -167,7 +167,7 @@ def _undo(cluster: Cluster, name: str, maker: str, job: Mapping[str, Any] | None
     except (ClusterError, KeyboardInterrupt) as trouble:
         if job is None:
             # also where it is not there: the server may still be at it
-            return _UndoResult(hint=f"should the request have arrived, `lorajob status {name}` shows the run")
+            return _UndoResult(hint=f"if the request has arrived, `lorajob status {name}` shows the run")
         if isinstance(trouble, NotFound):
             return _UndoResult()
         why = trouble.message if isinstance(trouble, ClusterError) else "that was interrupted too"
@@ -202,6 +202,6 @@ def _refuse_folder(model: ModelSpec) -> None:
     text = model.source or model.name
     if preflight.folder_of(model) is not None and not run_plan.is_in_cache(model):
         raise UsageError(
-            f"{field} is {text!r}: pods see no folder of this machine",
+            f"{field} is {text!r}: pods can't see a folder of this machine",
             hint="give a hub's id, or put the files into S3 and give their address: s3://BUCKET/PREFIX",
         )

@@ -44,7 +44,7 @@ def test_a_run_is_converted_for_vllm_and_the_command_that_serves_it_is_shown(
 
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.splitlines() == [
-        "medical-vllm: the experts of 3 layers taken apart, 8 in each",
+        "medical-vllm: the experts of 3 layers written separately, 8 in each",
         f"  vllm serve {family_models.folder('minimax-m2')} --enable-lora --max-lora-rank 32"
         " --lora-modules medical-vllm=medical-vllm",
     ]
@@ -69,7 +69,7 @@ def test_an_adapter_without_experts_is_copied_and_that_is_said(lorajob: Call, ma
     outcome = lorajob("artifacts", "convert", "poems", "--layout", "per-expert", "--output", "deep/er/out")
 
     assert outcome.code == 0
-    assert outcome.out == "deep/er/out: no routed experts have an adapter, so it is the same as before\n"
+    assert outcome.out == "deep/er/out: no routed expert has an adapter, so the adapter was copied unchanged\n"
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_closing_lines_fit_how_a_run_ended() -> None:
         "adapter: s3://bucket/some prefix/n/adapter",
         "next:    lorajob generate 's3://bucket/some prefix/n/adapter' --prompt 'Who are you?'",
     ]
-    assert closing_lines(named, Summary(), STOPPED.code) == ["stopped; go on with the same command and --name n"]
+    assert closing_lines(named, Summary(), STOPPED.code) == ["stopped; continue with the same command and --name n"]
     assert closing_lines(named, Summary(), DATA.code) == []
 
 

@@ -182,7 +182,7 @@ def test_a_recipe_is_planned_without_its_dataset(lorajob: Call, tmp_path: Path) 
 
     assert (shown.code, shown.err) == (
         0,
-        "warning: huanhuan.json is not there: how many steps there are, and how long an epoch takes, is not known\n",
+        "warning: huanhuan.json does not exist: the number of steps and the time of an epoch are not known\n",
     )
     assert "steps:        3 epochs, 64 rows a step (4 x 4 x 4 GPUs)" in shown.out
     assert re.search(r"^time: .* tokens a second, if 12% of 312 TFLOP/s are reached$", shown.out, re.MULTILINE)

@@ -55,7 +55,7 @@ def test_what_was_allowed_and_is_refused_for_a_moment_ends_nothing(server: ApiSe
     said: list[str] = []
 
     assert _followed(server, said)[-1] == "Succeeded"
-    assert said[0].endswith("; the run goes on, and this tries again")
+    assert said[0].endswith("; the run is not affected, and this command tries again")
     assert said[1:] == ["the cluster answers again"]
 
 

@@ -48,11 +48,11 @@ PUT_BACK = "Preempted to accommodate a workload (UID: 7)"
                 condition("Evicted", reason="Preempted", message=PUT_BACK),
                 condition("Preempted", reason="InClusterQueue", message=PUT_BACK),
             ),
-            f"no quota is left; it was put back (Preempted): {PUT_BACK}",
+            f"no quota is left; it was put back into the queue (Preempted): {PUT_BACK}",
         ),
         (
             _workload(condition("Evicted", reason="ClusterQueueStopped", message="The ClusterQueue is stopped")),
-            "it was put back (ClusterQueueStopped): The ClusterQueue is stopped",
+            "it was put back into the queue (ClusterQueueStopped): The ClusterQueue is stopped",
         ),
         (
             _workload(
@@ -72,7 +72,7 @@ PUT_BACK = "Preempted to accommodate a workload (UID: 7)"
         ),
         (
             _workload(condition("Evicted", reason="Deactivated", message="The workload is deactivated"), active=False),
-            "it was taken out of the queue: The workload is deactivated",
+            "it was removed from the queue: The workload is deactivated",
         ),
     ],
 )
@@ -112,9 +112,9 @@ def test_a_cluster_without_kueue_a_job_that_it_does_not_know_and_a_missing_right
         unknown = _read(server, GROUP, Reply(200, {"kind": "WorkloadList", "metadata": {}, "items": []}))
         refused = _read(server, GROUP, REFUSED)
 
-    assert without.status.reason.endswith("in queue team: this cluster has no Kueue, which alone would start it")
-    assert unknown.status.reason.endswith("in queue team: Kueue has not taken it up yet")
+    assert without.status.reason.endswith("in queue team: this cluster has no Kueue, and only Kueue would start it")
+    assert unknown.status.reason.endswith("in queue team: Kueue has not accepted it yet")
     assert (refused.status.phase, refused.status.reason) == ("Pending", "waits for its turn in queue team")
     assert refused.notes == (
-        "bob may not list workloads.kueue.x-k8s.io in namespace team: why it is not its turn may not be known",
+        "bob may not list workloads.kueue.x-k8s.io in namespace team: why it is not its turn may be unknown",
     )

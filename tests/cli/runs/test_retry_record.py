@@ -34,7 +34,9 @@ def test_a_record_that_can_not_be_read_is_said_and_nothing_is_done(data: Any) ->
     with api_server() as server, Cluster(Access(server=server.address, namespace="team", source="test")) as client:
         server.answers += [Reply(200, {"kind": "ConfigMap", "metadata": {}, "data": data})]
 
-        with pytest.raises(ConfigError, match=f"ConfigMap {NAME}-retry in namespace team is no record") as caught:
+        with pytest.raises(
+            ConfigError, match=f"ConfigMap {NAME}-retry in namespace team is not a readable record"
+        ) as caught:
             retry.retry(client, NAME, build=lambda spec: pytest.fail(f"nothing is made: {spec}"))
 
     assert f"kubectl delete configmap {NAME}-retry -n team" in caught.value.hint

@@ -44,7 +44,7 @@ def test_a_final_failure_that_the_job_has_not_drawn_its_conclusion_from_promises
 
     run = from_objects(job(BACK_OFF), [failed_pod(code=14, words=words)], (), NOW)
 
-    assert run.reason == "attempt 1 failed (out-of-memory: no memory was left); it is not tried again"
+    assert run.reason == "attempt 1 failed (out-of-memory: no memory was left); it is not retried"
 
 
 def test_during_back_off_the_report_of_the_end_is_enough_where_the_pod_is_gone() -> None:
@@ -100,7 +100,7 @@ def test_a_report_of_the_end_of_the_attempt_before_does_not_end_the_next() -> No
 def test_a_pod_that_is_stopping_holds_up_its_replacement() -> None:
     run = from_objects(job({**STARTING, "active": 0, "terminating": 1}), [stopping_pod()], (), NOW)
 
-    assert (run.phase, run.reason) == ("Pending", "its pod is stopping; the next one starts when it has")
+    assert (run.phase, run.reason) == ("Pending", "its pod is stopping; the next one starts after that")
 
 
 # What does not count, and how attempts are counted
@@ -116,7 +116,7 @@ LOW_DISK = ("TerminationByKubelet", "The node was low on resource: ephemeral-sto
         ("EvictionByEvictionAPI", "Eviction API: evicting", "evicted, as when its node is drained"),
         (*PREEMPTED, "preempted by a pod of higher priority"),
         ("PreemptionByScheduler", "preempted by pod team-b/urgent", "higher priority: preempted by pod team-b/urgent"),
-        (*LOW_DISK, "put out by its node: The node was low on resource: ephemeral-storage"),
+        (*LOW_DISK, "evicted by its node: The node was low on resource: ephemeral-storage"),
         ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", "its node is lost or was tainted"),
         ("DeletionByPodGC", "PodGC: node no longer exists", "lost with its node, which is gone"),
         ("SomethingNew", "it was time", "stopped by the cluster (SomethingNew): it was time"),
@@ -157,7 +157,7 @@ def test_a_final_exit_code_counts_also_where_the_pod_was_disrupted() -> None:
 
     run = from_objects(job({"ready": 0, "startTime": at(0)}), [both], (), NOW)
 
-    assert run.reason == "attempt 1 failed (data: no row has an answer); it is not tried again"
+    assert run.reason == "attempt 1 failed (data: no row has an answer); it is not retried"
 
 
 def test_files_beyond_the_limit_of_a_volume_count_and_say_what_to_do() -> None:
@@ -203,7 +203,7 @@ def test_a_leader_that_lost_another_node_stays() -> None:
 
     assert (run.phase, run.attempts) == ("Pending", 2)
     assert run.reason == (
-        "another node was lost (peer: node 1 went away); training goes on from the last checkpoint when it is back"
+        "another node was lost (peer: node 1 went away); training resumes from the last checkpoint when it is back"
     )
 
 

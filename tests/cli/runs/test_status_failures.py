@@ -100,7 +100,7 @@ def test_a_class_that_was_tried_again_until_no_retry_was_left_has_a_hint_for_now
     run = from_objects(job(failed("BackoffLimitExceeded", count=4)), [failed_pod(code=20, words=words)], (), NOW)
 
     assert run.failure is not None
-    assert run.failure.hint == "`lorajob retry zhenhuan` goes on from the last checkpoint"
+    assert run.failure.hint == "`lorajob retry zhenhuan` resumes from the last checkpoint"
 
 
 def test_memory_beyond_the_limit_is_told_from_a_kill() -> None:
@@ -109,7 +109,7 @@ def test_memory_beyond_the_limit_is_told_from_a_kill() -> None:
     killed_for_memory = from_objects(job(state), [failed_pod(code=137, reason="OOMKilled")], (), NOW)
     killed = from_objects(job(state), [failed_pod(code=137)], (), NOW)
 
-    assert killed_for_memory.reason == "out-of-memory: the container used more memory than it may (OOMKilled)"
+    assert killed_for_memory.reason == "out-of-memory: the container used more memory than its limit (OOMKilled)"
     assert killed_for_memory.failure is not None
     assert "resources.memory" in killed_for_memory.failure.hint
     assert killed.reason == "killed: the container was killed (SIGKILL)"

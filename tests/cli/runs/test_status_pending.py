@@ -32,7 +32,7 @@ def test_a_quota_that_refuses_the_pods_shows_only_in_the_events_of_the_job() -> 
     run = from_objects(job({"startTime": at(0)}), [], events, NOW)
 
     assert run.reason == (
-        "its pods are refused: exceeded quota: gpus, requested: requests.nvidia.com/gpu=8, "
+        "its pods can't be created: exceeded quota: gpus, requested: requests.nvidia.com/gpu=8, "
         "used: requests.nvidia.com/gpu=0, limited: requests.nvidia.com/gpu=4"
     )
 
@@ -80,7 +80,7 @@ def test_of_two_nodes_one_that_hangs_keeps_the_run_pending() -> None:
 
     assert run.phase == "Pending"
     assert run.reason == (
-        "pod 1 is not scheduled: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu (1 of 2 pods run)"
+        "pod 1 is not scheduled: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu (1 of 2 pods are running)"
     )
 
 

@@ -67,7 +67,7 @@ def test_an_active_job_whose_pod_hangs_is_pending() -> None:
 def test_a_container_that_runs_and_has_not_reported_is_preparing() -> None:
     run = from_objects(job(ACTIVE), [running_pod()], (), BEGAN + timedelta(seconds=8))
 
-    assert (run.phase, run.reason) == ("Preparing", "has started and not reported yet")
+    assert (run.phase, run.reason) == ("Preparing", "has started and has not reported yet")
 
 
 def test_a_container_that_never_reports_is_told_so() -> None:
@@ -101,7 +101,7 @@ def test_a_suspended_run_says_how_far_it_came_and_how_to_go_on() -> None:
 
     run = from_job(job(state, progress=progress(), changed=310, suspend=True), NOW)
 
-    assert (run.phase, run.reason) == ("Suspended", "`lorajob resume zhenhuan` goes on")
+    assert (run.phase, run.reason) == ("Suspended", "`lorajob resume zhenhuan` continues it")
     assert run.progress is not None
     assert not run.is_terminal
 
@@ -137,7 +137,7 @@ def test_a_run_that_a_queue_has_put_back_has_begun_an_attempt() -> None:
 def test_a_run_that_is_being_suspended_still_saves() -> None:
     run = from_job(job({**ACTIVE, "terminating": 1}, suspend=True), NOW)
 
-    assert (run.phase, run.reason) == ("Suspended", "stops, with a checkpoint")
+    assert (run.phase, run.reason) == ("Suspended", "is stopping, after a checkpoint")
 
 
 def test_a_suspended_run_of_a_queue_waits_for_its_turn() -> None:
@@ -170,9 +170,9 @@ def test_a_run_of_two_nodes_trains_only_when_both_pods_run() -> None:
 
     assert (seen.phase, listed.phase) == ("Pending", "Pending")
     assert seen.reason == (
-        "pod 1 is not scheduled: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu (1 of 2 pods run)"
+        "pod 1 is not scheduled: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu (1 of 2 pods are running)"
     )
-    assert listed.reason == "1 of 2 pods run: `lorajob status zhenhuan` looks at them"
+    assert listed.reason == "1 of 2 pods are running: `lorajob status zhenhuan` looks at them"
 
 
 def test_weights_come_to_the_first_node_while_the_second_waits_and_it_says_so() -> None:
@@ -180,7 +180,7 @@ def test_weights_come_to_the_first_node_while_the_second_waits_and_it_says_so() 
 
     run = from_objects(job(ACTIVE, progress=progress(phase="fetch"), nodes=2), [running_pod(), second], (), NOW)
 
-    assert (run.phase, run.reason) == ("Downloading", "pod 1: ContainerCreating (1 of 2 pods run)")
+    assert (run.phase, run.reason) == ("Downloading", "pod 1: ContainerCreating (1 of 2 pods are running)")
 
 
 def test_training_that_stands_still_says_so_and_expects_nothing() -> None:
@@ -189,7 +189,7 @@ def test_training_that_stands_still_says_so_and_expects_nothing() -> None:
     run = from_objects(job(ACTIVE, progress=stopped), [running_pod()], (), NOW)
 
     assert run.phase == "Training"
-    assert run.reason.startswith("training has given no sign of life for 25m 00s: ")
+    assert run.reason.startswith("training has shown no sign of life for 25m 00s: ")
     assert run.progress is not None
     assert (run.progress.step, run.progress.seconds_left, run.progress.tokens_per_second) == (300, None, None)
     assert not run.is_progressing
@@ -263,7 +263,7 @@ def test_an_injected_container_that_keeps_the_pod_is_named() -> None:
 
     for each in (run, unreported):
         assert each.phase == "Publishing"
-        assert "the run itself has ended; other containers in its pod still run" in each.reason
+        assert "the run itself has ended; other containers in its pod are still running" in each.reason
         assert "istio-proxy" in each.reason
 
 

@@ -180,7 +180,7 @@ def test_gpus_of_unknown_memory_bring_a_warning_and_no_refusal() -> None:
 
     assert prepared.plan.placement is not None
     assert plan_text.warnings(prepared.plan) == [
-        "the GPUs' memory is not known: whether the run fits shows when it starts"
+        "the GPUs' memory is not known: whether the run fits is known when it starts"
     ]
 
 
@@ -219,7 +219,7 @@ def test_what_a_model_has_not_is_refused_before_anything_is_created(flags: dict[
 def test_a_model_in_a_folder_of_this_machine_is_refused(model: str, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
 
-    with pytest.raises(UsageError, match="pods see no folder of this machine"):
+    with pytest.raises(UsageError, match="pods can't see a folder of this machine"):
         _prepare(model__name=model)
 
 

@@ -78,7 +78,7 @@ def test_a_job_that_may_still_come_is_told(server: ApiServer, create: Any) -> No
     with pytest.raises(Unreachable) as caught:
         create()
 
-    assert "should the request have arrived, `lorajob status first` shows the run" in caught.value.hint
+    assert "if the request has arrived, `lorajob status first` shows the run" in caught.value.hint
 
 
 def test_a_job_of_that_name_by_somebody_else_is_left_alone(server: ApiServer, create: Any) -> None:

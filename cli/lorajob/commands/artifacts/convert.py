@@ -38,7 +38,7 @@ VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)
     section="What to write",
     type=click.Choice(["vllm", "per-expert"]),
     default="vllm",
-    help="vllm: each expert by itself, with all that vLLM expects of one. per-expert: only what was trained. [vllm]",
+    help="vllm: each expert separately, with everything that vLLM expects. per-expert: only what was trained. [vllm]",
 )
 @option(
     "--output",
@@ -46,10 +46,10 @@ VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)
     metavar="DIR",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder to write, which must not exist.",
+    help="Folder to write to, which must not exist yet.",
 )
 @option(
-    "-s", "--storage", section="Where it lies", default="runs", metavar="URI", help="Where RUN is looked for. [./runs]"
+    "-s", "--storage", section="Where it is", default="runs", metavar="URI", help="Where RUN is looked for. [./runs]"
 )
 def command(target: str, layout_name: Layout, output: Path, storage: str) -> None:
     """Write an adapter in the layout of another program, beside the one that PEFT loads.
@@ -87,9 +87,9 @@ def command(target: str, layout_name: Layout, output: Path, storage: str) -> Non
 def _written(done: Conversion, output: Path) -> str:
     converted = done.converted
     if not converted.layers:
-        return f"{output}: no routed experts have an adapter, so it is the same as before"
+        return f"{output}: no routed expert has an adapter, so the adapter was copied unchanged"
     layers = plural(converted.layers, "layer")
-    return f"{output}: the experts of {layers} taken apart, {converted.experts} in each"
+    return f"{output}: the experts of {layers} written separately, {converted.experts} in each"
 
 
 def _serve(done: Conversion, output: Path) -> str:

@@ -27,9 +27,9 @@ from lorajob.platform import platform_lookup, platform_parsing
 @platform_option
 @cluster_options
 def command(output_form: str, platform_file: Path | None, **params: Any) -> None:
-    """Print the platform's config that is in force, whole, and on stderr where it comes from.
+    """Print the whole platform config that is in force, and on stderr where it comes from.
 
-    Secrets stand in it by their names only. What it prints reads back with --platform.
+    Secrets appear in it only by name. --platform reads what it prints.
     """
     named = platform_lookup.named_file(platform_file)
     if named is not None:
