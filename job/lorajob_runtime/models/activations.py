@@ -15,7 +15,7 @@ from lorajob_runtime.models.lora_weights import adapted
 from lorajob_runtime.models.shapes import Architecture, Layer, Matrix
 
 FLOAT = 4
-"""Bytes of an fp32 number: norms, routing and the loss are worked out in it whatever the weights are."""
+"""Bytes of an fp32 number: norms, routing and the loss are computed in it, also where the weights are not."""
 
 LOSS_CHUNK_ELEMENTS = 2**25
 """Logits that the loss is worked out from at a time (rows x vocabulary): 128 MiB in fp32."""
@@ -27,7 +27,7 @@ INDEX = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bytes:
-    """A number of bytes for every token, and one whatever the tokens."""
+    """A number of bytes for every token, and one that does not depend on the tokens."""
 
     token: int = 0
     constant: int = 0

@@ -1,4 +1,4 @@
-"""The tokens at which answers end, as generation_config.json tells them to whoever generates with an adapter.
+"""The tokens at which answers end, as generation_config.json gives them to programs that generate with an adapter.
 
 A base model that was never a chat model stops at the end of a document, and training taught it the end of a turn:
 beside the adapter both are said. Who loads the base has its own file alone, so the model card gives them as well.

@@ -1,4 +1,4 @@
-"""Which of a model's weights get an adapter: what names of `lora.targets` mean, and which wishes no model can fulfil.
+"""Which of a model's weights get an adapter: what the names of `lora.targets` mean, and what is refused.
 
 Standard library only: the same rules hold for weights known from a config.json and for those of a loaded model.
 """
@@ -14,7 +14,7 @@ from lorajob_runtime.contract.spec import LoraSpec
 from lorajob_runtime.models import families
 
 AUTO_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""What `lora.targets: auto` stands for, as in the recipes; and whatever else attention and MLPs are made of."""
+"""What `lora.targets: auto` stands for, as in the recipes; with it goes everything else in attention and MLPs."""
 
 _AUTO_GROUPS = ("attention", "dense", "shared")
 _LAYER = re.compile(r"^(.*?\.\d+)\.")

@@ -1,4 +1,4 @@
-"""What can be told of a run before anything is downloaded: by the catalog, or by a config.json that is at hand.
+"""What is checked of a run before anything is downloaded, by the catalog or by a config.json that is here already.
 
 Standard library only. The command line asks the same questions before it submits, the supervisor before it fetches.
 """
@@ -33,7 +33,7 @@ def architecture_of(model: ModelSpec) -> Architecture | None:
     Raises ModelError for a folder whose config.json cannot be read.
     """
     place = model.source or model.name
-    # files from elsewhere may be another model's, whatever the run calls it
+    # files from another place may be those of another model, even where the run gives them a name of the catalog
     if (entry := catalog.find(place)) is not None:
         return architectures.read(entry.config)
     folder = folder_of(model)
@@ -97,7 +97,7 @@ def check_memory(
 ) -> EstimatedPlacement:
     """How the run is spread over its GPUs. `precision`: what auto stands for on them, where that is known.
 
-    Raises ConfigError when it does not fit whatever way is taken, unless `resources.allowOversize` is set.
+    Raises ConfigError when it fits in no way, unless `resources.allowOversize` is set.
     """
     placed = placement.choose(architecture, spec, gpus=gpus, nodes=nodes, gpu_bytes=gpu_bytes, precision=precision)
     if placed.fits is False and gpu_bytes is not None and not spec.resources.allow_oversize:

@@ -14,7 +14,7 @@ UNKNOWN_CLASS = 3
 def reference(config: Mapping[str, Any], auto_class: str) -> str | None:
     """`own.OwnConfig`, the class for AutoConfig or the like in a configuration's `auto_map`; None where there is none.
 
-    Raises ModelError for one in yet another repository: transformers would fetch that at whatever it is today.
+    Raises ModelError for one in yet another repository: transformers would fetch its newest state.
     """
     named = (config.get("auto_map") or {}).get(auto_class)
     # a tokenizer has two: the slow class, and the fast one or null

@@ -1,4 +1,4 @@
-"""The numbers of docs/models.md are those that `lorajob plan` counts."""
+"""The numbers of docs/models.md are those that `lorajob plan` counts, and docs/plan.md has the types that it knows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from lorajob.spec.resolve import resolve
 from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.text import parameter_count
-from lorajob_runtime.models import architecture, placement
+from lorajob_runtime.models import architecture, families, placement
 from lorajob_runtime.models.gpu_sizes import GIBIBYTE
 
 ROOT = Path(__file__).parents[3]
@@ -49,3 +49,10 @@ def test_the_page_has_the_sizes_of_every_recipe(name: str, experts: bool, traine
     assert enough is not None
     assert shown[trained] == parameter_count(enough.placement.estimate.trained_parameters)
     assert shown[fewest] == str(enough.gpus * enough.nodes)
+
+
+def test_the_page_of_plans_names_every_type_whose_shapes_are_known() -> None:
+    page = (ROOT / "docs" / "plan.md").read_text("utf-8")
+    listed = page.partition("Known types are ")[2].partition(";")[0]
+
+    assert set(listed.replace(" and ", ", ").split(", ")) == set(families.model_types())
