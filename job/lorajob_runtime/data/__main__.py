@@ -9,7 +9,6 @@ megabytes: here both are gone when the dataset is written, and neither has seen 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
@@ -17,35 +16,29 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any
+from typing import Any
 
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import UNEXPECTED
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.contract.termination import classify
 from lorajob_runtime.system import processes
+from lorajob_runtime.system.child_process import Parent
 
 
 def main() -> None:
     """Answers one request."""
-    processes.die_with_parent()
     processes.be_first_out_of_memory()
-    # what libraries print must not stand among the answers
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    request = json.loads(sys.stdin.readline())
-    answer: dict[str, Any]
+    parent = Parent()
+    request: dict[str, Any] = parent.request()
     try:
-        answer = _prepare(request) if "folder" in request else _check(request)
+        parent.answer(_prepare(request) if "folder" in request else _check(request))
     except Exception as caught:  # noqa: BLE001 this is where it gets one of our names
-        error = classify(caught, disk=request.get("folder", request["model"]))
+        error = classify(caught, disk=str(request.get("folder", request["model"])))
         if error.failure is UNEXPECTED:
             traceback.print_exc()
-        answer = {"error": error.failure.name, "message": error.message, "hint": error.hint}
-    _say(answers, answer)
-    sys.stderr.flush()
-    # readers leave threads behind that would keep the process
-    os._exit(0)
+        parent.fail(error)
+    parent.leave()
 
 
 def _prepare(request: dict[str, Any]) -> dict[str, Any]:
@@ -91,11 +84,6 @@ def _leave_out_torch() -> None:
     sys.meta_path[sys.meta_path.index(PathFinder)] = _WithoutTorch
     # that models are not available then
     os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
-
-
-def _say(answers: IO[str], answer: dict[str, Any]) -> None:
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
 
 
 if __name__ == "__main__":

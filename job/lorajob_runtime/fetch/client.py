@@ -10,10 +10,7 @@ It ends with {"error": class, "message": …, "hint": …} when it fails, and at
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
@@ -24,7 +21,8 @@ from lorajob_runtime.contract.errors import HubError, LorajobError
 from lorajob_runtime.fetch import hubs
 from lorajob_runtime.fetch.selection import RemoteFile
 from lorajob_runtime.fetch.sources import Source
-from lorajob_runtime.system import atomic, child_process, key_isolation
+from lorajob_runtime.system import atomic, key_isolation
+from lorajob_runtime.system.child_process import Parent
 
 _SETTINGS = {
     # an hour a file is too little for 5 GB over a slow line; the caller watches that bytes arrive
@@ -37,9 +35,8 @@ _ATTEMPTS_AT_CONTENT = 2
 def main() -> None:
     """Answers one request."""
     key_isolation.keep_private()
-    request = json.loads(sys.stdin.readline())
-    key_isolation.take(request.pop(child_process.KEYS, {}))
-    threading.Thread(target=_end_with_caller, daemon=True).start()
+    parent = Parent()
+    request = parent.request()
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     if "folder" in request:
@@ -47,12 +44,10 @@ def main() -> None:
         os.environ.setdefault("HF_XET_CACHE", str(Path(request["folder"]) / ".cache" / "xet"))
     try:
         for answer in _answers(request):
-            _say(answer)
+            parent.answer(answer)
     except LorajobError as error:
-        _say({"error": error.failure.name, "message": error.message, "hint": error.hint})
-    sys.stdout.flush()
-    # clients leave threads behind that would keep the process
-    os._exit(0)
+        parent.fail(error)
+    parent.leave()
 
 
 def _answers(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -122,16 +117,6 @@ def digest_of(path: Path, kind: str) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _say(answer: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
-
-
-def _end_with_caller() -> None:
-    sys.stdin.read()
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,6 @@ from typing import Any
 
 from lorajob_runtime.contract.errors import ModelError
 
-UNKNOWN_CLASS = 3
-"""The exit status of the process that looks for a class of transformers' own and finds none."""
-
 
 def reference(config: Mapping[str, Any], auto_class: str) -> str | None:
     """`own.OwnConfig`, the class for AutoConfig or the like in a configuration's `auto_map`; None where there is none.

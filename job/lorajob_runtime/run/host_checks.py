@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +12,16 @@ from typing import Any
 from lorajob_runtime.contract import identity
 from lorajob_runtime.contract.errors import ConfigError, DataError, LorajobError
 from lorajob_runtime.contract.spec import DataSpec, ModelSpec, RunSpec
+from lorajob_runtime.contract.text import truncate
 from lorajob_runtime.models import architecture, config_files, preflight, quantization, remote_code
 from lorajob_runtime.models.shapes import Architecture
 from lorajob_runtime.storage.open import open_store
 from lorajob_runtime.storage.store import Store, is_s3, split_s3
-from lorajob_runtime.system import environment
+from lorajob_runtime.system import child_process, environment
 from lorajob_runtime.system import processes as system
 from lorajob_runtime.system.environment import Device, Environment
+
+_CLASS_PROBE = "lorajob_runtime.train.base_model.class_probe"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,17 +115,18 @@ def _check_class(model: ModelSpec, config: Path, values: dict[str, Any]) -> None
     brings_class = remote_code.reference(values, "AutoModelForCausalLM") is not None
     if (model.trust_remote_code and brings_class) or any(config.parent.glob("*.safetensors")):
         return
-    command = [sys.executable, "-P", "-m", "lorajob_runtime.train.base_model.class_probe", str(config)]
-    bound = system.bound_to_parent(command, parent=os.getpid())
-    done = subprocess.run(bound, env=environment.for_training(), capture_output=True, check=False)
-    if done.returncode == remote_code.UNKNOWN_CLASS:
-        raise remote_code.unsupported_model(model.name, values)
-    if done.returncode != 0:
-        last = (done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise LorajobError(
-            f"transformers cannot tell whether it has a class for {model.name!r}: {last[:300]}",
-            hint="install lorajob[runtime] anew: what is installed beside it does not fit",
+
+    def died(status: int, last_line: str) -> LorajobError:
+        return LorajobError(
+            f"transformers cannot tell whether it has a class for {model.name!r}: {truncate(last_line, 300)}",
+            hint="install lorajob[runtime] again: what is installed beside it does not fit",
         )
+
+    request = {"config": str(config)}
+    with child_process.answers(_CLASS_PROBE, request, died=died, variables=environment.for_training()) as given:
+        (answer,) = given
+    if answer["class"] is None:
+        raise remote_code.unsupported_model(model.name, values)
 
 
 def _check_memory(shapes: Architecture | None, spec: RunSpec, machine: Machine, nodes: int) -> None:

@@ -25,7 +25,7 @@ def test_text_from_a_pod_can_not_steer_the_terminal() -> None:
 
     run = from_objects(job(failed("BackoffLimitExceeded")), [failed_pod(words=words)], (), NOW)
 
-    assert run.reason == "unexpected: [2Jgone and more"
+    assert run.reason == "unexpected: ␛[2Jgone and more"
 
 
 @pytest.mark.parametrize(

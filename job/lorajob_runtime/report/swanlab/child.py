@@ -9,45 +9,34 @@ input closes.
 
 from __future__ import annotations
 
-import json
-import os
-import queue
 import sys
-import threading
 import time
-from typing import IO, Any
+from typing import Any
 
 from lorajob_runtime.contract.text import error_line
 from lorajob_runtime.system import key_isolation
-from lorajob_runtime.system.child_process import KEYS
+from lorajob_runtime.system.child_process import Message, Parent
 
 _TICK_SECONDS = 1.0
 _SETTLE_SECONDS = 2.0
 """A value that was logged reaches the SDK's upload queue through threads of its own; by then it has."""
 _LOGIN_SECONDS = 5.0
 
-Message = dict[str, Any]
-
 
 def main() -> None:
     """Serves one run, then ends without the SDK's exit hooks, which wait for its host without a limit."""
     key_isolation.keep_private()
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(sys.stdin, inbox), daemon=True).start()
-    first = inbox.get()
-    start = first["start"]
-    key_isolation.take(first[KEYS])
+    parent = Parent()
+    start = parent.request()["start"]
     try:
         run = _start(start)
     except Exception as error:  # noqa: BLE001 whatever keeps the SDK from starting is the answer
         print(f"SwanLab did not start: {error_line(error, with_class=True)}", file=sys.stderr)  # noqa: T201 this is its log
-        _answer(answers, {"failed": _reason(error, start["mode"])})
-        _end(1)
-    _answer(answers, {"ready": {"url": run.url if start["mode"] == "online" else None}})
-    _serve(run, inbox, answers)
-    _end(0)
+        parent.answer({"failed": _reason(error, start["mode"])})
+        parent.leave(1)
+    parent.answer({"ready": {"url": run.url if start["mode"] == "online" else None}})
+    _serve(run, parent)
+    parent.leave()
 
 
 def _start(start: Message) -> Any:
@@ -72,23 +61,20 @@ def _start(start: Message) -> Any:
     )
 
 
-def _serve(run: Any, inbox: queue.SimpleQueue[Message], answers: IO[str]) -> None:
+def _serve(run: Any, parent: Parent) -> None:
     logged: list[tuple[float, int]] = []
     while True:
-        try:
-            message = inbox.get(timeout=_TICK_SECONDS)
-        except queue.Empty:
-            message = {}
+        message = parent.message(_TICK_SECONDS) or {}
         if "log" in message:
             _log(run, message["log"])
             logged.append((time.monotonic(), message["number"]))
         if "finish" in message:
             run.finish(**message["finish"])
-            _answer(answers, {"finished": True})
+            parent.answer({"finished": True})
             return
         settled = [number for moment, number in logged if time.monotonic() - moment >= _SETTLE_SECONDS]
         if settled and _has_uploaded_all(run):
-            _answer(answers, {"confirmed": settled[-1]})
+            parent.answer({"confirmed": settled[-1]})
             logged = logged[len(settled) :]
 
 
@@ -133,22 +119,6 @@ def _reason(error: Exception, mode: str) -> str:
     if status in (401, 403):
         return f"{host} does not accept the API key"
     return error_line(error, with_class=True) if status < 400 else f"{host} answers with status {status}"
-
-
-def _read(stream: IO[str], inbox: queue.SimpleQueue[Message]) -> None:
-    for line in stream:
-        inbox.put(json.loads(line))
-    _end(1)
-
-
-def _answer(answers: IO[str], message: Message) -> None:
-    answers.write(json.dumps(message) + "\n")
-    answers.flush()
-
-
-def _end(code: int) -> None:
-    sys.stderr.flush()
-    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,7 @@ from lorajob_runtime.report.sink import Sink, SinkContext, SinkType
 from lorajob_runtime.report.swanlab import run_state
 from lorajob_runtime.report.swanlab.chart_points import Point, Points
 from lorajob_runtime.system import environment
-from lorajob_runtime.system.child_process import KEYS
-from lorajob_runtime.system.json_child import Child, Message
+from lorajob_runtime.system.child_process import KEYS, Child, Message
 
 Mode = Literal["online", "local", "offline", "disabled"]
 

@@ -1,13 +1,14 @@
-"""Whether transformers has a class of its own for a model: `python -m` this module with its CONFIG.json.
+"""Tells whether transformers has a class of its own for a model: as a program, `python -m` this module.
 
-Ends with 0 where it has one, with UNKNOWN_CLASS where not. A process of its own, since transformers and torch take
-seconds to import and hundreds of megabytes for as long as the supervisor lives.
+    {"config": path of a config.json} -> {"class": transformers' name of the model's type, or null}
+
+A process of its own, since transformers and torch take seconds to import and hundreds of megabytes for as long as the
+supervisor lives.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lorajob_runtime.models import remote_code
+from lorajob_runtime.system.child_process import Parent
 
 
 def native_type(stored: dict[str, Any]) -> str | None:
@@ -34,5 +36,13 @@ def native_type(stored: dict[str, Any]) -> str | None:
     return declared if declared in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else None
 
 
+def main() -> None:
+    """Answers one request."""
+    parent = Parent()
+    config = Path(parent.request()["config"])
+    parent.answer({"class": native_type(json.loads(config.read_text("utf-8")))})
+    parent.leave()
+
+
 if __name__ == "__main__":
-    sys.exit(0 if native_type(json.loads(Path(sys.argv[1]).read_text("utf-8"))) else remote_code.UNKNOWN_CLASS)
+    main()
