@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 ENTRY = (
     '    pause_steps: int = option(7, "Steps between two pauses.", at_least=2, at_most=50, resume="may change")\n'
     '    pause_form: str | None = option(None, "What a pause is like.", absent="a short one", only_in_cluster=True)\n'
+    '    pause_words: dict[str, str] = option({}, "What is said in a pause.", absent="nothing")\n'
 )
 BELOW = "    save_steps: int = option("
 
@@ -24,7 +25,7 @@ Python = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both packages with two more fields in TrainSpec, and nothing else changed."""
+    """Both packages with three more fields in TrainSpec, and nothing else changed."""
     copied = tmp_path_factory.mktemp("packages")
     for package in ("cli/lorajob", "job/lorajob_runtime"):
         shutil.copytree(ROOT / package, copied / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -96,6 +97,14 @@ def test_what_is_given_for_it_comes_back(lorajob: Python, tmp_path: Path) -> Non
 
     assert "  pauseSteps: 9\n  pauseForm: long\n" in first.stdout
     assert lorajob("run", "--dry-run", "-f", "again.yaml").stdout == first.stdout
+
+
+def test_a_mapping_is_one_value_that_a_later_layer_replaces_whole(lorajob: Python, tmp_path: Path) -> None:
+    (tmp_path / "lorajob.yaml").write_text("train: {pauseWords: {first: a}}\n", "utf-8")
+
+    shown = lorajob("run", "--dry-run", "--set", "train.pauseWords={second: b}").stdout
+
+    assert "  pauseWords:\n    second: b\n" in shown
 
 
 def test_a_wrong_value_is_refused_with_the_place_that_it_stands_at(lorajob: Python, tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ COLUMN_ROLES = ("system", "instruction", "input", "output", "history", "messages
 _ELSEWHERE = re.compile("|".join([r"[a-zA-Z][a-zA-Z0-9+.-]*://", *(re.escape(hub.prefix) for hub in hubs.MODEL_HUBS)]))
 _SLICE = re.compile(r"-?\d*:-?\d*")
 _SHARE = re.compile(r"(?:100(?:\.0+)?|\d{1,2}(?:\.\d+)?)%|error")
-_PROJECT = re.compile(r"[0-9A-Za-z_.+-]{1,100}")
 
 
 def row_slice(text: str | None) -> slice:
@@ -75,5 +74,5 @@ WARMUP = Rule(
 )
 PROJECT = Rule(
     right="at most 100 letters, digits and _ . + -, as SwanLab takes it",
-    fits=lambda text: _PROJECT.fullmatch(text) is not None,
+    fits=lambda text: re.fullmatch(r"[0-9A-Za-z_.+-]{1,100}", text) is not None,
 )
