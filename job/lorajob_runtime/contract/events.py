@@ -63,7 +63,7 @@ class EventLog:
 class Tail:
     """Reads a log that is still being written, from where it stopped the last time. A torn last line waits.
 
-    What is no plain file has no events; who uploads it says so.
+    What is not a regular file has no events; who uploads it says so.
     """
 
     def __init__(self, path: Path) -> None:

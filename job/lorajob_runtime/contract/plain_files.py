@@ -79,6 +79,6 @@ def path_of(file: IO[bytes]) -> Path:
 
 def _not_plain(path: Path) -> NotPlainError:
     return NotPlainError(
-        f"{path} is no plain file, or a link leads to it: it is neither read nor uploaded",
+        f"{path} is not a regular file, or a link leads to it: it is neither read nor uploaded",
         hint="lorajob makes none there: look at what the code of the model's repository does",
     )

@@ -79,7 +79,7 @@ def _leave_out_torch() -> None:
     """Keeps torch, which transformers imports wherever it finds it, out of this process.
 
     A tokenizer needs none of it, and it takes most of the time and memory of a start. A repository's code may need it.
-    Whoever asks gets one answer, that of an environment without it, by `import`, `sys.modules` and `find_spec` alike.
+    `import`, `sys.modules` and `find_spec` all answer as in an environment without torch.
     """
     sys.meta_path[sys.meta_path.index(PathFinder)] = _WithoutTorch
     # that models are not available then

@@ -54,7 +54,7 @@ class Encoded:
 
     @property
     def sample(self) -> Sample:
-        """The last answer, made anew each time."""
+        """The last answer, made again at each call."""
         return self.sampled()
 
 
@@ -191,7 +191,7 @@ def _begins(ids: Sequence[int], begin: int | None) -> int:
     return max(1, repeated)
 
 
-_NOT_UNICODE = RowError("has text with half a character in it, which is no valid Unicode")
+_NOT_UNICODE = RowError("has text with half of a character in it, which is not valid Unicode")
 
 
 def _encodable(texts: Iterable[str]) -> bool:

@@ -27,7 +27,7 @@ def unreadable_reason(sequences: Iterable[tuple[Ids, Mask]], tokenizer: Tokenize
             )
         if bounds.ends and bounds.window is not None and len(ids) > bounds.window:
             return (
-                f"has {len(ids)} tokens, and the model has positions for {bounds.window} alone; "
+                f"has {len(ids)} tokens, and the model has positions for only {bounds.window}; "
                 f"set data.maxLength to {bounds.window}"
             )
     return None
@@ -49,4 +49,4 @@ def length_warning(sequences: Iterable[tuple[Ids, Mask]], bounds: Bounds) -> str
     """The warning about a row that is longer than the model was trained for; None where it is not."""
     if bounds.window is None or all(len(ids) <= bounds.window for ids, _ in sequences):
         return None
-    return f"longer than the model's window of {bounds.window} tokens, behind which it was not trained"
+    return f"longer than the model's window of {bounds.window} tokens, beyond which it was not trained"

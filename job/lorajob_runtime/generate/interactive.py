@@ -14,7 +14,7 @@ from lorajob_runtime.generate.generator import Generator, Sampling
 Say = Callable[[str], None]
 
 _PROMPT = "> "
-_HELP = "/reset begins anew, /quit or Ctrl-D ends, Ctrl-C stops an answer"
+_HELP = "/reset starts again, /quit or Ctrl-D ends, Ctrl-C stops an answer"
 
 
 def talk(
@@ -129,7 +129,7 @@ def _reply(
     except KeyboardInterrupt:
         notify("stopped; the question is forgotten")
     except DataError as error:
-        notify(f"{error.message}: /reset begins anew")
+        notify(f"{error.message}: /reset starts again")
     return None
 
 

@@ -55,5 +55,5 @@ def read(folder: Path) -> AdapterInfo | None:
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ModelError(
             f"{folder / FILE} cannot be read ({type(error).__name__}): it says which model the adapter is for",
-            hint="copy the adapter's folder anew; without that file the adapter is asked without its system prompt",
+            hint="copy the adapter's folder again; without that file the adapter is asked without its system prompt",
         ) from error

@@ -112,7 +112,7 @@ def _foreign(adapter: Path, trust_remote_code: bool) -> Target:
         config = json.loads(path.read_text(encoding="utf-8"))
         name = config.get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"{path} cannot be read: it must be JSON as PEFT writes it", hint="copy it anew") from error
+        raise ModelError(f"{path} cannot be read: it must be JSON as PEFT writes it", hint="copy it again") from error
     if not name:
         raise ModelError(f"{adapter / layout.ADAPTER_CONFIG} names no base model")
     known = catalog.find(name) is not None or Path(name).is_dir()

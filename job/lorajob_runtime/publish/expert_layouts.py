@@ -81,7 +81,7 @@ def refuse_existing(output: Path) -> None:
 
 
 def convert(adapter: Path, output: Path, *, layout_name: Layout, model_type: str | None) -> Converted:
-    """Writes the adapter's folder anew with its experts taken apart; everything else is copied.
+    """Writes a copy of the adapter's folder with its experts taken apart.
 
     `model_type` is that of the base model's config.json. Raises ConfigError for an output that is there already, for
     experts of a model type whose names are not known, and for what vLLM would refuse; ModelError for an adapter that
@@ -131,7 +131,9 @@ def _read(adapter: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"the adapter in {adapter} cannot be read: {error}") from error
     if not isinstance(config, dict) or not isinstance(config.get("r"), int) or config["r"] < 1:
-        raise ModelError(f"{adapter / layout.ADAPTER_CONFIG} is no configuration of a LoRA adapter: it has no rank r")
+        raise ModelError(
+            f"{adapter / layout.ADAPTER_CONFIG} is not the configuration of a LoRA adapter: it has no rank r"
+        )
     return config, weights
 
 
@@ -191,7 +193,7 @@ def _blocks(weights: dict[str, Tensor], config: dict[str, Any]) -> dict[str, _Bl
             continue
         other = weights.get(name.replace(".lora_A.", ".lora_B."))
         if other is None:
-            raise ModelError(f"the adapter has {name} and no lora_B with it: it is not whole")
+            raise ModelError(f"the adapter has {name} and no lora_B with it: it is not complete")
         pair = _pair(weight, other, rank)
         block = blocks.setdefault(match["block"], _Block())
         alone = f"{match['block']}.base_layer.lora_A.weight" not in weights
@@ -206,7 +208,7 @@ def _pair(a: Tensor, b: Tensor, rank: int) -> _Pair:
     """From PEFT's A [experts * rank, in] and B [out, rank * experts]. Raises ModelError for another rank."""
     experts, surplus = divmod(a.shape[0], rank)
     if surplus:
-        raise ModelError(f"an adapter of experts has {a.shape[0]} rows, which is no multiple of its rank {rank}")
+        raise ModelError(f"an adapter of experts has {a.shape[0]} rows, which is not a multiple of its rank {rank}")
     return _Pair(a=a.reshape(experts, rank, -1), b=b.reshape(-1, rank, experts).permute(2, 0, 1))
 
 

@@ -98,7 +98,7 @@ class Uploader:
 
         An upload that gets on may take its time: patience is for storage that fails again and again; it is asked for
         again and again. A refusal that only a person can change (a wrong key, a bucket that is gone, a full disk)
-        ends the wait at once, unless it `insists`; what is no plain file always does. When `left_seconds` are over it
+        ends the wait at once, unless it `insists`; what is not a regular file always does. After `left_seconds` it
         ends in any case, also where storage hangs and so has not failed yet. `tick` is called several times a second.
         Raises TakenOverError.
         """

@@ -234,10 +234,10 @@ def _report_start(session: Session, warnings: list[str]) -> None:
     for warning in warnings:
         session.report("report", name="warning", message=warning)
     if not session.decided.experts and placement.wants_experts(session.job):
-        text = "routed experts train no adapter: the GPUs have no memory for it; lora.experts: true insists"
+        text = "routed experts train no adapter: the GPUs have no memory for it; lora.experts: true trains one anyway"
         session.report("report", name="warning", message=text)
     if not session.decided.packs:
-        text = "documents cannot share a micro-batch in this model, so each is one, and training is slow"
+        text = "documents cannot share a micro-batch in this model, so each has one of its own, and training is slow"
         session.report("report", name="warning", message=text)
     session.report(
         "report",

@@ -35,7 +35,7 @@ class StepResult:
 def train_step(session: Session, step: int) -> StepResult:
     """Makes one optimizer step: the mean loss over its target tokens, whatever rank and micro-batch they are in.
 
-    Where memory is not enough for a micro-batch the step is begun anew with smaller ones: OutOfMemoryError when there
+    Where memory is not enough for a micro-batch the step starts again with smaller ones; OutOfMemoryError when there
     are none. Raises DivergedError when the loss or the gradient's norm is not finite; the weights stay as before it.
     """
     train = session.job.spec.train
@@ -121,7 +121,7 @@ def diverged(session: Session, what: str, updates: int) -> DivergedError:
         name = broken.removeprefix("base_model.model.").replace(".base_layer", "")
         return DivergedError(
             f"{what}: the model's weights are broken, {name} has numbers that are not finite",
-            hint="fetch the weights anew, or take another model.revision or train.precision",
+            hint="fetch the weights again, or use another model.revision or train.precision",
         )
     if updates == 0:
         return DivergedError(
@@ -140,7 +140,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _within_memory(session: Session, rows: TokenRows, work: Callable[[Tensor], int], where: str) -> Tensor:
-    """The sums over all ranks of what `work` adds to a float64 [3]; done anew on all of them until memory is enough.
+    """The sums over all ranks of what `work` adds to a float64 [3]; repeated on all ranks until memory is enough.
 
     `work` returns the tokens of the micro-batch that memory was not enough for on this rank, 0 where it was. All ranks
     come here, so none waits for one that gave up. float64, as it also carries counts of ranks.
@@ -183,7 +183,7 @@ def _add_loss(session: Session, rows: TokenRows, micro_batch: Sequence[int], sum
 def _raise_unless_short(session: Session, error: Exception) -> None:
     """Raises an error again that smaller micro-batches do not help with.
 
-    Where weights are gathered the other ranks wait for this one in the middle of a layer, and cannot begin anew.
+    Where weights are gathered the other ranks wait for this one in the middle of a layer, and cannot start again.
     """
     if session.sharding.is_sharded or not device_errors.is_out_of_memory(error):
         raise error

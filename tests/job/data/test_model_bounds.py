@@ -137,7 +137,7 @@ def test_rows_longer_than_the_window_are_counted_and_said_by_run_and_check(place
 
     assert report.warnings == (
         "data.maxLength 4096 is more than the model's window of 64 tokens",
-        "2 rows: longer than the model's window of 64 tokens, behind which it was not trained",
+        "2 rows: longer than the model's window of 64 tokens, beyond which it was not trained",
     )
     assert checked.warnings == report.warnings
     assert f"warning   {report.warnings[0]}" in check_text(checked, colour=False)
@@ -155,7 +155,7 @@ def test_a_limit_within_the_window_says_nothing(place: Place, length: int, said:
 def test_positions_from_a_table_end_a_run_whose_rows_go_beyond_it(place: Place) -> None:
     place.configure(vocab_size=VOCABULARY, model_type="gpt2", n_positions=64)
 
-    with pytest.raises(DataError, match=r"row 2.* positions for 64 alone; set data.maxLength to 64"):
+    with pytest.raises(DataError, match=r"row 2.* positions for only 64; set data.maxLength to 64"):
         place.prepare([*PLAIN, LONG], maxLength=4096)
     assert place.prepare([*PLAIN, LONG], maxLength=64).rows_used == 2
 

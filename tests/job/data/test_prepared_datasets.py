@@ -124,7 +124,7 @@ def test_empty_rows_are_counted_by_reason(smollm2: Any, prepared: Any) -> None:
 def test_half_a_character_drops_its_row(smollm2: Any, prepared: Any, tmp_path: Path) -> None:
     path = tmp_path / "half.json"
     path.write_text('[{"input": "Q", "output": "\\ud83d"}, {"input": "Q", "output": "A"}]', encoding="utf-8")
-    reason = "has text with half a character in it, which is no valid Unicode"
+    reason = "has text with half of a character in it, which is not valid Unicode"
     assert prepared(smollm2, path, maxDropped="50%").report.rows_dropped == {reason: 1}
     with pytest.raises(DataError, match=f"row 1 .counted from 1. {reason}$"):
         prepared(smollm2, path)

@@ -1,4 +1,4 @@
-"""The facts behind the golden model card. `python tests/job/publish/card_example.py` writes the card anew."""
+"""The facts behind the golden model card. `python tests/job/publish/card_example.py` writes the card again."""
 
 from __future__ import annotations
 

@@ -230,7 +230,7 @@ def test_a_link_in_the_final_checkpoint_is_not_published(
     (folder.checkpoint(checkpoint.steps(folder)[-1]) / "tokenizer.json").unlink(missing_ok=True)
     (folder.checkpoint(checkpoint.steps(folder)[-1]) / "tokenizer.json").symlink_to(secret)
 
-    with pytest.raises(NotPlainError, match=r"tokenizer\.json is no plain file"):
+    with pytest.raises(NotPlainError, match=r"tokenizer\.json is not a regular file"):
         publish.publish(folder, spec=spec, model=tiny)
 
     assert not folder.adapter.exists()

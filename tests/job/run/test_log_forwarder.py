@@ -49,6 +49,6 @@ def test_no_file_elsewhere_is_shown_by_a_link_in_the_place_of_a_log(tmp_path: Pa
     with LogForwarder(logs, said.append):
         wait_until(lambda: "[rank 2] a line" in said, what="the plain log's line")
 
-    refused = [f"{logs / name} is no plain file" for name in ("attempt-1/rank-0.log", "attempt-1/rank-1.log")]
-    refused.append(f"{logs / 'attempt-2/rank-0.log'} is no plain file")
+    refused = [f"{logs / name} is not a regular file" for name in ("attempt-1/rank-0.log", "attempt-1/rank-1.log")]
+    refused.append(f"{logs / 'attempt-2/rank-0.log'} is not a regular file")
     assert sorted(line.partition(",")[0] for line in said) == sorted([*refused, "[rank 2] a line"])

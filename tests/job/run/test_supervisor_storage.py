@@ -174,7 +174,7 @@ def test_a_pod_whose_training_put_a_link_in_the_place_of_its_log_ends_with_12_an
     run = start(uri, variables=s3 | IN_A_POD, orders={"link": 3}, limits={"storage_at_end": 600})
 
     assert run.wait() == 12
-    assert "logs/attempt-1/rank-0.log is no plain file" in run.end()["message"]
+    assert "logs/attempt-1/rank-0.log is not a regular file" in run.end()["message"]
     assert "team/n/logs/attempt-1/rank-0.log.gz" not in keys(s3_server, uri)
 
 

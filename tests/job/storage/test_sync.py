@@ -298,7 +298,7 @@ def test_what_training_puts_in_the_place_of_its_files_brings_no_other_file_into_
         for upload in (mirror.checkpoints, mirror.reports, mirror.logs, mirror.events):
             upload()
 
-    with pytest.raises(NotPlainError, match="is no plain file"):
+    with pytest.raises(NotPlainError, match="is not a regular file"):
         upload_all()
 
     everything = b"".join(path.read_bytes() for path in (tmp_path / "storage").rglob("*") if path.is_file())

@@ -42,7 +42,7 @@ _UNKNOWN_TO_TEMPLATES = frozenset({LOST_THOUGHT, _TURN, "trained"})
 
 UNANSWERED = "what follows the last answer is left out"
 GREETING = "what the assistant says before the first question is not trained"
-EMPTY_THOUGHT = "the model thinks before every answer, so without a thought the answer first ends an empty one"
+EMPTY_THOUGHT = "the model thinks before every answer, so an answer without a thought is trained behind an empty one"
 
 TRAINING_MOMENT = datetime(2025, 1, 1, tzinfo=UTC)
 """What templates with a clock show in training: the same data must give the same tokens."""
@@ -190,7 +190,7 @@ class ChatTemplate:
         rest = completion(asked, alone, thought)
         same = prompt.endswith(self.header) and finished.endswith(alone[len(asked) - len(self.header) :])
         if rest is None or not same:
-            raise _refused(last, "it is written otherwise than its prompt")
+            raise _refused(last, "it is written differently from its prompt")
         return rest
 
     def _standing_in(self, rest: str, prompt: str, messages: Sequence[Message], tools: Tools) -> str:
@@ -219,7 +219,7 @@ class ChatTemplate:
         prompt, finished = self._prompt([ASKED], None), self.finished([ASKED, ANSWERED], None)
         if completion(prompt, finished) is None:
             raise ModelError(
-                "the model's chat template writes a finished conversation otherwise than its prompt: "
+                "the model's chat template writes a finished conversation differently from its prompt: "
                 f"…{prompt[-40:]!r} does not lead to …{finished[-40:]!r}"
             )
         tail = finished.rpartition(ANSWER)[2]

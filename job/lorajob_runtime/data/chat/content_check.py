@@ -16,7 +16,7 @@ from lorajob_runtime.data.chat.reasoning import Reply, apart
 from lorajob_runtime.data.rows.conversation import Message
 from lorajob_runtime.models.chat_families import OPEN_THOUGHT, THOUGHT_FIELDS
 
-BLANKS_CUT = "blanks around answers are cut by the chat template"
+BLANKS_CUT = "white space around answers is cut by the chat template"
 SAID_BESIDE_CALL = "what is said beside a call is left out by the chat template"
 
 _UNCHANGED = re.compile(r"[A-Za-z0-9_.,:;()\[\] -]+")

@@ -67,9 +67,13 @@ def _ranks(path: Path) -> dict[bytes, int]:
             token, rank = line.split()
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error) as error:
-            raise ModelError(f"{path} is no tiktoken file: line {number} is no base64 string and rank") from error
+            raise ModelError(
+                f"{path} is not a tiktoken file: line {number} is not a base64 string with a rank"
+            ) from error
     if sorted(ranks.values()) != list(range(len(ranks))) or len(ranks) < 256:
-        raise ModelError(f"{path} is no tiktoken file: its ranks must be 0, 1, 2 and so on, and all bytes among them")
+        raise ModelError(
+            f"{path} is not a tiktoken file: its ranks must be 0, 1, 2 and so on, and all bytes among them"
+        )
     return ranks
 
 

@@ -200,7 +200,7 @@ def looks_like(names: Mapping[str, str]) -> str:
     known = {*TURN_COLUMNS, *COLUMN_ROLES, *asking, *answering}
     near = [name for name in names.values() if name != name.strip() and name.strip().lower() in known]
     if near:
-        return f"the key {quoted(near[0])} has a blank too much"
+        return f"the key {quoted(near[0])} has a space too many"
     asked = next((names[name] for name in names if name in asking), None)
     if asked and not names.keys() & answering:
         return f"{asked} may be the question, but no key looks like its answer"

@@ -139,7 +139,7 @@ def _reason(error: csv.Error, lines: _Lines) -> str:
         return truncate(error, 160)
     if '\\"' in lines.record:
         return 'a quote inside a quoted value is written "", and not with a backslash as it is there'
-    return 'text stands behind the quote that closes a value; a quote inside a quoted value is written ""'
+    return 'there is text behind the quote that closes a value; a quote inside a quoted value is written ""'
 
 
 class _Columns:
@@ -153,7 +153,7 @@ class _Columns:
         names = [name for _, name in self._named]
         for name in names:
             if name != name.strip():
-                raise FileError(f"{file} line {line} names a column {name!r}: write it without the blanks around it")
+                raise FileError(f"{file} line {line} names a column {name!r}: write it without the spaces around it")
             if names.count(name) > 1:
                 raise FileError(f"{file} has the column {name!r} twice: give one of them another name")
 
@@ -162,7 +162,7 @@ class _Columns:
         if len(record) != self._width:
             raise FileError(
                 f"{self._file} line {line} has {plural(len(record), 'value')}, the header {self._width}: "
-                "a value with a separator, a quote or a line break in it must stand in quotes"
+                "a value with a separator, a quote or a line break in it must be in quotes"
             )
         for place in self._unnamed:
             self._refuse_nameless(line, place, record[place])

@@ -87,7 +87,7 @@ def located(path: Path) -> DataPath:
             raise FileError(f"there is no dataset at {truncate(path, 300)}", hint=_PATH_HINT)
         if ending not in _KINDS or not path.is_file():
             named = f"ends in {path.suffix!r}" if path.suffix else "has no ending"
-            fault = named if ending not in _KINDS else "is no plain file"
+            fault = named if ending not in _KINDS else "is not a regular file"
             if path.is_file() and (said := file_signatures.stand_in(path)) is not None:
                 raise FileError(f"{path} {said}")
             raise FileError(f"{path} {fault}: a dataset must be one of {_LISTED}", hint=_PATH_HINT)
@@ -117,7 +117,7 @@ class Content(io.RawIOBase):
         try:
             data = self._source.read(len(view))
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise FileError(f"{self._name} is not a whole gzip file: {error}") from error
+            raise FileError(f"{self._name} is not a complete gzip file: {error}") from error
         except OSError as error:
             raise FileError(f"cannot read {self._name}: {error.strerror}") from error
         view[: len(data)] = data
@@ -192,7 +192,7 @@ def stamp(file: DataPath) -> Stamp:
 
 def too_long(file: DataPath, line: int) -> FileError:
     """The error for a row that begins on a line and does not end for too long."""
-    return FileError(f"{file} line {line} begins a row of more than {ROW_MAX >> 20} MiB, which is no row to train on")
+    return FileError(f"{file} line {line} begins a row of more than {ROW_MAX >> 20} MiB, which is too long to train on")
 
 
 def not_utf8(file: DataPath) -> FileError:
@@ -243,7 +243,7 @@ def _refuse_cut_parquet(file: DataPath, head: bytes) -> None:
             raw.seek(-min(4, raw.seek(0, os.SEEK_END)), os.SEEK_END)
             ends = raw.read(4)
     if not head.startswith(b"PAR1") or ends != b"PAR1":
-        raise FileError(f"{file} is not Parquet, or not whole: such a file begins and ends with PAR1")
+        raise FileError(f"{file} is not Parquet, or not complete: a Parquet file begins and ends with PAR1")
 
 
 def file_of(file: DataPath) -> IO[bytes]:

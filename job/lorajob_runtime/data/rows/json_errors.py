@@ -29,11 +29,11 @@ def _hint(error: json.JSONDecodeError, *, is_first: bool) -> str:
     """What to do about text that is no JSON, where what stands there tells."""
     before, behind = error.doc[: error.pos].rstrip(), error.doc[error.pos : error.pos + 20].lstrip()
     if behind.startswith("\0"):
-        return "NUL bytes stand there, as in a file that was not written to its end: write it anew"
+        return "there are NUL bytes, as in a file that was not written completely: write it again"
     if behind.startswith(("//", "/*", "#")):
         return "JSON has no comments: take them out"
     if "trailing comma" in error.msg or (behind.startswith(("]", "}")) and (not before or before.endswith(","))):
-        return "no comma stands behind the last of a list or an object"
+        return "remove the comma behind the last element of the list or object"
     if error.msg == "Extra data":
         return "write a row a line, with nothing between and behind them, or one list with commas between the rows"
     if before.endswith(("{", "[", ":", ",")) and _NO_JSON.match(behind):

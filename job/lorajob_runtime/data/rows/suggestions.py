@@ -76,7 +76,7 @@ def _why(first: object, names: Mapping[str, str], is_alone: bool) -> tuple[str, 
     if "input_ids" in first:
         return "input_ids are tokens of some tokenizer, and rows must be text", "give the texts"
     if is_alone and (first.keys() >= {"columns", "data"} or _holds_rows(first)):
-        return "the file is one object, and its rows stand inside", _AS_ROWS
+        return "the file is one object, and its rows are inside", _AS_ROWS
     for name, value in first.items():
         if found := _conversation(str(name), value):
             return found
@@ -150,7 +150,7 @@ def _lists_inside(first: Mapping[str, Any], is_alone: bool) -> tuple[str, str] |
     if rows:
         longest = max(rows, key=lambda name: rows[name])
         if not is_alone:
-            return f"{longest} is a list of objects, and no conversation", _AS_TURNS
+            return f"{longest} is a list of objects, not a conversation", _AS_TURNS
         return f"{longest} is a list of objects: if these are the rows, the file must be that list", _TOP
     texts = next((name for name, value in lists.items() if all(isinstance(item, str) for item in value)), None)
     if texts is None:

@@ -106,7 +106,7 @@ def _has_text(row: Mapping[str, Any], text: str) -> bool:
 def _objects(place: str) -> Foreign:
     said = f"'objects', which belong in place of {place} in the text"
     return Foreign(
-        of_row=f"has {said}", of_file=f"these rows have {said}", hint="write them there, and leave the column out"
+        of_row=f"has {said}", of_file=f"these rows have {said}", hint="write them there, and remove the column"
     )
 
 

@@ -128,7 +128,7 @@ def hidden_states(model: nn.Module, tokens: Tensor, documents: list[int]) -> Ten
 
 
 def packed_inputs(tokens: Tensor, documents: Sequence[int]) -> dict[str, Any]:
-    """What a transformers model needs to keep documents apart; positions start anew in each."""
+    """What a transformers model needs to keep documents apart; positions start at 0 in each."""
     edges = [0, *itertools.accumulate(documents)]
     # one copy to the device, since each costs a call, and waits where it is not from pinned memory
     numbers = on_device(

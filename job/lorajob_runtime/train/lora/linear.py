@@ -3,7 +3,7 @@
     y = x W' + (mask * x) A' (scale * B)'
 
 The thin products run in the frozen weight's type with fp32 accumulation, as under autocast; A, B and their gradients
-stay fp32. Saved for the backward pass: x (shared with whoever else reads it), the mask (shared too), and x A'.
+stay fp32. Saved for the backward pass: x (shared with the other layers that read it), the mask (shared too), and x A'.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def options(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
 
 
 def disable_repacking(model: nn.Module) -> None:
-    """Has weights keep their layout. On some CPUs an evaluation packs them anew, and no gradient passes after that."""
+    """Makes weights keep their layout. On some CPUs an evaluation repacks them, and no gradient passes after that."""
     for layer in model.modules():
         if isinstance(layer, Linear4bit):
             layer.support_avx512bf16_for_cpu = False

@@ -148,7 +148,10 @@ def test_a_prompt_that_opens_a_thought_is_answered_by_closing_it(qwen3: Any) -> 
         (None, "no chat template"),
         ("{{ raise_exception('not for you') }}", "not for you"),
         ("{% if %}", "cannot render"),
-        ("{% for m in messages %}<{{ m.content }}>{% endfor %}{{ 'go' if add_generation_prompt }}", "otherwise"),
+        (
+            "{% for m in messages %}<{{ m.content }}>{% endfor %}{{ 'go' if add_generation_prompt }}",
+            "differently from its prompt",
+        ),
     ],
 )
 def test_a_template_that_cannot_be_trained_with_is_one_clear_line(

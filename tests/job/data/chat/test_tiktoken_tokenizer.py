@@ -71,7 +71,7 @@ def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
     folder = write(tmp_path / "model", [])
     (folder / "hy.tiktoken").write_text(content)
 
-    with pytest.raises(ModelError, match=r"hy\.tiktoken is no tiktoken file"):
+    with pytest.raises(ModelError, match=r"hy\.tiktoken is not a tiktoken file"):
         load_tokenizer(folder)
 
 

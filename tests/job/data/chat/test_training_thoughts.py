@@ -84,5 +84,5 @@ def test_it_is_said_of_rows_without_a_thought_that_minimax_thinks_before_every_a
     minimax: Any, prepared: Any
 ) -> None:
     assert prepared(minimax, ALPACA * 2).report.notes == (
-        "2 rows: the model thinks before every answer, so without a thought the answer first ends an empty one",
+        "2 rows: the model thinks before every answer, so an answer without a thought is trained behind an empty one",
     )

@@ -138,9 +138,9 @@ def test_text_that_is_none_or_in_another_encoding_is_said(
     ("content", "said"),
     [
         (lambda: ROWS, "is not compressed with gzip, though its name ends in .gz"),
-        (lambda: gzip.compress(ROWS * 50)[:-12], "is not a whole gzip file"),
-        (lambda: gzip.compress(ROWS)[:12], "is not a whole gzip file"),
-        (_broken_deep_inside, "is not a whole gzip file"),
+        (lambda: gzip.compress(ROWS * 50)[:-12], "is not a complete gzip file"),
+        (lambda: gzip.compress(ROWS)[:12], "is not a complete gzip file"),
+        (_broken_deep_inside, "is not a complete gzip file"),
         (lambda: gzip.compress(POINTER), "is a Git LFS pointer"),
         (lambda: gzip.compress(gzip.compress(ROWS)), "is compressed with gzip twice"),
         (lambda: gzip.compress(b""), "is empty"),

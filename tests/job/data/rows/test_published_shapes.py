@@ -334,7 +334,7 @@ def test_no_thought(key: str, nothing: Any) -> None:
     [
         (
             {"instruction": "Q", " output": "A"},
-            "the first row has the keys 'instruction', ' output'; the key ' output' has a blank too much",
+            "the first row has the keys 'instruction', ' output'; the key ' output' has a space too many",
         ),
         ({"messages": "[{'role': 'user'}]"}, "messages is text that is not JSON but a Python literal"),
         ({"messages": "hello"}, "messages is text that is not JSON;"),
@@ -354,8 +354,8 @@ def test_no_thought(key: str, nothing: Any) -> None:
         ),
         ({"request": {"messages": [Q]}, "response": {}}, "messages is inside request, and must be a key of the row"),
         ({"prompt": "Q", "responses": ["A", "B"]}, "prompt may be the question, but no key looks like its answer"),
-        ({"0": {"input": "Q", "output": "A"}, "1": {"input": "Q", "output": "A"}}, "its rows stand inside"),
-        ({"a": {"input": "Q", "output": "A"}, "b": {"input": "Q", "output": "A"}}, "its rows stand inside"),
+        ({"0": {"input": "Q", "output": "A"}, "1": {"input": "Q", "output": "A"}}, "its rows are inside"),
+        ({"a": {"input": "Q", "output": "A"}, "b": {"input": "Q", "output": "A"}}, "its rows are inside"),
         (
             {"segments": [{"label": False, "text": "Q"}, {"label": True, "text": "A"}]},
             "segments has parts of label and",
@@ -364,7 +364,7 @@ def test_no_thought(key: str, nothing: Any) -> None:
             {"chat_history": [{"role": "USER", "message": "Q"}]},
             "chat_history has turns of 'role', 'message', and not of",
         ),
-        ({"columns": ["input", "output"], "data": [["Q", "A"]]}, "its rows stand inside"),
+        ({"columns": ["input", "output"], "data": [["Q", "A"]]}, "its rows are inside"),
         ({"data": [{"input": "Q", "output": "A"}] * 2}, "data is a list of objects: if these are the rows"),
         ({"input|output": "Q|A"}, "'input|output' may be several columns"),
         ({"input": ["Q", "Q"], "output": ["A", "A"]}, "the file is one object with a whole column under each key"),
@@ -389,7 +389,7 @@ def test_one_of_several_rows_is_not_taken_for_an_object_around_all_of_them(row: 
     with pytest.raises(DataError) as caught:
         detect([row, row], DataSpec())
     assert "if these are the rows" not in caught.value.message
-    assert "rows stand inside" not in caught.value.message
+    assert "rows are inside" not in caught.value.message
 
 
 def test_turns_under_another_name_are_refused_with_the_flag_that_reads_them() -> None:

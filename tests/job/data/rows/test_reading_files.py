@@ -87,7 +87,7 @@ def test_table_values_are_text_as_written(tmp_path: Path) -> None:
         ("uneven.csv", "a,b\n1,2\n1,2,3\n", "line 3"),
         ("unclosed.csv", 'a,b\n1,2\n"x,3\n', "cannot be read as csv"),
         ("twice.csv", "a,a\n1,2\n", "column 'a' twice"),
-        ("not.parquet", "PAR1 or not", "is not Parquet, or not whole"),
+        ("not.parquet", "PAR1 or not", "is not Parquet, or not complete"),
         ("rows.xlsx", "x", "'.xlsx': a dataset must be one of .json, .jsonl, .csv, .parquet"),
         ("rows", "x", "rows has no ending: a dataset must be one of"),
     ],
@@ -136,7 +136,7 @@ def test_a_name_that_no_file_can_have_and_a_pipe_are_refused(tmp_path: Path) -> 
         read(tmp_path / ("a" * 5000 + ".json"))
     assert len(caught.value.message) < 400
     os.mkfifo(tmp_path / "pipe.json")
-    with pytest.raises(DataError, match="is no plain file"):
+    with pytest.raises(DataError, match="is not a regular file"):
         read(tmp_path / "pipe.json")
 
 
