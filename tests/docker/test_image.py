@@ -42,10 +42,13 @@ print(json.dumps({
 # A grandchild ends after its parent did; then only the container's first process can collect it.
 LEAVE_AN_ORPHAN = """
 import os, pathlib, signal, sys, time
+(lives, ends), (told, tells) = os.pipe(), os.pipe()
 if os.fork() == 0:
-    orphan = os.fork()
-    if orphan == 0:
-        time.sleep(0.2)
+    os.close(ends)
+    if orphan := os.fork():
+        os.write(tells, str(orphan).encode())
+    else:
+        os.read(lives, 1)
     os._exit(0)
 def stop(*_):
     zombies = [stat for stat in pathlib.Path("/proc").glob("[0-9]*/stat") if ") Z 1 " in stat.read_text()]
@@ -53,7 +56,11 @@ def stop(*_):
     sys.exit(0)
 signal.signal(signal.SIGTERM, stop)
 os.wait()
-time.sleep(0.5)
+os.close(ends)
+orphan = pathlib.Path("/proc", os.read(told, 20).decode())
+limit = time.monotonic() + 30
+while orphan.exists() and time.monotonic() < limit:
+    time.sleep(0.01)
 print("ready", flush=True)
 time.sleep(300)
 """

@@ -36,7 +36,7 @@ def fetch(
     *,
     environment: Environment,
     notify: Callable[[str], None],
-    inspect: Callable[[Path], None] = lambda _: None,
+    inspect: Callable[[Path], object] = lambda _: None,
 ) -> FetchedModel:
     """The model's files, from the cache or from the first place that has them. `notify` gets one line a fact.
 
@@ -75,7 +75,7 @@ def _fetch(
     notify: Callable[[str], None],
     *,
     with_weights: bool,
-    inspect: Callable[[Path], None] = lambda _: None,
+    inspect: Callable[[Path], object] = lambda _: None,
 ) -> FetchedModel:
     sources = candidates(model, environment.hubs)
     _check_consent(model, sources, environment)
@@ -138,7 +138,7 @@ def _bring(
     notify: Callable[[str], None],
     *,
     with_weights: bool,
-    inspect: Callable[[Path], None],
+    inspect: Callable[[Path], object],
 ) -> FetchedModel:
     if source.kind == "package":
         package = package_weights.installed(source.id)

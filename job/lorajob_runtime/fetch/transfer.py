@@ -21,7 +21,7 @@ from lorajob_runtime.fetch.sources import Source
 from lorajob_runtime.models.config_files import CONFIG
 
 Notify = Callable[[str], None]
-Inspect = Callable[[Path], None]
+Inspect = Callable[[Path], object]
 """Gets the path of a config.json before any weights come, and raises what speaks against them."""
 
 STALL_SECONDS = 600

@@ -108,8 +108,8 @@ def check_memory(
     return placed
 
 
-def check_host_memory(spec: RunSpec, architecture: Architecture, *, host_bytes: int, nodes: int) -> None:
-    """Raises ConfigError where a model is to be trained on CPUs whose memory is less than its weights alone."""
+def check_host_memory(spec: RunSpec, architecture: Architecture, *, host_bytes: int, nodes: int) -> int:
+    """The bytes of the weights that a host is to hold. Raises ConfigError where it has less memory than that."""
     weights = memory_plan.weight_bytes(architecture, spec) // nodes
     if weights > host_bytes and not spec.resources.allow_oversize:
         raise ConfigError(
@@ -117,6 +117,7 @@ def check_host_memory(spec: RunSpec, architecture: Architecture, *, host_bytes: 
             f"be in the host's memory of {gibibytes(host_bytes)}",
             hint="`lorajob plan` shows how many GPUs would do; resources.allowOversize: true tries it anyway",
         )
+    return weights
 
 
 def oversize_text(

@@ -14,6 +14,7 @@ from lorajob_runtime.contract.errors import ConfigError, DataError, LorajobError
 from lorajob_runtime.contract.spec import DataSpec, ModelSpec, RunSpec
 from lorajob_runtime.contract.text import truncate
 from lorajob_runtime.models import architecture, config_files, preflight, quantization, remote_code
+from lorajob_runtime.models.placement import EstimatedPlacement
 from lorajob_runtime.models.shapes import Architecture
 from lorajob_runtime.storage.open import open_store
 from lorajob_runtime.storage.store import Store, is_s3, split_s3
@@ -69,30 +70,46 @@ def choose_machine(
     return Machine(processes=wanted, device="auto")
 
 
-def check_trainable(spec: RunSpec) -> None:
-    """Raises ConfigError for what this version or the model cannot do, as far as the spec and the catalog tell."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inspection:
+    """What a model's configuration told: its shapes, where they are known, and how a run of them lies on the GPUs."""
+
+    shapes: Architecture | None
+    placement: EstimatedPlacement | None
+    """None on a CPU, and where the shapes are not known."""
+    host_bytes: int | None = None
+    """What its weights take on this host, where it has no GPU."""
+
+
+def check_trainable(spec: RunSpec) -> Architecture | None:
+    """The model's shapes, as far as the spec and the catalog tell; ConfigError for what cannot be trained."""
     template = config_files.chat_template(preflight.folder_of(spec.model))
-    preflight.check(spec, preflight.architecture_of(spec.model), template=template)
+    shapes = preflight.architecture_of(spec.model)
+    preflight.check(spec, shapes, template=template)
     if spec.model.quantize is not None and importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
             f"model.quantize is {spec.model.quantize!r}: bitsandbytes is not installed here",
             hint="install lorajob[runtime] again, or leave model.quantize out",
         )
+    return shapes
 
 
-def check_memory(spec: RunSpec, machine: Machine, *, nodes: int) -> None:
-    """Raises ConfigError for GPUs that cannot hold the model, as far as the catalog or its folder tell its size."""
-    _check_memory(preflight.architecture_of(spec.model), spec, machine, nodes)
+def check_memory(spec: RunSpec, machine: Machine, *, nodes: int) -> EstimatedPlacement | None:
+    """How the run lies on its GPUs, as far as the catalog or the model's folder tell its size.
+
+    Raises ConfigError for GPUs that cannot hold the model.
+    """
+    return _check_memory(preflight.architecture_of(spec.model), spec, machine, nodes)
 
 
-def inspector(spec: RunSpec, machine: Machine, *, nodes: int) -> Callable[[Path], None]:
+def inspector(spec: RunSpec, machine: Machine, *, nodes: int) -> Callable[[Path], Inspection]:
     """What looks at the model's own config.json, and a chat template beside it, before its weights are fetched.
 
     It raises ConfigError for what the run asks of the model and it has not, and for GPUs or a host that cannot hold it;
     ModelError for weights in a form that cannot be read, and for a model that transformers has no class for.
     """
 
-    def inspect(config: Path) -> None:
+    def inspect(config: Path) -> Inspection:
         values = config_files.read_config(config)
         quantization.fp8_blocks(spec.model.name, values)
         shapes = architecture.read(values)
@@ -100,9 +117,11 @@ def inspector(spec: RunSpec, machine: Machine, *, nodes: int) -> Callable[[Path]
         if shapes is None or "text_config" in values:
             _check_class(spec.model, config, values)
         preflight.check(spec, shapes, template=config_files.chat_template(config.parent))
-        _check_memory(shapes, spec, machine, nodes)
+        placement = _check_memory(shapes, spec, machine, nodes)
+        host_bytes = None
         if shapes is not None and machine.device == "cpu":
-            preflight.check_host_memory(spec, shapes, host_bytes=system.host_bytes(), nodes=nodes)
+            host_bytes = preflight.check_host_memory(spec, shapes, host_bytes=system.host_bytes(), nodes=nodes)
+        return Inspection(shapes=shapes, placement=placement, host_bytes=host_bytes)
 
     return inspect
 
@@ -129,18 +148,21 @@ def _check_class(model: ModelSpec, config: Path, values: dict[str, Any]) -> None
         raise remote_code.unsupported_model(model.name, values)
 
 
-def _check_memory(shapes: Architecture | None, spec: RunSpec, machine: Machine, nodes: int) -> None:
+def _check_memory(
+    shapes: Architecture | None, spec: RunSpec, machine: Machine, nodes: int
+) -> EstimatedPlacement | None:
     """A CPU's memory is the host's, which the files of a model are held against and no estimate is made for."""
-    if shapes is not None and machine.device != "cpu":
-        plain = spec.train.precision == "auto" and system.gpus_multiply_bf16() is False
-        preflight.check_memory(
-            spec,
-            shapes,
-            gpus=machine.processes,
-            nodes=nodes,
-            gpu_bytes=system.gpu_bytes(),
-            precision="fp32" if plain else None,
-        )
+    if shapes is None or machine.device == "cpu":
+        return None
+    plain = spec.train.precision == "auto" and system.gpus_multiply_bf16() is False
+    return preflight.check_memory(
+        spec,
+        shapes,
+        gpus=machine.processes,
+        nodes=nodes,
+        gpu_bytes=system.gpu_bytes(),
+        precision="fp32" if plain else None,
+    )
 
 
 def check_not_missing(data: DataSpec, environment: Environment, *, is_done: Callable[[], bool]) -> None:

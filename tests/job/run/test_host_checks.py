@@ -13,7 +13,9 @@ import pytest
 from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.errors import ConfigError, DataError, LorajobError, ModelError
 from lorajob_runtime.contract.spec import DataSpec, parse
+from lorajob_runtime.models import architecture
 from lorajob_runtime.run.host_checks import (
+    Inspection,
     Machine,
     check_data,
     check_memory,
@@ -97,13 +99,19 @@ def test_what_this_version_cannot_train_is_refused_by_its_spec_alone(values, kin
 
 
 @pytest.mark.parametrize(
-    ("name", "gpus", "allowed", "gibibytes"), [("qwen3-8b", 1, False, 22), ("glm-4.5-air", 2, True, 22)]
+    ("name", "gpus", "allowed", "expected"),
+    [("qwen3-8b", 1, False, (False, True)), ("glm-4.5-air", 2, True, (True, False))],
 )
-def test_gpus_that_can_hold_the_model_or_must_try_are_let_through(name, gpus, allowed, gibibytes, monkeypatch) -> None:
-    monkeypatch.setattr(processes, "gpu_bytes", lambda: gibibytes * 2**30)
+def test_gpus_that_can_hold_the_model_or_must_try_are_let_through(
+    name: str, gpus: int, allowed: bool, expected: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "gpu_bytes", lambda: 22 * 2**30)
     spec = parse({"model": {"name": name}, "resources": {"allowOversize": allowed}})
 
-    check_memory(spec, Machine(processes=gpus, device="auto"), nodes=1)
+    placed = check_memory(spec, Machine(processes=gpus, device="auto"), nodes=1)
+
+    assert placed is not None
+    assert (placed.sharded, placed.fits) == expected
 
 
 def test_four_bits_without_their_library_are_refused_before_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +137,9 @@ def test_gpus_that_cannot_hold_the_model_are_refused_before_it_is_fetched(monkey
 def test_a_cpu_is_not_held_against_a_gpus_memory(monkeypatch) -> None:
     monkeypatch.setattr(processes, "gpu_bytes", lambda: 1)
 
-    check_memory(parse({"model": {"name": "minimax-m2"}}), Machine(processes=1, device="cpu"), nodes=1)
+    placed = check_memory(parse({"model": {"name": "minimax-m2"}}), Machine(processes=1, device="cpu"), nodes=1)
+
+    assert placed is None
 
 
 @pytest.mark.parametrize(("gibibytes", "nodes", "oversize"), [(500, 1, False), (250, 2, False), (24, 1, True)])
@@ -138,7 +148,11 @@ def test_a_host_that_can_hold_the_weights_or_must_try_is_let_through(
 ) -> None:
     monkeypatch.setattr(processes, "host_bytes", lambda: gibibytes * 2**30)
 
-    _inspect_minimax(tmp_path, nodes=nodes, oversize=oversize)
+    found = _inspect_minimax(tmp_path, nodes=nodes, oversize=oversize)
+
+    assert found.host_bytes is not None
+    assert oversize == (found.host_bytes > gibibytes * 2**30)
+    assert found.placement is None
 
 
 def test_a_host_without_gpus_that_cannot_hold_the_weights_does_not_fetch_them(
@@ -155,10 +169,10 @@ def test_a_host_without_gpus_that_cannot_hold_the_weights_does_not_fetch_them(
     )
 
 
-def _inspect_minimax(folder: Path, *, nodes: int, oversize: bool) -> None:
+def _inspect_minimax(folder: Path, *, nodes: int, oversize: bool) -> Inspection:
     (folder / "config.json").write_text(json.dumps(catalog.get("minimax-m2").config))
     spec = parse({"model": {"name": "minimax-m2"}, "resources": {"allowOversize": oversize}})
-    inspector(spec, Machine(processes=1, device="cpu"), nodes=nodes)(folder / "config.json")
+    return inspector(spec, Machine(processes=1, device="cpu"), nodes=nodes)(folder / "config.json")
 
 
 def test_another_models_config_is_held_against_the_spec(tmp_path: Path) -> None:
@@ -203,7 +217,9 @@ def test_thinking_is_let_through_where_a_template_may_have_it(files: dict[str, s
         (tmp_path / name).write_text(text)
     spec = parse({"model": {"name": "hf:acme/chat"}, "data": {"thinking": True}})
 
-    inspector(spec, Machine(processes=1, device="cpu"), nodes=1)(tmp_path / "config.json")
+    found = inspector(spec, Machine(processes=1, device="cpu"), nodes=1)(tmp_path / "config.json")
+
+    assert found.shapes == architecture.read(catalog.get("qwen3-8b").config)
 
 
 WITH_CODE = {
@@ -294,7 +310,9 @@ def test_a_model_whose_shapes_are_not_known_here_is_let_through(
     (tmp_path / "config.json").write_text(json.dumps(config))
     spec = parse({"model": {"name": "hf:acme/chat", "revision": "0123abc", **code}})
 
-    inspector(spec, Machine(processes=1, device="cpu"), nodes=1)(tmp_path / "config.json")
+    found = inspector(spec, Machine(processes=1, device="cpu"), nodes=1)(tmp_path / "config.json")
+
+    assert (found.shapes, found.placement, found.host_bytes) == (None, None, None)
 
 
 def test_a_config_that_is_no_json_is_a_model_error(tmp_path: Path) -> None:
@@ -305,9 +323,20 @@ def test_a_config_that_is_no_json_is_a_model_error(tmp_path: Path) -> None:
         inspect(tmp_path / "config.json")
 
 
-@pytest.mark.parametrize("name", ["smollm2-135m", "qwen2.5-coder-7b", "qwen3-8b", "hf:acme/chat", "./own"])
-def test_dense_and_unknown_models_are_let_through(name) -> None:
-    check_trainable(parse({"model": {"name": name}, "train": {"sharding": "ddp"}}))
+@pytest.mark.parametrize(
+    ("name", "is_known"),
+    [
+        ("smollm2-135m", True),
+        ("qwen2.5-coder-7b", True),
+        ("qwen3-8b", True),
+        ("hf:acme/chat", False),
+        ("./own", False),
+    ],
+)
+def test_dense_and_unknown_models_are_let_through(name: str, is_known: bool) -> None:
+    shapes = check_trainable(parse({"model": {"name": name}, "train": {"sharding": "ddp"}}))
+
+    assert (shapes is not None) == is_known
 
 
 def test_a_dataset_in_s3_is_downloaded_and_one_that_is_not_there_is_a_data_error(

@@ -46,7 +46,7 @@ class Source:
         return self.count
 
     def __iter__(self) -> Iterator[object]:
-        """All rows, from the first again; a RowError stands for one that cannot be used. Raises DataError when the file has changed."""
+        """All rows; a RowError stands for one that cannot be used. Raises DataError when the file has changed."""
         self._refuse_change()
         yield from _rows(self.file, self.layout)
         self._refuse_change()

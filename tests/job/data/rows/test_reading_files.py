@@ -150,7 +150,9 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
 
 def test_nothing_is_left_in_the_users_home_or_among_temporary_files(tmp_path: Path) -> None:
     path = file_of(tmp_path, "a,b\n1,2\n", "t.csv")
-    code = f"import pathlib; from lorajob_runtime.data.rows import read; [*read.read(pathlib.Path({str(path)!r}))]"
+    code = (
+        f"import pathlib; from lorajob_runtime.data.rows import read; print([*read.read(pathlib.Path({str(path)!r}))])"
+    )
     home, temporary = tmp_path / "home", tmp_path / "temporary"
     home.mkdir()
     temporary.mkdir()

@@ -115,10 +115,13 @@ def test_a_new_attempt_waits_for_the_end_of_the_old_one_on_every_node(
     node0.give_up()
     wait_until(lambda: survivor.is_given_up(1), what="the word to stop")
     join(2).ready()
-    gathered = threading.Thread(target=lambda: node0.gather(patience_seconds=60), daemon=True)
+    said: list[str] = []
+    gathered = threading.Thread(target=lambda: node0.gather(patience_seconds=60, say=said.append), daemon=True)
     gathered.start()
-    gathered.join(0.5)
-    assert gathered.is_alive(), "node 1 still trains"
+    wait_until(
+        lambda: said[-1:] == ["waits for node 1 of 3 to get ready"], what="the wait for node 1, which still trains"
+    )
+    assert gathered.is_alive()
 
     survivor.ended(1, TerminationMessage(exit_code=23, failure="peer", message="connection reset"))
     survivor.ready()
