@@ -1,6 +1,6 @@
-"""Writes the golden files of the command line's help, and the page of the docs that is made from the spec.
+"""Writes the golden files of the command line's help and of what it says, and the pages of the docs that are made.
 
-`make golden` runs it; a test compares what it would write with what is there.
+`make golden` runs it; a test compares what it would write with what is there, and each test of a sentence its own.
 """
 
 from __future__ import annotations
@@ -154,4 +154,7 @@ def renew() -> None:
 
 
 if __name__ == "__main__":
+    from golden import said
+
     renew()
+    said.renew()

@@ -12,6 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from calling import Call
+from golden.said import Said
 from lorajob.plan import gpus
 from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.errors import DATA, MODEL
@@ -47,16 +48,12 @@ def platform_file(tmp_path: Path) -> str:
     return str(tmp_path / "platform.yaml")
 
 
-def test_a_plan_says_what_takes_the_memory_and_how_many_gpus_would_do(lorajob: Call) -> None:
+def test_a_plan_says_what_takes_the_memory_and_how_many_gpus_would_do(said: Said, lorajob: Call) -> None:
     outcome = lorajob("plan", "--model", "glm-4.5-air", "--gpus", "4", "--gpu-memory", "80")
 
     assert (outcome.code, outcome.err) == (0, "")
-    lines = outcome.out.splitlines()
-    assert "model:        glm-4.5-air: GLM-4.5 Air, 107B parameters, 13.4B of them active, MIT" in lines
-    assert "gpus:         4 of 79.1 GiB (--gpu-memory 80)" in lines
-    assert re.search(r"^weights +49\.8 GiB$", outcome.out, re.MULTILINE)
-    assert re.search(r"^GPUS OF +WITH EXPERTS +WITHOUT$", outcome.out, re.MULTILINE)
-    assert [line.split()[0] for line in lines[-7:]] == [str(size) for size in GPU_SIZES]
+    said(outcome.out)
+    assert [line.split()[0] for line in outcome.out.splitlines()[-7:]] == [str(size) for size in GPU_SIZES]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +152,9 @@ def test_short_rows_leave_sharded_weights_to_be_gathered_for_few_tokens(lorajob:
     assert re.search(r"^time: .* an epoch of .*, if weights are gathered at 150 GB/s$", short.out, re.MULTILINE)
 
 
-def test_a_dataset_at_hand_gives_the_steps_and_what_they_leave_in_storage(lorajob: Call, tmp_path: Path) -> None:
+def test_a_dataset_at_hand_gives_the_steps_and_what_they_leave_in_storage(
+    said: Said, lorajob: Call, tmp_path: Path
+) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([{"input": "a", "output": "b"}] * 3729))
     given = ("plan", "-m", "qwen3-8b", "-d", "rows.json", "--save-steps", "100", "--keep-checkpoints", "3")
 
@@ -164,28 +163,24 @@ def test_a_dataset_at_hand_gives_the_steps_and_what_they_leave_in_storage(lorajo
     # 8 checkpoints, of which the adapters of 5 stay, and the final adapter
     assert document["steps"] == 702
     assert document["storageBytes"] == 3 * document["checkpointBytes"] + 6 * document["adapterBytes"]
-    assert "steps:        about 702 steps: 3 epochs, 16 rows a step (4 x 4 x 1 GPU)" in shown.out
-    assert "of all but the last 3 the adapter alone; about 1.3 GB in all" in shown.out
+    said(shown.out)
 
 
-def test_one_of_a_thing_is_no_plural(lorajob: Call, tmp_path: Path) -> None:
+def test_one_of_a_thing_is_no_plural(said: Said, lorajob: Call, tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([{"input": "a", "output": "b"}]))
     alone = ("--batch-size", "1", "--gradient-accumulation", "1", "--epochs", "1", "--max-steps", "1")
 
     shown = lorajob("plan", "-m", "qwen3-8b", "-d", "rows.json", *alone).out
 
-    assert "steps:        about 1 step: 1 epoch, at most 1 step, 1 row a step (1 x 1 x 1 GPU)" in shown
+    said(next(line for line in shown.splitlines() if line.startswith("steps:")))
 
 
-def test_a_recipe_is_planned_without_its_dataset(lorajob: Call, tmp_path: Path) -> None:
+def test_a_recipe_is_planned_without_its_dataset(said: Said, lorajob: Call, tmp_path: Path) -> None:
     shown = lorajob("plan", "-f", str(EXAMPLES / "glm-4.5-air-zhenhuan.yaml"), "--gpus", "4", "--gpu-memory", "80")
 
-    assert (shown.code, shown.err) == (
-        0,
-        "warning: huanhuan.json does not exist: the number of steps and the time of an epoch are not known\n",
-    )
-    assert "steps:        3 epochs, 64 rows a step (4 x 4 x 4 GPUs)" in shown.out
-    assert re.search(r"^time: .* tokens a second, if 12% of 312 TFLOP/s are reached$", shown.out, re.MULTILINE)
+    assert shown.code == 0
+    said(shown.err)
+    said(shown.out)
 
 
 def test_a_dataset_that_is_there_and_no_use_is_refused_by_a_plan_too(lorajob: Call, tmp_path: Path) -> None:
@@ -197,18 +192,21 @@ def test_a_dataset_that_is_there_and_no_use_is_refused_by_a_plan_too(lorajob: Ca
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "field"),
     [
-        (("-m", "qwen3-8b", "--targets", "query"), "lora.targets has 'query': no weight of qwen3-8b is called so"),
-        (("-m", "qwen3-8b", "--experts", "true"), "lora.experts is true: qwen3-8b has no experts"),
-        (("-m", "qwen3-8b", "--gpu-memory", "many"), "--gpu-memory is 'many': it must be like 80, 80GB or 79GiB"),
+        (("-m", "qwen3-8b", "--targets", "query"), "lora.targets has 'query'"),
+        (("-m", "qwen3-8b", "--experts", "true"), "lora.experts is true"),
+        (("-m", "qwen3-8b", "--gpu-memory", "many"), "--gpu-memory is 'many'"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_exit_code_2(lorajob: Call, arguments: tuple[str, ...], message: str) -> None:
+def test_what_cannot_be_is_one_line_and_exit_code_2(
+    said: Said, lorajob: Call, arguments: tuple[str, ...], field: str
+) -> None:
     outcome = lorajob("plan", *arguments)
 
     assert outcome.code == 2
-    assert f"lorajob: error: {message}" in outcome.err
+    assert f"lorajob: error: {field}" in outcome.err
+    said(outcome.err)
 
 
 def test_adapters_on_experts_alone_leave_nothing_to_weigh(lorajob: Call) -> None:
@@ -218,15 +216,11 @@ def test_adapters_on_experts_alone_leave_nothing_to_weigh(lorajob: Call) -> None
     assert re.search(r"^GPUS OF +FEWEST$", outcome.out, re.MULTILINE)
 
 
-def test_a_plan_that_does_not_fit_is_shown_and_says_what_would_do(lorajob: Call) -> None:
+def test_a_plan_that_does_not_fit_is_shown_and_says_what_would_do(said: Said, lorajob: Call) -> None:
     outcome = lorajob("plan", "-m", "glm-4.5-air", "--gpus", "2", "--gpu-memory", "80")
 
     assert outcome.code == 0
-    assert re.fullmatch(
-        r"warning: glm-4\.5-air does not fit: training takes [\d.]+ GiB on each of 2 GPUs, which have 79\.1 GiB; "
-        r"4 of them would do\n",
-        outcome.err,
-    )
+    said(outcome.err)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from run_objects import FIRST_POD, IMAGE, NAME, NOW, at, event, job, progress, running_pod, unscheduled_pod, waiting_pod
 
+from golden.said import Said
 from lorajob.runs.status import LONGEST, from_job, from_objects
 
 ACTIVE = {"active": 1, "ready": 1, "startTime": at(0), "terminating": 0}
 STARTING = {**ACTIVE, "ready": 0}
 
 
-def test_a_pod_that_no_node_takes_says_what_the_scheduler_says_in_short() -> None:
+def test_a_pod_that_no_node_takes_says_what_the_scheduler_says_in_short(said: Said) -> None:
     message = (
         "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: "
         "0/1 nodes are available: 1 Preemption is not helpful for scheduling."
@@ -19,10 +20,10 @@ def test_a_pod_that_no_node_takes_says_what_the_scheduler_says_in_short() -> Non
 
     run = from_objects(job(STARTING), [unscheduled_pod(message)], (), NOW)
 
-    assert run.reason == "not scheduled: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu"
+    said(run.reason)
 
 
-def test_a_quota_that_refuses_the_pods_shows_only_in_the_events_of_the_job() -> None:
+def test_a_quota_that_refuses_the_pods_shows_only_in_the_events_of_the_job(said: Said) -> None:
     message = (
         '(combined from similar events): Error creating: pods "zhenhuan-0-cnjr6" is forbidden: exceeded quota: gpus, '
         "requested: requests.nvidia.com/gpu=8, used: requests.nvidia.com/gpu=0, limited: requests.nvidia.com/gpu=4"
@@ -31,10 +32,7 @@ def test_a_quota_that_refuses_the_pods_shows_only_in_the_events_of_the_job() -> 
 
     run = from_objects(job({"startTime": at(0)}), [], events, NOW)
 
-    assert run.reason == (
-        "its pods can't be created: exceeded quota: gpus, requested: requests.nvidia.com/gpu=8, "
-        "used: requests.nvidia.com/gpu=0, limited: requests.nvidia.com/gpu=4"
-    )
+    said(run.reason)
 
 
 def test_a_refusal_that_is_over_is_not_told() -> None:
@@ -72,16 +70,14 @@ def test_a_volume_that_can_not_be_mounted_shows_only_in_the_events_of_the_pod() 
     assert run.reason == message
 
 
-def test_of_two_nodes_one_that_hangs_keeps_the_run_pending() -> None:
+def test_of_two_nodes_one_that_hangs_keeps_the_run_pending(said: Said) -> None:
     message = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
     pods = [running_pod(), unscheduled_pod(message, name="zhenhuan-1-abcde", node=1)]
 
     run = from_objects(job({**ACTIVE, "active": 2}, nodes=2), pods, (), NOW)
 
     assert run.phase == "Pending"
-    assert run.reason == (
-        "pod 1 is not scheduled: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu (1 of 2 pods are running)"
-    )
+    said(run.reason)
 
 
 def test_a_run_that_is_being_deleted_says_so() -> None:

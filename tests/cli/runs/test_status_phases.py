@@ -21,6 +21,7 @@ from run_objects import (
     with_sidecar,
 )
 
+from golden.said import Said
 from lorajob.runs.status import from_job, from_objects
 from lorajob_runtime.contract import kubernetes
 
@@ -70,10 +71,11 @@ def test_a_container_that_runs_and_has_not_reported_is_preparing() -> None:
     assert (run.phase, run.reason) == ("Preparing", "has started and has not reported yet")
 
 
-def test_a_container_that_never_reports_is_told_so() -> None:
+def test_a_container_that_never_reports_is_told_so(said: Said) -> None:
     run = from_objects(job(ACTIVE), [running_pod()], (), NOW)
 
-    assert run.reason == "has not reported since it started at 09:00:03 UTC: see `lorajob logs zhenhuan`"
+    assert run.phase == "Preparing"
+    said(run.reason)
 
 
 def test_a_resumed_job_is_not_suspended_though_the_condition_is_still_there() -> None:
@@ -161,7 +163,7 @@ def test_a_cancelled_run_that_someone_started_again_runs() -> None:
 # What only looks as if it trained
 
 
-def test_a_run_of_two_nodes_trains_only_when_both_pods_run() -> None:
+def test_a_run_of_two_nodes_trains_only_when_both_pods_run(said: Said) -> None:
     message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. preemption: 0/1 nodes are available."
     second = unscheduled_pod(message, name="zhenhuan-1-abcde", node=1)
     found = job({**ACTIVE, "active": 2}, progress=progress(), changed=530, nodes=2)
@@ -169,38 +171,37 @@ def test_a_run_of_two_nodes_trains_only_when_both_pods_run() -> None:
     seen, listed = from_objects(found, [running_pod(), second], (), NOW), from_job(found, NOW)
 
     assert (seen.phase, listed.phase) == ("Pending", "Pending")
-    assert seen.reason == (
-        "pod 1 is not scheduled: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu (1 of 2 pods are running)"
-    )
-    assert listed.reason == "1 of 2 pods are running: `lorajob status zhenhuan` looks at them"
+    said(seen.reason)
+    said(listed.reason)
 
 
-def test_weights_come_to_the_first_node_while_the_second_waits_and_it_says_so() -> None:
+def test_weights_come_to_the_first_node_while_the_second_waits_and_it_says_so(said: Said) -> None:
     second = waiting_pod(name="zhenhuan-1-abcde", node=1)
 
     run = from_objects(job(ACTIVE, progress=progress(phase="fetch"), nodes=2), [running_pod(), second], (), NOW)
 
-    assert (run.phase, run.reason) == ("Downloading", "pod 1: ContainerCreating (1 of 2 pods are running)")
+    assert run.phase == "Downloading"
+    said(run.reason)
 
 
-def test_training_that_stands_still_says_so_and_expects_nothing() -> None:
+def test_training_that_stands_still_says_so_and_expects_nothing(said: Said) -> None:
     stopped = progress(alive=progress(seconds=-900).time)
 
     run = from_objects(job(ACTIVE, progress=stopped), [running_pod()], (), NOW)
 
     assert run.phase == "Training"
-    assert run.reason.startswith("training has shown no sign of life for 25m 00s: ")
+    said(run.reason)
     assert run.progress is not None
     assert (run.progress.step, run.progress.seconds_left, run.progress.tokens_per_second) == (300, None, None)
     assert not run.is_progressing
 
 
-def test_a_report_that_is_old_is_no_news() -> None:
+def test_a_report_that_is_old_is_no_news(said: Said) -> None:
     for run in (
         from_objects(job(ACTIVE, progress=progress(seconds=60)), [running_pod()], (), NOW),
         from_job(job(ACTIVE, progress=progress(seconds=60)), NOW),
     ):
-        assert run.reason == "has not reported for 9m 00s: see `lorajob logs zhenhuan`"
+        said(run.reason)
         assert (run.progress and run.progress.seconds_left, run.is_progressing) == (None, False)
 
 
@@ -255,7 +256,7 @@ def test_a_run_that_has_told_its_end_is_not_waited_for_to_report(pods: Any, said
     assert (run.phase, run.reason) == ("Publishing", said)
 
 
-def test_an_injected_container_that_keeps_the_pod_is_named() -> None:
+def test_an_injected_container_that_keeps_the_pod_is_named(said: Said) -> None:
     found = job(ACTIVE, progress=progress(phase="end", exit_code=0))
 
     run = from_objects(found, [with_sidecar(ended_pod())], (), NOW)
@@ -263,8 +264,7 @@ def test_an_injected_container_that_keeps_the_pod_is_named() -> None:
 
     for each in (run, unreported):
         assert each.phase == "Publishing"
-        assert "the run itself has ended; other containers in its pod are still running" in each.reason
-        assert "istio-proxy" in each.reason
+        said(each.reason)
 
 
 def test_a_run_that_waits_has_not_started() -> None:
