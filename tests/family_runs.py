@@ -39,7 +39,7 @@ class Recipe:
     @property
     def hub_id(self) -> str:
         """The model's id on the hub that is asked first."""
-        return catalog.get(self.model).modelscope
+        return catalog.get(self.model).ids["modelscope"]
 
 
 def _alpaca(number: int) -> Row:

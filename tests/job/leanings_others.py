@@ -127,7 +127,7 @@ def mark_of_four_bits() -> None:
 
 @leaned_on(
     "modelscope_hub: HubApi and its errors, below modelscope's own SDK",
-    by="fetch/hubs.py",
+    by="fetch/hubs/modelscope.py",
     why="files are listed with their sha256, fetched one by one and resumed; its errors become ours",
 )
 def modelscope() -> None:
@@ -144,7 +144,7 @@ def modelscope() -> None:
 
 @leaned_on(
     "huggingface_hub: where it leaves a file that is not whole, and what an entry of a listing has",
-    by="fetch/transfer.py, fetch/hubs.py",
+    by="fetch/hubs/huggingface.py",
     why="it never takes up what a killed process left; contents are checked against what the hub lists",
 )
 def hugging_face() -> None:

@@ -46,4 +46,4 @@ def test_a_mixture_of_experts_is_trained_from_its_recipe_with_its_weights_sharde
     assert any("mlp.experts" in name for name in trained)
     assert all(np.abs(values).max() > 0 for name, values in trained.items() if "lora_B" in name)
     config = json.loads(place.stored("recipe", "adapter/adapter_config.json"))
-    assert config["base_model_name_or_path"] == catalog.get(recipe.model).huggingface
+    assert config["base_model_name_or_path"] == catalog.get(recipe.model).ids["hf"]

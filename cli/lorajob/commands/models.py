@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from lorajob.options.command import Command
-from lorajob_runtime.contract import catalog
+from lorajob_runtime.contract import catalog, hubs
 from lorajob_runtime.contract.catalog import ModelEntry
 from lorajob_runtime.contract.spec import API_VERSION
 from lorajob_runtime.contract.text import decimal_size, parameter_count
@@ -38,9 +38,21 @@ def command(output: str) -> None:
         document: dict[str, Any] = {
             "apiVersion": API_VERSION,
             "kind": "ModelList",
-            "items": [dataclasses.asdict(entry) | {"trains": True} for entry in entries],
+            "items": [_item(entry) for entry in entries],
         }
         click.echo(_dump(document, output), nl=False)
+
+
+def _item(entry: ModelEntry) -> dict[str, Any]:
+    item: dict[str, Any] = {}
+    for name, value in dataclasses.asdict(entry).items():
+        ids = {hubs.BY_NAME[hub].catalog_field: model_id for hub, model_id in entry.ids.items()}
+        item |= ids if name == "ids" else {name: value}
+    return item | {"trains": True}
+
+
+def _first_address(entry: ModelEntry) -> str:
+    return next((hub.address(entry.ids[hub.name]) for hub in hubs.MODEL_HUBS if hub.name in entry.ids), "")
 
 
 def _print_table(entries: Sequence[ModelEntry]) -> None:
@@ -56,7 +68,7 @@ def _print_table(entries: Sequence[ModelEntry]) -> None:
     table.add_column("LICENCE")
     table.add_column("SOURCE", overflow="fold")
     for entry in entries:
-        source = f"the package {entry.embedded}" if entry.embedded else f"modelscope:{entry.modelscope}"
+        source = f"the package {entry.embedded}" if entry.embedded else _first_address(entry)
         table.add_row(
             entry.name,
             parameter_count(entry.parameters),

@@ -112,7 +112,7 @@ def check(spec: RunSpec) -> Architecture | None:
     from lorajob_runtime.fetch.sources import candidates
 
     if not is_in_cache(spec.model):
-        candidates(spec.model, ("modelscope", "hf"))
+        candidates(spec.model)
         preflight.refuse_bare_folder(spec.model)
     shapes = preflight.architecture_of(spec.model)
     try:

@@ -1,7 +1,7 @@
 """The places that a base model comes from: one entry for each, with its name, address form and environment variables.
 
 Standard library only, since the command line plans with these facts. The code that lists and downloads is the module in
-`lorajob_runtime.fetch.hubs` that an entry's `client` names. docs/decisions.md says what a new hub touches.
+`lorajob_runtime.fetch.hubs` that an entry names. docs/decisions.md says what a new hub touches.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ class Hub:
     """How an address in a spec begins; a folder's path has no prefix."""
     example: str = ""
     """What follows the prefix, in messages."""
-    client: str | None = None
-    """MODULE:CLASS in lorajob_runtime.fetch.hubs; None where nothing is downloaded."""
+    module: str
+    """In lorajob_runtime.fetch.hubs."""
+    is_remote: bool = True
+    """Whether its files are not on this machine before they are downloaded."""
     variables: tuple[str, ...] = ()
     """The beginnings of the environment variables that its client reads; no other process gets them."""
     default_revision: str = ""
@@ -62,7 +64,7 @@ MODELSCOPE = Hub(
     title="ModelScope",
     prefix="modelscope:",
     example="ORG/NAME",
-    client="modelscope:ModelScope",
+    module="modelscope",
     variables=("MODELSCOPE_",),
     default_revision="master",
     has_revisions=True,
@@ -79,7 +81,7 @@ HUGGING_FACE = Hub(
     title="Hugging Face",
     prefix="hf:",
     example="ORG/NAME",
-    client="huggingface:HuggingFace",
+    module="huggingface",
     variables=("HF_", "HUGGING_FACE_", "HUGGINGFACE_"),
     default_revision="main",
     has_revisions=True,
@@ -97,12 +99,14 @@ S3 = Hub(
     title="S3",
     prefix="s3://",
     example="BUCKET/PREFIX",
-    client="s3:S3",
+    module="s3",
     variables=("AWS_", "LORAJOB_S3_"),
     default_revision="latest",
 )
-PACKAGE = Hub(name="package", title="a Python package", prefix="package:", example="NAME")
-FOLDER = Hub(name="folder", title="a local folder")
+PACKAGE = Hub(
+    name="package", title="a Python package", prefix="package:", example="NAME", module="package", is_remote=False
+)
+FOLDER = Hub(name="folder", title="a local folder", module="folder", is_remote=False)
 
 ALL = (MODELSCOPE, HUGGING_FACE, S3, PACKAGE, FOLDER)
 BY_NAME = {hub.name: hub for hub in ALL}

@@ -10,9 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lorajob_runtime.fetch.resolve import FetchedModel, at_hand, fetch, fetch_embedded, fetch_tokenizer
+    from lorajob_runtime.fetch.resolve import FetchedModel, cached, fetch, fetch_tokenizer
 
-__all__ = ["FetchedModel", "at_hand", "fetch", "fetch_embedded", "fetch_tokenizer"]
+__all__ = ["FetchedModel", "cached", "fetch", "fetch_tokenizer"]
 
 
 def __getattr__(name: str) -> Any:

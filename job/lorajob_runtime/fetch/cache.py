@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lorajob_runtime.fetch.sources import Source
+from lorajob_runtime.fetch.hubs import Source
 from lorajob_runtime.system import atomic, environment
 
 MANIFEST = ".complete.json"
@@ -37,7 +37,7 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CacheEntry:
     """One model at one revision in the cache."""
 
     root: Path
@@ -60,25 +60,25 @@ class Place:
         return self.root / f".lock-{self._name}"
 
     @property
-    def retired(self) -> Path:
+    def retired_path(self) -> Path:
         """A new name for a folder that is being replaced and that someone may still be reading."""
         return self.root / f".retired-{self._name}-{uuid.uuid4().hex[:8]}"
 
 
-def place_of(cache: Path, source: Source) -> Place:
+def entry_of(cache: Path, source: Source) -> CacheEntry:
     """Where a hub's, a bucket's or a package's model belongs."""
-    return Place(cache / source.kind / source.id.replace("/", "--"), source.revision)
+    return CacheEntry(cache / source.kind / source.id.replace("/", "--"), source.revision)
 
 
-def find(place: Place, *, remote_code: bool) -> tuple[Path, Manifest] | None:
-    """The complete copy at a place, or beside it one whose resolved commit is the revision asked for. Reads no file's
+def find(entry: CacheEntry, *, remote_code: bool) -> tuple[Path, Manifest] | None:
+    """The complete copy of an entry, or beside it one whose resolved commit is the revision asked for. Reads no file's
     content: a size that differs from the manifest's makes a copy incomplete.
     """
-    for folder in (place.final, *_siblings(place)):
+    for folder in (entry.final, *_siblings(entry)):
         manifest = read_manifest(folder)
         if manifest is None or (remote_code and not manifest.remote_code):
             continue
-        if folder == place.final or manifest.revision == place.revision:
+        if folder == entry.final or manifest.revision == entry.revision:
             return folder, manifest
     return None
 
@@ -93,29 +93,29 @@ def read_manifest(folder: Path) -> Manifest | None:
     return manifest if all(sizes[name] == item["size"] for name, item in manifest.files.items()) else None
 
 
-def finish(place: Place, manifest: Manifest) -> None:
+def finish(entry: CacheEntry, manifest: Manifest) -> None:
     """Makes the partial download the model: stray files go, the manifest comes last, one rename shows it all."""
     kept = set(manifest.files)
-    for path in sorted(place.partial.rglob("*"), reverse=True):
+    for path in sorted(entry.partial.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):
                 path.rmdir()
-        elif path.relative_to(place.partial).as_posix() not in kept:
+        elif path.relative_to(entry.partial).as_posix() not in kept:
             path.unlink()
     for name in manifest.files:
         # some writers make files that only their owner may read; the cache is shared
-        (place.partial / name).chmod(0o644)
-    (place.partial / MANIFEST).write_text(json.dumps(dataclasses.asdict(manifest), indent=1), encoding="utf-8")
-    atomic.replace_folder(place.partial, place.final, retired=place.retired)
+        (entry.partial / name).chmod(0o644)
+    (entry.partial / MANIFEST).write_text(json.dumps(dataclasses.asdict(manifest), indent=1), encoding="utf-8")
+    atomic.replace_folder(entry.partial, entry.final, retired=entry.retired_path)
 
 
-def seed(place: Place) -> None:
+def prefill(entry: CacheEntry) -> None:
     """Starts the partial folder from a copy that has become incomplete, by hard links where the disk can."""
-    place.partial.mkdir(parents=True, exist_ok=True)
-    if not place.final.is_dir():
+    entry.partial.mkdir(parents=True, exist_ok=True)
+    if not entry.final.is_dir():
         return
-    for path in place.final.rglob("*"):
-        target = place.partial / path.relative_to(place.final)
+    for path in entry.final.rglob("*"):
+        target = entry.partial / path.relative_to(entry.final)
         if path.is_file() and path.name != MANIFEST and not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -124,13 +124,13 @@ def seed(place: Place) -> None:
                 shutil.copyfile(path, target)
 
 
-def _siblings(place: Place) -> Iterator[Path]:
-    if place.root.is_dir():
-        yield from (path for path in sorted(place.root.iterdir()) if path.is_dir() and not path.name.startswith("."))
+def _siblings(entry: CacheEntry) -> Iterator[Path]:
+    if entry.root.is_dir():
+        yield from (path for path in sorted(entry.root.iterdir()) if path.is_dir() and not path.name.startswith("."))
 
 
-def another_place() -> str:
-    """What to do about a cache that takes no more files, as a hint to whoever can."""
+def unwritable_hint() -> str:
+    """What to do about a cache that takes no more files: in a pod only the platform's people can."""
     if environment.is_in_pod():
-        return "the platform's volume claim for the model cache needs room, and to be writable"
-    return "make room, or let LORAJOB_CACHE name another folder"
+        return "the platform's volume claim for the model cache must be writable and have room"
+    return "make room, or set LORAJOB_CACHE to another folder"

@@ -1,10 +1,10 @@
 """One writer at a time, across processes, containers and nodes that share a file system.
 
 The lock is a file made exclusively (which NFS does atomically, unlike flock on many mounts) whose holder touches it
-every few seconds. Who waits compares the file only with what it saw before, by its own clock, since the clocks of two
-nodes differ. A file that no one touched for `stale_seconds`, or whose holder is a process of this machine that is gone,
-is moved away and the lock made anew. Content hashes guard what the lock protects, so that the moment in which two
-could both take over costs at worst a second download.
+every few seconds. A waiting process compares the file only with what it saw before, by its own clock, since the clocks
+of two nodes differ. A file that no one touched for `stale_seconds`, or whose holder is a process of this machine that
+has ended, is moved away and the lock is made again. Content hashes guard what the lock protects, so that the moment in
+which two could both take over costs at worst a second download.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Holder:
     started: str
 
     @property
-    def is_gone(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether it was a process of this very machine that has ended."""
-        return self.space == _space() and _started(self.pid) != self.started
+        return self.space == _process_namespace() and _start_time(self.pid) != self.started
 
 
 class WriterLock:
@@ -48,28 +48,32 @@ class WriterLock:
         path: Path,
         *,
         on_wait: Callable[[Holder], None] = lambda _: None,
-        beat_seconds: float = 5,
+        heartbeat_seconds: float = 5,
         stale_seconds: float = 60,
         poll_seconds: float = 0.5,
     ) -> None:
         self._path = path
         self._on_wait = on_wait
-        self._beat_seconds = beat_seconds
+        self._heartbeat_seconds = heartbeat_seconds
         self._stale_seconds = stale_seconds
         self._poll_seconds = poll_seconds
         pid = os.getpid()
         self._me = Holder(
-            token=uuid.uuid4().hex, host=socket.gethostname(), space=_space(), pid=pid, started=_started(pid)
+            token=uuid.uuid4().hex,
+            host=socket.gethostname(),
+            space=_process_namespace(),
+            pid=pid,
+            started=_start_time(pid),
         )
         self._released = threading.Event()
-        self._beat = threading.Thread(target=self._keep_alive, name="model-lock", daemon=True)
+        self._heartbeat = threading.Thread(target=self._keep_alive, name="model-lock", daemon=True)
 
     def __enter__(self) -> WriterLock:
         """Raises StorageError when the lock's folder cannot be written."""
         seen: tuple[str, int] | None = None
         seen_at = time.monotonic()
         told = False
-        while not self._take():
+        while not self._acquire():
             holder, touched = _read(self._path)
             if holder is None:
                 continue  # released since, or not yet written
@@ -78,40 +82,40 @@ class WriterLock:
                 told = True
             if (holder.token, touched) != seen:
                 seen, seen_at = (holder.token, touched), time.monotonic()
-            if holder.is_gone or time.monotonic() - seen_at > self._stale_seconds:
-                self._move_away(holder)
+            if holder.has_ended or time.monotonic() - seen_at > self._stale_seconds:
+                self._remove_stale(holder)
                 continue
             time.sleep(self._poll_seconds)
-        self._beat.start()
+        self._heartbeat.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._released.set()
-        self._beat.join()
+        self._heartbeat.join()
         if self._is_mine():
             self._path.unlink(missing_ok=True)
 
-    def check(self) -> None:
+    def check_held(self) -> None:
         """Raises StorageError when another process has taken the lock over: this one was taken for dead."""
         if not self._is_mine():
-            raise StorageError(f"{self._path} was taken over by another process while this one stood still")
+            raise StorageError(f"{self._path} was taken over by another process while this one was not running")
 
-    def _take(self) -> bool:
+    def _acquire(self) -> bool:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            return self._take_by_link()
+            return self._acquire_by_link()
         except OSError as error:
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError) -> StorageError:
         return StorageError(
             f"the model cache cannot be written: {error.strerror}: {self._path.parent}",
-            hint=cache.another_place(),
+            hint=cache.unwritable_hint(),
         )
 
-    def _take_by_link(self) -> bool:
+    def _acquire_by_link(self) -> bool:
         """Makes the lock with its content in one step: a full file under another name, linked to the lock's."""
         mine = self._path.with_name(f"{self._path.name}.{self._me.token}")
         mine.write_text(json.dumps(asdict(self._me)), encoding="utf-8")
@@ -120,12 +124,12 @@ class WriterLock:
         except FileExistsError:
             return False
         except OSError:
-            return self._take_without_links()
+            return self._acquire_without_links()
         finally:
             mine.unlink(missing_ok=True)
         return True
 
-    def _take_without_links(self) -> bool:
+    def _acquire_without_links(self) -> bool:
         """The same for file systems that have no hard links."""
         try:
             with self._path.open("x", encoding="utf-8") as file:
@@ -134,7 +138,7 @@ class WriterLock:
             return False
         return True
 
-    def _move_away(self, dead: Holder) -> None:
+    def _remove_stale(self, dead: Holder) -> None:
         """Removes a dead holder's lock. One that was taken over by a third in the meantime is put back."""
         aside = self._path.with_name(f"{self._path.name}.{self._me.token}.dead")
         try:
@@ -149,13 +153,13 @@ class WriterLock:
         aside.unlink(missing_ok=True)
 
     def _keep_alive(self) -> None:
-        while not self._released.wait(self._beat_seconds):
+        while not self._released.wait(self._heartbeat_seconds):
             if not self._is_mine():
                 return
             try:
                 os.utime(self._path)
             except OSError:
-                continue  # the next beat tries again; `check` tells when the lock is lost
+                continue  # the next beat tries again; `check_held` tells when the lock is lost
 
     def _is_mine(self) -> bool:
         holder, _ = _read(self._path)
@@ -174,7 +178,7 @@ def _read(path: Path) -> tuple[Holder | None, int]:
         return Holder(token="", host="unknown", space="", pid=0, started=""), touched
 
 
-def _space() -> str:
+def _process_namespace() -> str:
     """The machine since its last boot, and the process id namespace in it."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -183,7 +187,7 @@ def _space() -> str:
         return socket.gethostname()
 
 
-def _started(pid: int) -> str:
+def _start_time(pid: int) -> str:
     """When a process began, in clock ticks since boot; empty when there is none. Tells a reused id from its owner."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -10,7 +10,6 @@ It ends with {"error": class, "message": …, "hint": …} when it fails, and at
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
@@ -19,16 +18,11 @@ from typing import Any
 
 from lorajob_runtime.contract.errors import HubError, LorajobError
 from lorajob_runtime.fetch import hubs
+from lorajob_runtime.fetch.hubs import Source, errors
 from lorajob_runtime.fetch.selection import RemoteFile
-from lorajob_runtime.fetch.sources import Source
 from lorajob_runtime.system import atomic, key_isolation
 from lorajob_runtime.system.child_process import Parent
 
-_SETTINGS = {
-    # an hour a file is too little for 5 GB over a slow line; the caller watches that bytes arrive
-    "MODELSCOPE_DOWNLOAD_TOTAL_TIMEOUT": "86400",
-    "MODELSCOPE_LOG_LEVEL": "ERROR",
-}
 _ATTEMPTS_AT_CONTENT = 2
 
 
@@ -37,11 +31,6 @@ def main() -> None:
     key_isolation.keep_private()
     parent = Parent()
     request = parent.request()
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    if "folder" in request:
-        # beside the download, as the home folder of a container may be read-only or small
-        os.environ.setdefault("HF_XET_CACHE", str(Path(request["folder"]) / ".cache" / "xet"))
     try:
         for answer in _answers(request):
             parent.answer(answer)
@@ -52,27 +41,33 @@ def main() -> None:
 
 def _answers(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     source = Source(**request["source"])
-    hub: hubs.Hub | None = None
+    answer = {"list": _list, "get": _get_files, "dequantize": _dequantize}[request["action"]]
     try:
-        if request["action"] == "dequantize":
-            from lorajob_runtime.fetch.dequantize import dequantize
-
-            for path in dequantize(Path(request["gguf"]), Path(request["folder"])):
-                yield {"path": path.name, "sha256": digest_of(path, "sha256")}
-            return
-        hub = hubs.open_hub(source)
-        if request["action"] == "list":
-            listing = hub.list()
-            yield {"revision": listing.revision, "files": [asdict(file) for file in listing.files]}
-            return
-        files = [RemoteFile(**file) for file in request["files"]]
-        yield from _get_all(hub, files, request["revision"], Path(request["folder"]))
+        yield from answer(source, request)
     except Exception as error:
         # clients raise what they like; this is where it gets one of our names
-        raise hubs.explain(error, source, hub) from error
+        raise errors.explain(error, source) from error
 
 
-def _get_all(hub: hubs.Hub, files: list[RemoteFile], revision: str, folder: Path) -> Iterator[dict[str, Any]]:
+def _list(source: Source, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    listing = hubs.module_of(source).Client(source, None).list()
+    yield {"revision": listing.revision, "files": [asdict(file) for file in listing.files]}
+
+
+def _get_files(source: Source, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    folder = Path(request["folder"])
+    files = [RemoteFile(**file) for file in request["files"]]
+    yield from _get_all(hubs.module_of(source).Client(source, folder), files, request["revision"], folder)
+
+
+def _dequantize(source: Source, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    from lorajob_runtime.fetch.dequantize import dequantize
+
+    for path in dequantize(Path(request["gguf"]), Path(request["folder"])):
+        yield {"path": path.name, "sha256": digest_of(path, "sha256")}
+
+
+def _get_all(hub: hubs.Client, files: list[RemoteFile], revision: str, folder: Path) -> Iterator[dict[str, Any]]:
     """Gets and checks files side by side. After a failure the ones in flight are finished and kept."""
     pending = list(files)
     with ThreadPoolExecutor(hub.workers) as pool:
@@ -93,7 +88,7 @@ def _get_all(hub: hubs.Hub, files: list[RemoteFile], revision: str, folder: Path
         raise failure
 
 
-def _get(hub: hubs.Hub, file: RemoteFile, revision: str, folder: Path) -> str:
+def _get(hub: hubs.Client, file: RemoteFile, revision: str, folder: Path) -> str:
     """Gets one file, content checked and on the disk; returns its sha256. Raises HubError for wrong content."""
     path = folder / file.path
     kind, _, expected = file.digest.partition(":")

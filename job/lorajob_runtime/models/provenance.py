@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from lorajob_runtime.contract import catalog
+from lorajob_runtime.contract import catalog, hubs
 from lorajob_runtime.contract.catalog import ModelEntry
+from lorajob_runtime.contract.hubs import HUGGING_FACE, PACKAGE, S3, Hub
 
-_HUGGING_FACE = "https://huggingface.co/"
-_MODELSCOPE = "https://modelscope.cn/models/"
 _FREE_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "gpl-3.0"})
 
 
@@ -37,23 +36,26 @@ class BaseModelOrigin:
 
 
 def describe(source: str, revision: str) -> BaseModelOrigin:
-    """The base of a run from where its files came, as FetchedModel says it."""
-    kind, _, rest = source.partition(":")
-    entry = _embedded(rest) if kind == "package" else catalog.find(source)
+    """The base of a run from where its files came, as FetchedModel says it.
+
+    PEFT and transformers load ids of Hugging Face: a model of the catalog is named by that, wherever it came from.
+    """
+    hub, rest = hubs.parse(source) or (hubs.FOLDER, source)
+    entry = _embedded(rest) if hub == PACKAGE else catalog.find(source)
     licence = entry.licence if entry is not None else None
-    if kind == "package" and entry is not None:
+    loadable = entry.ids.get(HUGGING_FACE.name) if entry is not None else None
+    if hub == PACKAGE and loadable is not None:
         origin = f"the Python package {rest} {revision}, dequantised to bf16"
-        return _on_hub(entry.huggingface, _HUGGING_FACE, origin, licence, exact=False)
-    if kind == "hf":
-        origin = f"Hugging Face, commit {revision}"
-        return _on_hub(rest, _HUGGING_FACE, origin, licence, revision=revision)
-    if kind == "modelscope":
-        origin = f"ModelScope {rest}, revision {revision}"
-        if entry is not None:
-            return _on_hub(entry.huggingface, _HUGGING_FACE, origin, licence)
-        return _on_hub(rest, _MODELSCOPE, origin, licence)
+        return _on_hub(loadable, HUGGING_FACE, origin, licence, exact=False)
+    if hub == HUGGING_FACE:
+        return _on_hub(rest, hub, f"{hub.title}, commit {revision}", licence, revision=revision)
+    if hub.is_model_hub:
+        origin = f"{hub.title} {rest}, revision {revision}"
+        if loadable is not None:
+            return _on_hub(loadable, HUGGING_FACE, origin, licence)
+        return _on_hub(rest, hub, origin, licence)
     folder = PurePath(source).name
-    origin = "S3" if kind == "s3" else f"a local folder ({revision})"
+    origin = S3.title if hub == S3 else f"{hub.title} ({revision})"
     return BaseModelOrigin(load_name=source, shown=folder, hub_revision=None, origin=origin, licence=licence)
 
 
@@ -62,7 +64,7 @@ def _embedded(package: str) -> ModelEntry | None:
 
 
 def _on_hub(
-    name: str, hub: str, origin: str, licence: str | None, *, revision: str | None = None, exact: bool = True
+    name: str, hub: Hub, origin: str, licence: str | None, *, revision: str | None = None, exact: bool = True
 ) -> BaseModelOrigin:
     return BaseModelOrigin(
         load_name=name,
@@ -70,7 +72,7 @@ def _on_hub(
         hub_revision=revision,
         origin=origin,
         licence=licence,
-        page=hub + name,
+        page=hub.page_of(name),
         exact=exact,
     )
 

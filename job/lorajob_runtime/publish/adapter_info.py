@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from lorajob_runtime.contract import hubs
 from lorajob_runtime.contract.errors import ModelError
 from lorajob_runtime.contract.spec import ModelSpec
 
@@ -30,11 +31,12 @@ class AdapterInfo:
 
     def base(self, *, trust_remote_code: bool) -> ModelSpec:
         """The base model to fetch. Whether its code may run is the caller's word, never the adapter's."""
-        pinned = self.source.startswith(("modelscope:", "hf:"))
+        parsed = hubs.parse(self.source)
+        has_revisions = parsed is not None and parsed[0].has_revisions
         return ModelSpec(
             name=self.model,
             source=self.source,
-            revision=self.revision if pinned else None,
+            revision=self.revision if has_revisions else None,
             trust_remote_code=trust_remote_code,
             quantize=self.quantize,
         )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorajob_runtime.contract import catalog, layout, spec
+from lorajob_runtime.contract import catalog, hubs, layout, spec
 from lorajob_runtime.contract.errors import ConfigError, ModelError
 from lorajob_runtime.contract.spec import ModelSpec
 from lorajob_runtime.publish import adapter_info
@@ -116,7 +116,7 @@ def _foreign(adapter: Path, trust_remote_code: bool) -> Target:
     if not name:
         raise ModelError(f"{adapter / layout.ADAPTER_CONFIG} names no base model")
     known = catalog.find(name) is not None or Path(name).is_dir()
-    source = name if known else f"hf:{name}"
+    source = name if known else hubs.HUGGING_FACE.address(name)
     base = ModelSpec(name=name, source=source, revision=config.get("revision"), trust_remote_code=trust_remote_code)
     return Target(adapter=adapter, base=base, system=None, thinking=False)
 

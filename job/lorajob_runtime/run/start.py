@@ -128,9 +128,9 @@ def _at_hand(was: Identity, spec: RunSpec, folder: RunFolder, environment: Envir
 
     Where it has the model from several sources, the weights that the run was made with count.
     """
-    from lorajob_runtime.fetch import at_hand
+    from lorajob_runtime.fetch import cached
 
-    models = [identity.of_model(model.path) for model in at_hand(spec.model, environment=environment)]
+    models = [identity.of_model(model.path) for model in cached(spec.model, environment=environment)]
     first = models[0] if models else Identity()
     known = next((each for each in models if each.weights == was.weights), first)
     return dataclasses.replace(known, contents=dataset_at_hand(spec.data, folder.work, environment))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+from lorajob_runtime.contract import hubs
 from lorajob_runtime.contract import kubernetes as pod_names
 from lorajob_runtime.contract.errors import ConfigError
 
@@ -41,7 +42,7 @@ class Environment:
     work: Path
     """Run folders of runs whose storage is remote (LORAJOB_WORK)."""
     hubs: tuple[str, ...]
-    """Model hubs in the order they are asked (LORAJOB_HUBS=modelscope,hf)."""
+    """Names of model hubs in the order they are asked (LORAJOB_HUBS=modelscope,hf)."""
     remote_code: bool
     """Whether code of model repositories may run if a run asks for it too (LORAJOB_TRUST_REMOTE_CODE).
 
@@ -71,17 +72,10 @@ def read(variables: Mapping[str, str] = os.environ) -> Environment:
     """
     if variables is os.environ:
         strip(os.environ)
-    listed = variables.get("LORAJOB_HUBS", "modelscope,hf")
-    hubs = tuple(dict.fromkeys(part.strip() for part in listed.split(",") if part.strip()))
-    for hub in hubs:
-        if hub not in ("modelscope", "hf"):
-            raise ConfigError(f"LORAJOB_HUBS has {hub!r}: it must be a list of modelscope and hf")
-    if not hubs:
-        raise ConfigError(f"LORAJOB_HUBS is {listed!r} and names no hub: it must be a list of modelscope and hf")
     return Environment(
         cache=_folder(variables, "LORAJOB_CACHE", "models"),
         work=_folder(variables, "LORAJOB_WORK", "runs"),
-        hubs=hubs,
+        hubs=_hubs(variables),
         remote_code=_consent(variables),
         device=cast(Device, _choice(variables, "LORAJOB_DEVICE", ("auto", "cpu"))),
         s3_endpoint=variables.get("AWS_ENDPOINT_URL_S3") or variables.get("AWS_ENDPOINT_URL") or None,
@@ -95,7 +89,7 @@ def read(variables: Mapping[str, str] = os.environ) -> Environment:
     )
 
 
-_STRIPPED = ("AWS_", "HF_", "HUGGING_FACE_", "MODELSCOPE_", "LORAJOB_")
+_STRIPPED = (*(beginning for hub in hubs.ALL for beginning in hub.variables), "LORAJOB_")
 """Beginnings of the names of variables that are read here, or by the libraries that speak to storage and hubs."""
 
 
@@ -179,14 +173,6 @@ _LIKE_A_KEY = re.compile(r"_(KEY|KEYS|KEY_ID|TOKEN|SECRET|PASSWORD|PASSWD|CREDEN
 _WEB = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"})
 """In either case. An address of a proxy may hold a password."""
 
-_KEYS_OF_HUBS = {
-    "hf": ("HF_", "HUGGING_FACE_", "HUGGINGFACE_"),
-    "modelscope": ("MODELSCOPE_",),
-    "s3": ("AWS_", "LORAJOB_S3_"),
-    "package": (),
-}
-"""Where a model comes from -> how the variables begin that its client reads."""
-
 _FILES_WITH_KEYS = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
@@ -213,8 +199,8 @@ def for_training(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def for_hub(kind: str, variables: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What the client of a hub (`kind` of a source: hf, modelscope, s3, package) gets besides `for_training`."""
-    return _beginning_with(_KEYS_OF_HUBS[kind], variables)
+    """What the client of a hub (`kind` of a source: its name in contract/hubs.py) gets besides `for_training`."""
+    return _beginning_with(hubs.BY_NAME[kind].variables, variables)
 
 
 def for_report(beginnings: tuple[str, ...], variables: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -255,6 +241,17 @@ def hidden_files(variables: Mapping[str, str] = os.environ) -> list[Path]:
 
 def _beginning_with(beginnings: tuple[str, ...], variables: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in variables.items() if name.startswith(beginnings) or name.upper() in _WEB}
+
+
+def _hubs(variables: Mapping[str, str]) -> tuple[str, ...]:
+    listed = variables.get("LORAJOB_HUBS", ",".join(hubs.NAMES))
+    names = tuple(dict.fromkeys(part.strip() for part in listed.split(",") if part.strip()))
+    for name in names:
+        if name not in hubs.NAMES:
+            raise ConfigError(f"LORAJOB_HUBS has {name!r}: it must be a list of {hubs.NAMES_TEXT}")
+    if not names:
+        raise ConfigError(f"LORAJOB_HUBS is {listed!r} and names no hub: it must be a list of {hubs.NAMES_TEXT}")
+    return names
 
 
 def _consent(variables: Mapping[str, str]) -> bool:

@@ -120,7 +120,7 @@ def test_a_recipe_s_file_says_what_was_published(name: str) -> None:
     assert {key: getattr(spec.report.swanlab, key) for key in own["swanlab"]} == own["swanlab"]
     for key, value in own.get("samples", {}).items():
         assert getattr(spec.report.samples, key) == value
-    assert catalog.get(spec.model.name).modelscope == HUBS[spec.model.name]
+    assert catalog.get(spec.model.name).ids["modelscope"] == HUBS[spec.model.name]
 
 
 @pytest.mark.parametrize("name", RECIPES)

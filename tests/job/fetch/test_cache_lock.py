@@ -19,7 +19,7 @@ from waiting import wait_until
 
 
 def quick(path: Path, **changes: object) -> WriterLock:
-    settings: dict[str, object] = {"beat_seconds": 0.05, "stale_seconds": 2, "poll_seconds": 0.01} | changes
+    settings: dict[str, object] = {"heartbeat_seconds": 0.05, "stale_seconds": 2, "poll_seconds": 0.01} | changes
     return WriterLock(path, **settings)  # type: ignore[arg-type]
 
 
@@ -75,7 +75,7 @@ def test_a_lock_that_nobody_touches_any_more_is_taken_over(tmp_path: Path) -> No
     waited_for: list[Holder] = []
 
     with quick(path, on_wait=waited_for.append) as lock:
-        lock.check()
+        lock.check_held()
 
     assert [holder.host for holder in waited_for] == ["node-7"]
     assert list(tmp_path.iterdir()) == []
@@ -115,7 +115,7 @@ def test_a_holder_that_was_taken_for_dead_learns_it(tmp_path: Path) -> None:
     with quick(path) as lock:
         left_by(path)
         with pytest.raises(StorageError, match="taken over by another process"):
-            lock.check()
+            lock.check_held()
     assert json.loads(path.read_text())["token"] == "other", "the new holder keeps its lock"
 
 
@@ -151,4 +151,4 @@ def test_a_cache_that_cannot_be_written_is_a_storage_error_that_names_the_variab
         pass
 
     assert raised.value.message == f"the model cache cannot be written: {os.strerror(number)}: {tmp_path}"
-    assert "let LORAJOB_CACHE name another folder" in raised.value.hint
+    assert "set LORAJOB_CACHE to another folder" in raised.value.hint

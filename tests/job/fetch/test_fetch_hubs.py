@@ -22,8 +22,8 @@ from fakes.hub_server import COMMIT, TAG, HubServer
 from lorajob_runtime import fetch
 from lorajob_runtime.contract.errors import ConfigError, CredentialsError, HubError, ModelError, StorageError
 from lorajob_runtime.contract.spec import ModelSpec
-from lorajob_runtime.fetch import cache, hubs
-from lorajob_runtime.fetch.sources import Source
+from lorajob_runtime.fetch import cache
+from lorajob_runtime.fetch.hubs import Source, errors
 from lorajob_runtime.system.environment import Environment
 from waiting import wait_until
 
@@ -360,7 +360,7 @@ def test_a_hub_that_is_down_is_named_by_its_host_without_what_is_secret() -> Non
     error = OSError("cannot list the files: [Errno 111] Connection refused")
     error.__cause__ = requests.ConnectionError("[Errno 111] Connection refused", request=request)
 
-    found = hubs.explain(error, Source(kind="hf", id="acme/tiny-chat", revision="main"), None)
+    found = errors.explain(error, Source(kind="hf", id="acme/tiny-chat", revision="main"))
 
     assert isinstance(found, HubError)
     assert "from hub.example:8443" in found.message
@@ -368,8 +368,8 @@ def test_a_hub_that_is_down_is_named_by_its_host_without_what_is_secret() -> Non
 
 
 def test_in_a_pod_nobody_is_told_to_set_a_variable_for_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "LORAJOB_CACHE" in cache.another_place()
+    assert "LORAJOB_CACHE" in cache.unwritable_hint()
 
     monkeypatch.setenv("LORAJOB_JOB", "n")
 
-    assert "LORAJOB" not in cache.another_place()
+    assert "LORAJOB" not in cache.unwritable_hint()

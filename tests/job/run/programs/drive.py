@@ -28,11 +28,11 @@ from lorajob_runtime.system import environment
 def fetch(model: Any, *, environment: Any, notify: Any, inspect: Any) -> Any:
     if model.name == "endless":
         time.sleep(60)
-    found = at_hand(model) or [types.SimpleNamespace(path=Path("/nowhere"), source="folder", revision="1")]
+    found = cached(model) or [types.SimpleNamespace(path=Path("/nowhere"), source="folder", revision="1")]
     return found[0]
 
 
-def at_hand(model: Any, *, environment: Any = None) -> Any:
+def cached(model: Any, *, environment: Any = None) -> Any:
     """A folder is a model, whatever is in it; a second one beside it is the same from elsewhere."""
     paths = (Path(model.name), Path(f"{model.name}-elsewhere"))
     return [types.SimpleNamespace(path=path, source=str(path), revision="1") for path in paths if path.is_dir()]
@@ -68,7 +68,7 @@ def module(name: str, **members: Any) -> None:
 
 
 if __name__ == "__main__":
-    module("lorajob_runtime.fetch", fetch=fetch, at_hand=at_hand)
+    module("lorajob_runtime.fetch", fetch=fetch, cached=cached)
     module("lorajob_runtime.data.process", prepare=prepare)
     module("lorajob_runtime.publish", publish=publish)
     if (place := os.environ.get("DRIVE_SINK")) is not None:

