@@ -25,7 +25,7 @@ def to_error(caught: BaseException, *, forced: bool, disk: str) -> LorajobError:
     if isinstance(caught, KeyboardInterrupt):
         if forced:
             return InterruptedByUserError("ended at once; finished checkpoints are kept and uploaded at the next start")
-        return StoppedError("stopped before a step of training was made")
+        return StoppedError("stopped before the first step of training")
     return classify(caught, disk=disk)
 
 

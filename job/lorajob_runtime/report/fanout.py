@@ -74,7 +74,7 @@ class _SinkWorker:
     def join(self, deadline: float) -> None:
         self._thread.join(max(0.0, deadline - time.monotonic()) + _FORCE_CLOSE_SECONDS)
         if self._thread.is_alive():
-            self._warn(f"report to {self._sink.name} did not finish in time and was left")
+            self._warn(f"report to {self._sink.name} did not finish in time and was abandoned")
             force_close = threading.Thread(target=self._close_sink, args=(0.0,), daemon=True)
             force_close.start()
             force_close.join(_FORCE_CLOSE_SECONDS)

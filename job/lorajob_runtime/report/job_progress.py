@@ -17,7 +17,7 @@ EVERY_SECONDS = 15.0
 """Between two patches that only tell of more steps; a new phase is told at once."""
 
 LONGEST_PAUSE_SECONDS = 240.0
-"""Between two tries at an API server that refuses: it may be set right again while the run goes on."""
+"""Between two tries at an API server that refuses: the cause may be repaired while the run continues."""
 
 _LAST_PAUSE_SECONDS = 1.0
 _OF_TRAINING = ("step", "evaluation", "sample", "checkpoint")
@@ -135,7 +135,7 @@ class ProgressAnnotation:
     def _failed(self, error: OSError) -> None:
         is_refused = isinstance(error, RefusedError)
         if is_refused and not self._pause:
-            self._warn(f"the progress annotation is not written, and tried again: {error}")
+            self._warn(f"cannot write the progress annotation, and tries again: {error}")
         if is_refused or self._pause:
             self._pause = min(max(2 * self._pause, self._every_seconds), LONGEST_PAUSE_SECONDS)
         self._next_at = self._clock() + max(self._pause, self._every_seconds)

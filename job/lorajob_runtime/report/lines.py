@@ -68,7 +68,7 @@ def _report(event: Event) -> list[Line]:
     try:
         return _REPORTS.get(str(event.get("name")), _any)(event)
     except (KeyError, TypeError, ValueError):
-        # one of another version's making: shown as it is
+        # written by another version: shown as it is
         return _any(event)
 
 
@@ -123,7 +123,7 @@ def _data(event: Event) -> list[Line]:
         used += f", {event['eval_rows']} held out"
     tokens = f"{short_count(event['tokens'])} tokens an epoch, {short_count(event['target_tokens'])} of them with loss"
     found.append(Line(f"data: {used}, {tokens}, the longest row {event['max_tokens']}", "quiet"))
-    for which, dropped in (("", event.get("rows_dropped")), (" of the held out", event.get("eval_rows_dropped"))):
+    for which, dropped in (("", event.get("rows_dropped")), (" of the rows held out", event.get("eval_rows_dropped"))):
         if dropped:
             found.append(Line(f"warning: left out{which}: {_left_out(dropped, event)}", "warning"))
     if truncated := event.get("rows_truncated"):

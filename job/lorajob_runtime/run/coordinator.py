@@ -74,7 +74,7 @@ class Coordinator:
                     away_since = time.monotonic()
                 if time.monotonic() - away_since > patience_seconds:
                     nodes = ", ".join(str(node) for node in missing if not self._is_here(node))
-                    raise PeerError(f"node {nodes} of {self._nodes} did not come within {patience_seconds:g} s")
+                    raise PeerError(f"node {nodes} of {self._nodes} did not connect within {patience_seconds:g} s")
                 self._changed.wait(TICK_SECONDS)
 
     def begin(self, attempt: int) -> None:
@@ -100,7 +100,7 @@ class Coordinator:
                 if known.ended is not None and known.ended.exit_code != 0:
                     return _of_node(node, known.ended)
                 if known.is_gone:
-                    return PeerError(f"node {node} went away")
+                    return PeerError(f"the connection to node {node} was lost")
         return None
 
     def loss(self, *, within_seconds: float) -> LorajobError | None:
@@ -123,7 +123,7 @@ class Coordinator:
         away = [node for node in missing if not self._is_here(node)]
         word = "node" if len(away or missing) == 1 else "nodes"
         named = f"{word} {', '.join(str(node) for node in away or missing)} of {self._nodes}"
-        return f"waits for {named} to come" if away else f"waits for {named} to get ready"
+        return f"waits for {named} to connect" if away else f"waits for {named} to be ready"
 
     def _missing(self) -> list[int]:
         found = (node for node in range(1, self._nodes))
@@ -144,7 +144,7 @@ class Coordinator:
                 client, _ = self._server.accept()
                 connection = Connection(client)
             except OSError:
-                # a client that went away before it was taken, or no file left to open: the next one may fare better
+                # a client that closed before it was accepted, or no file left to open: the next one may succeed
                 if self._is_closed:
                     return
                 time.sleep(TICK_SECONDS)
@@ -159,13 +159,12 @@ class Coordinator:
 
     def _serve(self, connection: Connection) -> None:
         messages = connection.messages()
-        # one who connects and says nothing has no business here either
+        # a stranger may connect and send nothing
         connection.wait_at_most(HELLO_SECONDS)
         hello = next(messages, {})
         connection.wait_at_most(None)
         node = hello.get("node")
         if not self._knows(hello) or not isinstance(node, int) or not 0 < node < self._nodes:
-            # whoever else finds this port has no business here
             connection.close()
             return
         known = _Node(connection)

@@ -29,7 +29,7 @@ class CoordinatorClient:
 
     @property
     def is_lost(self) -> bool:
-        """Whether node 0 has gone without a word about the run's end."""
+        """Whether the connection to node 0 was lost before it told how the run ended."""
         return self._is_lost and self._end is None
 
     @property

@@ -1,7 +1,7 @@
-"""The last part of a run: what is finished is brought to storage, and what becomes of the rest is told as it is.
+"""Uploads what is finished at the end of a run, and tells what happens to the rest.
 
-On a machine of one's own it stays where it is. A pod's disk goes with the pod, so there it is tried for much longer,
-whatever storage answers: a bucket may be made again, a key be allowed again, and nothing else has what is here.
+On a machine of one's own the rest stays there. A pod's disk goes with the pod and has the only copy, so a pod tries for
+much longer, also where storage refuses: a bucket may be created again, or a key be allowed again.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from lorajob_runtime.storage.ownership import Lease
 from lorajob_runtime.storage.store import Store
 from lorajob_runtime.storage.uploader import Uploader
 
-_LOST_HINT = "see to the storage: the next attempt, or `lorajob retry`, goes on from what is there"
+_LOST_HINT = "repair the storage; the next attempt, or `lorajob retry`, goes on from the checkpoints that are in it"
 
 
 @dataclass(kw_only=True)
 class Delivery:
-    """Brings the results of one attempt to storage."""
+    """Uploads the results of one attempt."""
 
     folder: RunFolder
     store: Store
@@ -39,7 +39,11 @@ class Delivery:
 
     def uploader(self, keep: int) -> Uploader:
         """What uploads beside training; `keep` as for a StorageSync."""
-        after = "tried again" if self.is_in_pod else f"kept in {self.folder.checkpoints} and uploaded later"
+        after = (
+            "the upload is tried again"
+            if self.is_in_pod
+            else f"finished work is kept in {self.folder.checkpoints} and uploaded later"
+        )
         return Uploader(
             self.store,
             self.folder,
@@ -49,7 +53,7 @@ class Delivery:
             reports=registry.folders(),
             on_stored=self._note_stored,
             trouble=self.events.storage,
-            consequence=f"the run goes on, what is finished is {after}",
+            consequence=f"the run continues, and {after}",
             confirm=(lambda: None) if self.lease is None else self.lease.confirm,
             prove=(lambda: None) if self.lease is None else self.lease.prove,
         )
@@ -109,10 +113,10 @@ class Delivery:
                 "and running the same command again uploads them"
             )
         if self.stored_step is None:
-            return "no checkpoint of this run is in storage, and what this pod has is lost with it"
+            return "no checkpoint of this run is in storage, and the work of this pod is lost"
         return (
             f"the newest checkpoint in storage is {step_name(self.stored_step)}, "
-            "and what this pod has beyond it is lost with it"
+            "and the work of this pod after it is lost"
         )
 
     def _note_stored(self, step: int) -> None:
@@ -121,5 +125,5 @@ class Delivery:
 
 
 def at_once(*, is_in_pod: bool) -> str:
-    """How a person at a terminal does not wait; nobody is at a pod's."""
-    return "" if is_in_pod else "; Ctrl-C again ends at once"
+    """How a person at a terminal ends the wait; a pod has no terminal."""
+    return "" if is_in_pod else "; press Ctrl-C again to end at once"

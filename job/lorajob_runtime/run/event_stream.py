@@ -19,7 +19,7 @@ _OUR_REMARKS = (_NOTICE, _WARNING, _STORAGE)
 
 
 class EventWriter:
-    """Adds the supervisor's events from any of its threads, and keeps its own log for whoever looks for a fault."""
+    """Adds the supervisor's events from any of its threads, and keeps a log of its own for debugging."""
 
     def __init__(self, events: Path, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ class EventWriter:
         self._say(_NOTICE, message)
 
     def warn(self, message: str) -> None:
-        """Something that went wrong and was got over."""
+        """Something that went wrong and did not end the run."""
         self._say(_WARNING, message)
 
     def doing(self, message: str) -> None:

@@ -57,7 +57,7 @@ def choose_machine(
         field = "resources.gpus" if processes is None else "processes"
         found = "no GPU is visible" if there == 0 else f"only {there} {'is' if there == 1 else 'are'} visible"
         raise ConfigError(
-            f"{field} is {wanted} and {found} here",
+            f"{field} is {wanted}, but {found} here",
             hint="ask for fewer, or set LORAJOB_DEVICE=cpu to train on the CPU",
         )
     capability = system.oldest_capability() if capability is None else capability
@@ -65,7 +65,7 @@ def choose_machine(
         needed = ".".join(map(str, system.OLDEST_CAPABILITY))
         raise ConfigError(
             f"the GPU here has compute capability {capability[0]}.{capability[1]}, and torch needs at least {needed}",
-            hint="take a newer GPU (Turing, like T4, or later), or set LORAJOB_DEVICE=cpu to train on the CPU",
+            hint="use a newer GPU (Turing, like T4, or later), or set LORAJOB_DEVICE=cpu to train on the CPU",
         )
     return Machine(processes=wanted, device="auto")
 
@@ -138,7 +138,7 @@ def _check_class(model: ModelSpec, config: Path, values: dict[str, Any]) -> None
     def died(status: int, last_line: str) -> LorajobError:
         return LorajobError(
             f"transformers cannot tell whether it has a class for {model.name!r}: {truncate(last_line, 300)}",
-            hint="install lorajob[runtime] again: what is installed beside it does not fit",
+            hint="install lorajob[runtime] in a new environment: a package that is installed here does not match it",
         )
 
     request = {"config": str(config)}
@@ -236,5 +236,5 @@ def _object(address: str, environment: Environment) -> tuple[Store, str]:
     bucket, key = split_s3(address)
     folder, _, name = key.rpartition("/")
     if not name:
-        raise DataError(f"data.source is {address!r}: it names a bucket and no file")
+        raise DataError(f"data.source is {address!r}: it names a bucket but no file")
     return open_store(f"s3://{bucket}/{folder}", "", environment), name

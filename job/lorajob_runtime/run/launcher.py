@@ -1,6 +1,6 @@
 """Starts the training processes of this machine, waits for them and kills them.
 
-torchrun ends with 1 whatever its workers ended with, and gives them sessions of their own. So a worker writes its cause
+torchrun ends with 1 for any failure of its workers, and gives them sessions of their own. So a worker writes its cause
 down, and every process is bound to die with the one that started it.
 """
 
@@ -196,7 +196,7 @@ _KEEP_FREED_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "MALLOC_TOP_PAD_": str(2**28),
 }
-"""Has glibc keep what a step frees, in huge pages: on a CPU every step took the same gigabytes from the kernel anew."""
+"""Has glibc keep what a step frees, in huge pages: on a CPU each step took the same gigabytes from the kernel again."""
 
 _SLEEP_WHILE_WAITING = {"OMP_WAIT_POLICY": "passive"}
 """Has a thread sleep that waits for the others: spinning takes their core from them where another program wants one."""

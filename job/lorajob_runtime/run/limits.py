@@ -1,4 +1,4 @@
-"""How long a supervisor waits for what."""
+"""Says how long a supervisor waits for storage, reports, training and other nodes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Limits:
         return min(30.0, self.grace / 4)
 
     def until_closing(self, signals: StopSignals) -> float:
-        """How long may still be waited for storage, whatever for; without a signal there is no end."""
+        """How long storage may still be waited for; without a signal there is no end."""
         return self.grace - signals.seconds_since - self.closing_reserve if signals.requested else math.inf
 
     def for_reports(self, signals: StopSignals) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from lorajob_runtime.contract import errors
 from lorajob_runtime.contract.errors import PEER, ConfigError, LorajobError
 from lorajob_runtime.contract.events import Event
-from lorajob_runtime.contract.kubernetes import TERMINATION_MESSAGE_PATH, TerminationMessage
+from lorajob_runtime.contract.kubernetes import COORDINATOR_PORT, TERMINATION_MESSAGE_PATH, TerminationMessage
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.contract.termination import to_termination_message
 from lorajob_runtime.run import start, supervisor, worker_node
@@ -33,11 +33,11 @@ def run(spec: RunSpec, environment: Environment, pod: Pod) -> TerminationMessage
 
 
 def write_termination_message(words: TerminationMessage, path: Path = Path(TERMINATION_MESSAGE_PATH)) -> None:
-    """Writes the termination message. A pod that cannot take it ends all the same."""
+    """Writes the termination message. A pod that cannot take it ends with its exit code alone."""
     try:
         path.write_text(words.dumps(), encoding="utf-8")
     except OSError as error:
-        _print(f"the termination message is not written: {error}")
+        _print(f"cannot write the termination message to {path}: {error}")
 
 
 class Ending:
@@ -67,7 +67,9 @@ def _lead(spec: RunSpec, environment: Environment, pod: Pod) -> TerminationMessa
     try:
         coordinator = Coordinator(spec.run_name, nodes=spec.resources.nodes, secret=pod.uid)
     except OSError as error:
-        return to_termination_message(ConfigError(f"node 0 cannot listen for the other nodes: {error}"))
+        return to_termination_message(
+            ConfigError(f"node 0 cannot listen on port {COORDINATOR_PORT} for the other nodes: {error}")
+        )
     for _ in range(spec.resources.retries + 1):
         words = _attempt(spec, environment, pod, coordinator=coordinator)
         if words.exit_code != PEER.code:
@@ -83,7 +85,9 @@ def _attempt(
     code = supervisor.run(spec, environment, output="job", listeners=[ending], coordinator=coordinator)
     if ending.words is not None and ending.words.exit_code == code:
         return ending.words
-    return TerminationMessage(exit_code=code, failure=errors.from_code(code).name, message="more in the log")
+    return TerminationMessage(
+        exit_code=code, failure=errors.from_code(code).name, message="see the log of this pod for the cause"
+    )
 
 
 def _print(line: str) -> None:

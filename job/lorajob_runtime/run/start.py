@@ -85,7 +85,7 @@ def prepare(
             result=f"the finished run {spec.run_name!r}",
         )
     if spec.resources.nodes > 1 and coordinator is None:
-        warnings.append(f"resources.nodes is {spec.resources.nodes}: this machine trains alone, as one node")
+        warnings.append(f"resources.nodes is {spec.resources.nodes}, but `lorajob run` trains on this machine alone")
     if environment.pod is not None and spec.model.trust_remote_code and not key_isolation.can_confine():
         warnings.append("this node's kernel has no Landlock: the model's code can read the token of the pod's account")
     events = EventWriter(folder.events, folder.supervisor_log(found.attempt))

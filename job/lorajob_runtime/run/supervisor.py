@@ -119,7 +119,7 @@ class Attempt(PreparedRun):
             stored_step=self.resume_point.step,
         )
         uploader = delivery.uploader(self.spec.train.keep_checkpoints)
-        # before the first upload, which is to bring the attempt's log
+        # before the first upload, which takes the attempt's log with it
         error = self._error_of(self._tell_start)
         tailer.start()
         uploader.start()

@@ -68,7 +68,8 @@ def explain(
     if cause is not None:
         return errors.error_named(cause.failure.name, cause.message, hint=cause.hint)
     how = f"signal {-exit_status}" if exit_status < 0 else f"exit code {exit_status}"
-    return LorajobError(f"training ended with {how} and gave no cause; the last line of its log: {last_line or 'none'}")
+    log = f"the last line of its log is: {last_line}" if last_line else "its log is empty"
+    return LorajobError(f"training ended with {how} and wrote down no cause; {log}")
 
 
 def _distance(cause: Cause) -> tuple[int, int]:

@@ -113,7 +113,7 @@ class WorkerNode:
             with self.signals.interruptible():
                 client = self._join()
             if client is None:
-                return to_termination_message(None, "the run was over when this node came")
+                return to_termination_message(None, "the run was over before this node started")
             try:
                 if model is None:
                     try:
@@ -121,7 +121,7 @@ class WorkerNode:
                     except LorajobError as error:
                         if not self._is_counted(error, client, _NO_ATTEMPT):
                             raise
-                        print_line(f"node 0 ends too: {error.message}")
+                        print_line(f"node 0 failed too, so this node waits for the next attempt: {error.message}")
                         continue
                 client.ready()
                 words = self._serve(client, model)
@@ -129,7 +129,7 @@ class WorkerNode:
                 client.close()
             if words is not None:
                 return words
-            print_line("node 0 is gone or ended; waiting for the next one")
+            print_line("node 0 is gone or has ended; waiting for the next attempt")
 
     def _join(self) -> CoordinatorClient | None:
         """The connection to node 0; None when it will not come, since the run is done. Raises PeerError."""
@@ -155,7 +155,7 @@ class WorkerNode:
         try:
             return resume.is_published(self.store)
         except LorajobError as error:
-            print_line(f"node 0 does not answer, and neither does storage: {error}")
+            print_line(f"neither node 0 nor storage answers: {error}")
             return False
 
     def _fetch(self) -> FetchedModel:
@@ -224,7 +224,7 @@ class WorkerNode:
                 # what ended it here may be the cause of all, and takes a moment to be told
                 if training.ended(within_seconds=_LAST_MOMENT_SECONDS):
                     break
-                return PeerError("node 0 went away, or gave this attempt up")
+                return PeerError("the connection to node 0 was lost, or node 0 gave this attempt up")
         return training.error
 
 

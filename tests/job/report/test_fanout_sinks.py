@@ -76,7 +76,7 @@ def test_a_sink_that_hangs_holds_up_neither_the_run_nor_its_end():
     fanout.close(0.2)
 
     assert whole.events == steps(1000)
-    assert warnings == ["report to hanging did not finish in time and was left"]
+    assert warnings == ["report to hanging did not finish in time and was abandoned"]
     assert hanging.limits == [0.0]
     gate.set()
 

@@ -125,7 +125,7 @@ def test_a_refusal_is_got_over_however_long_it_lasts_and_said_once(job: Job, sin
         sink.handle(job.step(1))
         tries += job.tries - before
     assert 20 < tries < 60, "pauses grow, and end at some minutes"
-    assert job.warnings == ["the progress annotation is not written, and tried again: may not"]
+    assert job.warnings == ["cannot write the progress annotation, and tries again: may not"]
 
     job.error, job.now = None, job.now + LONGEST_PAUSE_SECONDS
     sink.handle(job.step(2))

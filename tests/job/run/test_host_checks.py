@@ -46,7 +46,7 @@ def test_a_process_a_gpu_or_as_many_as_are_asked_for(processes, gpus, device, vi
 @pytest.mark.parametrize(
     ("processes", "gpus", "visible", "message"),
     [
-        (None, 1, 0, "resources.gpus is 1 and no GPU is visible here"),
+        (None, 1, 0, "resources.gpus is 1, but no GPU is visible here"),
         (None, 4, 2, "resources.gpus is 4 and only 2 are visible here"),
         (4, 1, 1, "processes is 4 and only 1 is visible here"),
     ],
@@ -354,7 +354,7 @@ def test_a_dataset_in_s3_is_downloaded_and_one_that_is_not_there_is_a_data_error
     assert Path(local.source).read_bytes() == b"[]"
     with pytest.raises(DataError, match="there is no such file"):
         check_data(DataSpec(source=f"s3://{bucket}/sets/row"), environment)
-    with pytest.raises(DataError, match="names a bucket and no file"):
+    with pytest.raises(DataError, match="names a bucket but no file"):
         check_data(DataSpec(source=f"s3://{bucket}"), environment)
 
 

@@ -39,7 +39,7 @@ def test_one_signal_stops_after_the_step_with_a_checkpoint_in_storage(
 
     assert run.wait() == 30
     assert run.end()["message"] == "stopped at step 3 of 4, with a checkpoint"
-    assert run.remarks("notice") == ["stopping after this step with a checkpoint; Ctrl-C again ends at once"]
+    assert run.remarks("notice") == ["stopping after this step with a checkpoint; press Ctrl-C again to end at once"]
     assert (tmp_path / "runs/n/checkpoints/step-000003/checkpoint.json").exists()
     again = start(str(tmp_path / "runs"))
     assert again.wait() == 0
@@ -82,7 +82,7 @@ def test_a_signal_while_the_model_is_fetched_stops_promptly(start, tmp_path: Pat
 
     # less than the model would take
     assert run.wait(50) == 30
-    assert run.end()["message"] == "stopped before a step of training was made"
+    assert run.end()["message"] == "stopped before the first step of training"
 
 
 @pytest.mark.parametrize("processes", [1, 2])

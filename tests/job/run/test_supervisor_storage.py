@@ -157,7 +157,9 @@ def test_what_a_pod_could_not_bring_to_storage_is_said_to_be_lost_with_it_and_th
 
     assert run.wait() == 21
     end = run.end()
-    assert "the newest checkpoint in storage is step-000002, and what this pod has beyond it is lost" in end["message"]
+    assert (
+        "the newest checkpoint in storage is step-000002, and the work of this pod after it is lost" in end["message"]
+    )
     assert "same command" not in end["message"] + end["hint"]
     assert "kept" not in end["message"] + end["hint"]
 

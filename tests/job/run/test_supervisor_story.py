@@ -141,4 +141,4 @@ def test_training_that_dies_without_a_cause_is_told_by_the_last_line_of_its_log(
     assert run.wait() == 1
     message = run.end()["message"]
     assert "exit code 1" in message
-    assert "the last line of its log: rank 0 of 1" in message
+    assert "the last line of its log is: rank 0 of 1" in message

@@ -48,7 +48,7 @@ def test_a_host_that_no_longer_answers_at_the_end_is_warned_of_and_the_run_keeps
 
     assert run.wait() == 30
     (warning,) = run.remarks("warning")
-    assert warning.startswith("SwanLab did not take the last values in time; they are sent by: swanlab sync ")
+    assert warning.startswith("SwanLab did not take the last values in time; to send them: swanlab sync ")
 
 
 def test_without_a_key_there_is_one_warning_and_the_run_succeeds(start, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 The SDK runs in a child process that can be killed (see docs/decisions.md). This side decides: what is sent, what goes
 on offline, what the user is told. It is fed the whole event log after every restart, so that nothing is kept but the
-run's id and how far the server has it: what lies unsent in the run's folder is written there anew.
+run's id and how far the server has it: what lies unsent in the run's folder is written there again.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class SwanLab:
             self._warn(f"SwanLab is off: {reason}")
             return
         self._mode = "offline"
-        self._warn(f"SwanLab: {reason}; this run goes on offline, and is sent by: {self._sync}")
+        self._warn(f"SwanLab: {reason}; this run continues offline; to send it: {self._sync}")
         self._start()
         for number, point in self._unsent:
             self._send(number, point)
@@ -219,7 +219,7 @@ class SwanLab:
                     self._confirm(self._number)
                 return
         if self._mode == "online":
-            self._warn(f"SwanLab did not take the last values in time; they are sent by: {self._sync}")
+            self._warn(f"SwanLab did not take the last values in time; to send them: {self._sync}")
         elif self._mode != "disabled":
             self._warn(f"SwanLab did not finish writing {self._run_dir} in time")
 

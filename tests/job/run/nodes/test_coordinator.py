@@ -212,11 +212,11 @@ def test_whom_it_waits_for_is_said_whenever_that_changes(
         target=lambda: node0.gather(patience_seconds=20, say=said.append), name="gather", daemon=True
     )
     gathered.start()
-    wait_until(lambda: said == ["waits for nodes 1, 2 of 3 to come"], what="the first word")
+    wait_until(lambda: said == ["waits for nodes 1, 2 of 3 to connect"], what="the first word")
     first, other = join(1), join(2)
-    wait_until(lambda: said[-1] == "waits for nodes 1, 2 of 3 to get ready", what="both to come")
+    wait_until(lambda: said[-1] == "waits for nodes 1, 2 of 3 to be ready", what="both to come")
     other.ready()
-    wait_until(lambda: said[-1] == "waits for node 1 of 3 to get ready", what="node 2")
+    wait_until(lambda: said[-1] == "waits for node 1 of 3 to be ready", what="node 2")
     first.ready()
     gathered.join(60)
 
