@@ -33,9 +33,9 @@ def main(arguments: Sequence[str]) -> int:
             pod.write_termination_message(to_termination_message(error))
         return error.failure.code
     if settings.pod is not None:
-        words = pod.run(spec, settings, settings.pod)
-        pod.write_termination_message(words)
-        return words.exit_code
+        termination = pod.run(spec, settings, settings.pod)
+        pod.write_termination_message(termination)
+        return termination.exit_code
     return supervisor.run(spec, settings, processes=options.processes)
 
 

@@ -73,6 +73,6 @@ def to_termination_message(error: LorajobError | None, message: str = "") -> Ter
     )
 
 
-def from_termination_message(words: TerminationMessage) -> LorajobError:
+def from_termination_message(termination: TerminationMessage) -> LorajobError:
     """The error that a termination message tells of."""
-    return errors.error_named(words.failure, words.message, hint=words.hint)
+    return errors.error_named(termination.failure, termination.message, hint=termination.hint)

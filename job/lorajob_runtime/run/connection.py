@@ -60,7 +60,7 @@ class Connection:
 
 
 def parse_termination_message(value: object) -> TerminationMessage | None:
-    """Last words as the other end sent them; None for anything else."""
+    """A termination message as the other end sent it; None for anything else."""
     if not isinstance(value, dict):
         return None
     with contextlib.suppress(errors.ConfigError):

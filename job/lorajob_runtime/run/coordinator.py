@@ -110,9 +110,9 @@ class Coordinator:
             time.sleep(TICK_SECONDS)
         return error
 
-    def end(self, words: TerminationMessage) -> None:
+    def end(self, termination: TerminationMessage) -> None:
         """Tells every node that the run is over, and closes."""
-        self._broadcast({"end": schema.encode(words)})
+        self._broadcast({"end": schema.encode(termination)})
         self._is_closed = True
         self._server.close()
         with self._changed:
@@ -187,8 +187,8 @@ class Coordinator:
         connection.close()
 
 
-def _of_node(node: int, words: TerminationMessage) -> LorajobError:
+def _of_node(node: int, termination: TerminationMessage) -> LorajobError:
     """What a node's cause means for the run: a final one ends it; after any other it goes on when the node is back."""
-    named = dataclasses.replace(words, message=f"node {node}: {words.message}")
+    named = dataclasses.replace(termination, message=f"node {node}: {termination.message}")
     error = from_termination_message(named)
     return error if error.failure.final else PeerError(named.message)

@@ -62,9 +62,9 @@ class CoordinatorClient:
         """Tells node 0 that this node can start training."""
         self._connection.send({"ready": True})
 
-    def ended(self, attempt: int, words: TerminationMessage) -> None:
+    def ended(self, attempt: int, termination: TerminationMessage) -> None:
         """Tells node 0 how the training processes here ended."""
-        self._connection.send({"ended": schema.encode(words), "attempt": attempt})
+        self._connection.send({"ended": schema.encode(termination), "attempt": attempt})
 
     def close(self) -> None:
         self._connection.close()

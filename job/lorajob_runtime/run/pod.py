@@ -32,26 +32,26 @@ def run(spec: RunSpec, environment: Environment, pod: Pod) -> TerminationMessage
         return _lead(spec, environment, pod)
 
 
-def write_termination_message(words: TerminationMessage, path: Path = Path(TERMINATION_MESSAGE_PATH)) -> None:
+def write_termination_message(termination: TerminationMessage, path: Path = Path(TERMINATION_MESSAGE_PATH)) -> None:
     """Writes the termination message. A pod that cannot take it ends with its exit code alone."""
     try:
-        path.write_text(words.dumps(), encoding="utf-8")
+        path.write_text(termination.dumps(), encoding="utf-8")
     except OSError as error:
         _print(f"cannot write the termination message to {path}: {error}")
 
 
-class Ending:
+class EndListener:
     """A sink that keeps how the run ended."""
 
     name = "ending"
 
     def __init__(self) -> None:
-        self.words: TerminationMessage | None = None
+        self.termination: TerminationMessage | None = None
 
     def handle(self, event: Event) -> None:
         """Takes one event; the log of a resumed run holds the ends of earlier starts, and the last one stands."""
         if event["event"] == "end":
-            self.words = TerminationMessage(
+            self.termination = TerminationMessage(
                 exit_code=int(event["exit_code"]),
                 failure=str(event["class"]),
                 message=str(event.get("message") or ""),
@@ -71,20 +71,20 @@ def _lead(spec: RunSpec, environment: Environment, pod: Pod) -> TerminationMessa
             ConfigError(f"node 0 cannot listen on port {COORDINATOR_PORT} for the other nodes: {error}")
         )
     for _ in range(spec.resources.retries + 1):
-        words = _attempt(spec, environment, pod, coordinator=coordinator)
-        if words.exit_code != PEER.code:
+        termination = _attempt(spec, environment, pod, coordinator=coordinator)
+        if termination.exit_code != PEER.code:
             break
-    coordinator.end(words)
-    return words
+    coordinator.end(termination)
+    return termination
 
 
 def _attempt(
     spec: RunSpec, environment: Environment, pod: Pod, *, coordinator: Coordinator | None
 ) -> TerminationMessage:
-    ending = Ending()
+    ending = EndListener()
     code = supervisor.run(spec, environment, output="job", listeners=[ending], coordinator=coordinator)
-    if ending.words is not None and ending.words.exit_code == code:
-        return ending.words
+    if ending.termination is not None and ending.termination.exit_code == code:
+        return ending.termination
     return TerminationMessage(
         exit_code=code, failure=errors.from_code(code).name, message="see the log of this pod for the cause"
     )

@@ -24,7 +24,7 @@ _NO_ROOM = re.compile(r"no space left on device|disk quota exceeded", re.IGNOREC
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cause:
-    """Why a worker ended, in its own words."""
+    """Why a worker ended, as it wrote down itself."""
 
     rank: int
     failure: FailureClass

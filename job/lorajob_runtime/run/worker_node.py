@@ -124,11 +124,11 @@ class WorkerNode:
                         print_line(f"node 0 failed too, so this node waits for the next attempt: {error.message}")
                         continue
                 client.ready()
-                words = self._serve(client, model)
+                termination = self._serve(client, model)
             finally:
                 client.close()
-            if words is not None:
-                return words
+            if termination is not None:
+                return termination
             print_line("node 0 is gone or has ended; waiting for the next attempt")
 
     def _join(self) -> CoordinatorClient | None:

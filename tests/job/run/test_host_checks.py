@@ -47,8 +47,8 @@ def test_a_process_a_gpu_or_as_many_as_are_asked_for(processes, gpus, device, vi
     ("processes", "gpus", "visible", "message"),
     [
         (None, 1, 0, "resources.gpus is 1, but no GPU is visible here"),
-        (None, 4, 2, "resources.gpus is 4 and only 2 are visible here"),
-        (4, 1, 1, "processes is 4 and only 1 is visible here"),
+        (None, 4, 2, "resources.gpus is 4, but only 2 are visible here"),
+        (4, 1, 1, "processes is 4, but only 1 is visible here"),
     ],
 )
 def test_gpus_that_are_not_there_are_a_config_error(processes, gpus, visible, message) -> None:

@@ -19,9 +19,9 @@ if __name__ == "__main__":
     pod = Pod(job=spec.run_name, namespace="default", name=f"node-{node}", node=node, api_server="127.0.0.1:9")
     settings = environment.read()
     if node == 0:
-        words = pod_entry.run(spec, settings, pod)
+        termination = pod_entry.run(spec, settings, pod)
     else:
-        words = worker_node.run(spec, settings, pod, node0_host="127.0.0.1", limits=Limits(stall=60))
-    pod_entry.write_termination_message(words, Path(sys.argv[3]))
+        termination = worker_node.run(spec, settings, pod, node0_host="127.0.0.1", limits=Limits(stall=60))
+    pod_entry.write_termination_message(termination, Path(sys.argv[3]))
     # as the container's entry point ends
-    os._exit(words.exit_code)
+    os._exit(termination.exit_code)
