@@ -21,10 +21,13 @@ from lorajob.cluster.errors import (
     Refused,
     Unauthenticated,
     Unreachable,
+    run_exists,
 )
+from lorajob.cluster.kinds import FIELD_MANAGER
 from lorajob_runtime.contract.backoff import Pauses
 
 __all__ = [
+    "FIELD_MANAGER",
     "AlreadyExists",
     "Cluster",
     "ClusterError",
@@ -38,4 +41,5 @@ __all__ = [
     "Unauthenticated",
     "Unreachable",
     "connect",
+    "run_exists",
 ]

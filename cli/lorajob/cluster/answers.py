@@ -22,7 +22,9 @@ from lorajob.cluster.errors import (
     Refused,
     Unauthenticated,
     Unreachable,
+    run_exists,
 )
+from lorajob.cluster.kinds import noun
 from lorajob.cluster.request_target import RequestTarget
 from lorajob_runtime.contract.text import truncate
 
@@ -33,7 +35,7 @@ PROXY_STATUSES = (401, 413, 429)
 """Codes that mean the same from a proxy between. The server's own `404 page not found` is no Status either."""
 
 
-def from_termination_message(what: RequestTarget, status: int, body: bytes, *, server: str) -> ClusterError:
+def error_of(what: RequestTarget, status: int, body: bytes, *, server: str) -> ClusterError:
     """The error for an answer that is not a success. `body` is a Status object, or what a proxy between put there."""
     answer = _status_object(body)
     reason = str(answer.get("reason") or "")
@@ -141,7 +143,7 @@ def _not_found(what: RequestTarget, message: str, known: Mapping[str, Any]) -> C
             **known,
         )
     where = f" in namespace {what.namespace}" if what.namespace else ""
-    return NotFound(f"{_kind(what)} {what.name} not found{where}" if what.name else message, **known)
+    return NotFound(f"{noun(what.resource)} {what.name} not found{where}" if what.name else message, **known)
 
 
 def _taken(what: RequestTarget, message: str, known: Mapping[str, Any]) -> ClusterError:
@@ -150,13 +152,11 @@ def _taken(what: RequestTarget, message: str, known: Mapping[str, Any]) -> Clust
     name = str(known["details"].get("name") or what.name)
     if what.resource != "jobs":
         return AlreadyExists(
-            f"{_kind(what)} {name} exists already in namespace {what.namespace}", hint="choose another name", **known
+            f"{noun(what.resource)} {name} exists already in namespace {what.namespace}",
+            hint="choose another name",
+            **known,
         )
-    return AlreadyExists(
-        f"run {name} exists already in namespace {what.namespace}",
-        hint=f"choose another --name, or `lorajob retry {name}`, or `lorajob delete {name}` first",
-        **known,
-    )
+    return run_exists(name, what.namespace, **known)
 
 
 def _refused(what: RequestTarget, message: str, known: Mapping[str, Any]) -> ClusterError:
@@ -165,14 +165,6 @@ def _refused(what: RequestTarget, message: str, known: Mapping[str, Any]) -> Clu
         hint="the message says what the cluster's rule asks for; the people who run the cluster can say more",
         **known,
     )
-
-
-_KINDS = {"jobs": "run", "pods": "pod", "configmaps": "ConfigMap", "services": "Service", "secrets": "Secret"}
-
-
-def _kind(what: RequestTarget) -> str:
-    """One object of a resource, for a person: whoever asks for a Job here asks for a run."""
-    return _KINDS.get(what.resource, what.resource)
 
 
 def _status_object(body: bytes) -> dict[str, Any]:

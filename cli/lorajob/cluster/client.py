@@ -11,10 +11,11 @@ import zlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from lorajob.cluster import answers, errors
 from lorajob.cluster.access import Access
+from lorajob.cluster.kinds import KINDS
 from lorajob.cluster.kubeconfig import find
 from lorajob.cluster.request_target import target_of
 from lorajob.cluster.transport import Answer, Transport
@@ -53,22 +54,26 @@ class Cluster:
 
     def jobs(self, name: str = "") -> str:
         """The path of the namespace's Jobs, or of one."""
-        return self._path("apis/batch/v1", "jobs", name)
+        return self.objects("Job", name)
 
     def pods(self, name: str = "") -> str:
-        return self._path("api/v1", "pods", name)
+        return self.objects("Pod", name)
 
     def config_maps(self, name: str = "") -> str:
-        return self._path("api/v1", "configmaps", name)
+        return self.objects("ConfigMap", name)
 
     def services(self, name: str = "") -> str:
-        return self._path("api/v1", "services", name)
+        return self.objects("Service", name)
 
     def secrets(self, name: str = "") -> str:
-        return self._path("api/v1", "secrets", name)
+        return self.objects("Secret", name)
 
     def events(self) -> str:
-        return self._path("api/v1", "events")
+        return self.objects("Event")
+
+    def objects(self, kind: str, name: str = "") -> str:
+        """The path of the namespace's objects of a kind, as manifests name it, or of one."""
+        return KINDS[kind].path(self.namespace, name)
 
     def get(self, path: str, **query: Any) -> Json:
         """One object, or one list whole."""
@@ -180,10 +185,6 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _path(self, api: str, resource: str, name: str = "") -> str:
-        path = f"/{api}/namespaces/{quote(self.namespace, safe='')}/{resource}"
-        return f"{path}/{quote(name, safe='')}" if name else path
-
     def _list(self, path: str, query: Mapping[str, Any]) -> Json:
         """A list whole, with the resourceVersion of its end."""
         items: list[Json] = []
@@ -254,7 +255,7 @@ class Cluster:
 
     def _error(self, method: str, path: str, query: Mapping[str, Any], status: int, body: bytes) -> errors.ClusterError:
         what = target_of(method, path, watch=bool(query.get("watch")))
-        return answers.from_termination_message(what, status, body, server=self._transport.place)
+        return answers.error_of(what, status, body, server=self._transport.place)
 
 
 def _plain(answer: Answer) -> bytes:

@@ -82,3 +82,12 @@ class Refused(ClusterError):
     """The object is invalid, or an admission rule of the cluster does not allow it."""
 
     failure = CONFIG
+
+
+def run_exists(name: str, namespace: str, **known: Any) -> AlreadyExists:
+    """The error for a name that another run has; `known` is what the server said."""
+    return AlreadyExists(
+        f"run {name} exists already in namespace {namespace}",
+        hint=f"choose another --name, or `lorajob retry {name}`, or `lorajob delete {name}` first",
+        **known,
+    )

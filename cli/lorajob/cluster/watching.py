@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lorajob.cluster.answers import from_termination_message
+from lorajob.cluster.answers import error_of
 from lorajob.cluster.errors import ClusterError, Gone, Unreachable
 from lorajob.cluster.request_target import target_of
 from lorajob_runtime.contract.backoff import Pauses
@@ -144,4 +144,4 @@ class Watch:
     def _error(self, status: Json) -> ClusterError:
         code = int(status.get("code") or 500)
         what = target_of("GET", self.path, watch=True)
-        return from_termination_message(what, code, json.dumps(status).encode(), server="the server")
+        return error_of(what, code, json.dumps(status).encode(), server="the server")

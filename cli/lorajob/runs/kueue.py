@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lorajob.cluster import Cluster, NotFound
+from lorajob.cluster import FIELD_MANAGER, Cluster, NotFound
 from lorajob_runtime.contract.text import one_line
 
 _GROUP = "/apis/kueue.x-k8s.io"
@@ -23,7 +23,7 @@ def deactivate(cluster: Cluster, job_uid: str, *, dry_run: bool = False) -> None
     path = _path(cluster)
     if path is None:
         return
-    options: dict[str, Any] = {"fieldManager": "lorajob", "dryRun": "All" if dry_run else None}
+    options: dict[str, Any] = {"fieldManager": FIELD_MANAGER, "dryRun": "All" if dry_run else None}
     for each in list(cluster.pages(path, labelSelector=f"{_JOB_LABEL}={job_uid}")):
         cluster.patch(f"{path}/{each['metadata']['name']}", {"spec": {"active": False}}, **options)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from lorajob.cluster import Cluster
+from lorajob.cluster import FIELD_MANAGER, Cluster
 from lorajob.errors import UsageError
 from lorajob.runs import kueue, lookup
 from lorajob.runs import status as statuses
@@ -71,7 +71,7 @@ def _change(
         # of a Job that was cancelled, and then started by other means
         metadata["annotations"] = {CANCELLED_ANNOTATION: None}
     body = {"metadata": metadata, "spec": {"suspend": suspend}}
-    cluster.patch(cluster.jobs(run.name), body, fieldManager="lorajob", dryRun="All" if dry_run else None)
+    cluster.patch(cluster.jobs(run.name), body, fieldManager=FIELD_MANAGER, dryRun="All" if dry_run else None)
 
 
 def _refuse_ended(run: RunStatus, what: str) -> None:

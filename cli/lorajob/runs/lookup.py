@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from lorajob.cluster import Cluster, Forbidden, NotFound
+from lorajob.cluster.kinds import KINDS
 from lorajob.runs import kueue
 from lorajob.runs import status as statuses
 from lorajob.runs.pod_status import PodStatus
@@ -17,7 +18,6 @@ from lorajob_runtime.contract.kubernetes import MANAGED_BY, MANAGED_BY_LABEL
 Job = dict[str, Any]
 
 OF_LORAJOB = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
-ALL_JOBS = "/apis/batch/v1/jobs"
 REPLACES_ANNOTATION = "lorajob.dev/replaces"
 """On a Job that a retry made: the uid of the one in whose place it is."""
 
@@ -82,7 +82,7 @@ def read(cluster: Cluster, name: str) -> Found:
 
 def every(cluster: Cluster, *, selector: str = "", all_namespaces: bool = False) -> Iterator[RunStatus]:
     """All runs, from the Jobs alone, page by page: each Job is dropped as soon as its status is made."""
-    path = ALL_JOBS if all_namespaces else cluster.jobs()
+    path = KINDS["Job"].path(None) if all_namespaces else cluster.jobs()
     for job in cluster.pages(path, labelSelector=",".join(part for part in (OF_LORAJOB, selector) if part)):
         yield statuses.from_job(job, cluster.now())
 

@@ -11,12 +11,12 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lorajob.cluster import AlreadyExists, Cluster, ClusterError, Forbidden, NotFound
+from lorajob.cluster import FIELD_MANAGER, AlreadyExists, Cluster, ClusterError, Forbidden, NotFound
 from lorajob.errors import UsageError
 from lorajob.runs import follow, lookup, retry_record
 from lorajob.runs import status as statuses
-from lorajob.runs.retry_record import FIELD_MANAGER, RetryRecord
-from lorajob.spec import spec_file
+from lorajob.runs.retry_record import RetryRecord
+from lorajob.spec import resolve
 from lorajob.submit import manifest
 from lorajob.submit.manifest import Manifests
 from lorajob.submit.manifest.data import is_mounted
@@ -81,11 +81,8 @@ def with_settings(spec: RunSpec, settings: Sequence[str]) -> RunSpec:
     """The spec with other values for some fields. Raises UsageError for those that would make it another run."""
     values = specs.to_dict(spec)
     for text in settings:
-        path, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"--set {text}: it must be FIELD=VALUE, like resources.timeout=24h")
+        values = specs.merge(values, resolve.parse_setting(text))
         try:
-            values = specs.merge(values, specs.nest(path.strip(), spec_file.scalar(value)))
             changed = specs.parse(values)
         except ConfigError as error:
             raise UsageError(f"--set {text}: {error.message}") from error
@@ -225,9 +222,13 @@ def _set_owner(cluster: Cluster, path: str, job: Object | None) -> None:
 
 
 def _create_owned(cluster: Cluster, each: Mapping[str, Any], job: Object) -> None:
-    path = {"Service": cluster.services, "ConfigMap": cluster.config_maps}[each["kind"]]()
     try:
-        cluster.post(path, manifest.owned_by(each, job), fieldManager=FIELD_MANAGER, fieldValidation="Strict")
+        cluster.post(
+            cluster.objects(each["kind"]),
+            manifest.owned_by(each, job),
+            fieldManager=FIELD_MANAGER,
+            fieldValidation="Strict",
+        )
     except AlreadyExists:
         return
 

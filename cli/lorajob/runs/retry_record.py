@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from lorajob.cluster import AlreadyExists, Cluster, NotFound
+from lorajob.cluster import FIELD_MANAGER, AlreadyExists, Cluster, NotFound
 from lorajob.runs import lookup
 from lorajob.submit.manifest import Manifests
 from lorajob_runtime.contract.errors import ConfigError
@@ -19,7 +19,6 @@ from lorajob_runtime.contract.kubernetes import MANAGED_BY, MANAGED_BY_LABEL, RU
 
 Object = dict[str, Any]
 
-FIELD_MANAGER = "lorajob"
 _KEY = "retry.json"
 
 

@@ -102,14 +102,18 @@ def _file_layer(path: Path) -> Layer:
 
 
 def _setting_layer(text: str) -> Layer:
+    return Layer(values=parse_setting(text), setting=text)
+
+
+def parse_setting(text: str) -> dict[str, Any]:
+    """What a --set says, as a part of a spec: FIELD=VALUE with the field's path. Raises UsageError."""
     path, equals, value = text.partition("=")
     if not equals:
         raise UsageError(f"--set {text}: it must be FIELD=VALUE, like train.maxSteps=8")
     try:
-        nested = spec.nest(path.strip(), spec_file.scalar(value))
+        return spec.nest(path.strip(), spec_file.scalar(value))
     except ConfigError as error:
         raise UsageError(f"--set {text}: {error.message}") from error
-    return Layer(values=nested, setting=text)
 
 
 def _check(layer: Layer) -> None:

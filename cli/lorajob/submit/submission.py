@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lorajob.cluster import AlreadyExists, Cluster, ClusterError, NotFound, Unreachable
+from lorajob.cluster import FIELD_MANAGER, Cluster, ClusterError, NotFound, Unreachable, run_exists
 from lorajob.errors import UsageError
 from lorajob.plan import gpus, run_plan
 from lorajob.plan.run_plan import RunPlan
@@ -23,8 +23,6 @@ from lorajob_runtime.contract.errors import InterruptedByUserError
 from lorajob_runtime.contract.layout import DATA_PREFIX
 from lorajob_runtime.contract.spec import ModelSpec, RunSpec, StorageSpec
 from lorajob_runtime.models import preflight
-
-FIELD_MANAGER = "lorajob"
 
 _UNDO_SECONDS = 10.0
 """So long may each request take that undoes a submit: somebody waits who has pressed Ctrl-C."""
@@ -95,7 +93,7 @@ def upload(prepared: Prepared, cluster: Cluster) -> bool:
         return False
     name = prepared.spec.run_name
     if exists(cluster, name):
-        raise name_taken(name, cluster.namespace)
+        raise run_exists(name, cluster.namespace)
     from lorajob.platform.storage import connect_store  # small data does without storage
 
     store = connect_store(prepared.storage_uri, DATA_PREFIX, prepared.platform, cluster)
@@ -114,14 +112,6 @@ def exists(cluster: Cluster, name: str) -> bool:
     return True
 
 
-def name_taken(name: str, namespace: str) -> AlreadyExists:
-    """The error for a name that another run has."""
-    return AlreadyExists(
-        f"run {name} exists already in namespace {namespace}",
-        hint=f"choose another --name, or `lorajob retry {name}`, or `lorajob delete {name}` first",
-    )
-
-
 def create(cluster: Cluster, manifests: Manifests, *, dry_run: bool = False) -> list[dict[str, Any]]:
     """Creates the Job, then what it owns; when one of these fails, or is interrupted, the Job is deleted again.
 
@@ -137,7 +127,7 @@ def create(cluster: Cluster, manifests: Manifests, *, dry_run: bool = False) -> 
     try:
         created.append(cluster.post(cluster.jobs(), manifests.job, **{**query, "fieldManager": maker}))
         for owned in manifests.owned:
-            created.append(cluster.post(_path(cluster, owned), manifest.owned_by(owned, created[0]), **query))
+            created.append(cluster.post(cluster.objects(owned["kind"]), manifest.owned_by(owned, created[0]), **query))
     except BaseException as error:
         # one that the server has refused is not there; one that it did not answer may be
         if dry_run or not (created or isinstance(error, Unreachable | KeyboardInterrupt)):
@@ -190,10 +180,6 @@ def _add_to_error(error: BaseException, left: _UndoResult, name: str) -> None:
 
 def _build(spec: RunSpec, platform: Platform, namespace: str, data: DataFile | None) -> Manifests:
     return manifest.build(spec, platform, namespace=namespace, version=__version__, data=data)
-
-
-def _path(cluster: Cluster, manifest: Mapping[str, Any]) -> str:
-    return {"Service": cluster.services, "ConfigMap": cluster.config_maps}[manifest["kind"]]()
 
 
 def _refuse_folder(model: ModelSpec) -> None:
