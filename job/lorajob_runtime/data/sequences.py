@@ -1,4 +1,4 @@
-"""Texts as tokens, each stretch of them tokenised once.
+"""Joins the answers of a conversation into token sequences, each stretch of text tokenised once.
 
 A tokenizer splits a text at its control tokens before anything else. So behind one that ends turns the rest of a text
 becomes the same tokens whatever came before, and the turns of a conversation need not be tokenised again with every

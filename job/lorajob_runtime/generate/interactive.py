@@ -1,9 +1,10 @@
-"""A conversation at the terminal."""
+"""A conversation at the terminal: questions are typed, answers are streamed, and it remembers both."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TextIO
 
 from lorajob_runtime.contract.errors import DataError
@@ -11,27 +12,28 @@ from lorajob_runtime.data.chat.reasoning import Kind, Splitter
 from lorajob_runtime.data.rows.conversation import Message
 from lorajob_runtime.generate.generator import Generator, Sampling
 
-Say = Callable[[str], None]
-
 _PROMPT = "> "
 _HELP = "/reset starts again, /quit or Ctrl-D ends, Ctrl-C stops an answer"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Terminal:
+    """Where questions come from and answers go; `notify` gets everything else. `reasoning`: it is shown, too."""
+
+    stdin: TextIO
+    stdout: TextIO
+    notify: Callable[[str], None]
+    reasoning: bool
+
+
 def talk(
-    generator: Generator,
-    sampling: Sampling,
-    *,
-    system: str | None,
-    compare_base: bool,
-    reasoning: bool,
-    stdin: TextIO,
-    stdout: TextIO,
-    notify: Say,
+    generator: Generator, sampling: Sampling, terminal: Terminal, *, system: str | None, compare_base: bool
 ) -> None:
     """Reads lines and answers them with all of the conversation in mind, until the input ends."""
+    notify = terminal.notify
     notify(_HELP)
     history = _begin(system)
-    while (line := _read(stdin, stdout)) is not None:
+    while (line := _read(terminal.stdin, terminal.stdout)) is not None:
         text = line.strip()
         if text == "/quit":
             return
@@ -42,7 +44,7 @@ def talk(
             notify(f"no command {text.split()[0]}: {_HELP}")
         elif text:
             asked: list[Message] = [*history, {"role": "user", "content": text}]
-            if (answer := _reply(generator, sampling, asked, compare_base, reasoning, stdout, notify)) is not None:
+            if (answer := _reply(generator, sampling, asked, terminal, compare_base)) is not None:
                 history = [*asked, {"role": "assistant", "content": answer}]
 
 
@@ -83,7 +85,7 @@ def show_both(
 
 
 class _Shown:
-    """What of an answer stands on the screen already."""
+    """What of an answer is on the screen already."""
 
     def __init__(self, stdout: TextIO, *, reasoning: bool) -> None:
         self.answer = ""
@@ -92,7 +94,7 @@ class _Shown:
         self._thought = ""
 
     def add(self, parts: Iterable[tuple[Kind, str]]) -> None:
-        """Writes the next parts. Models begin with blanks or line ends, which are in the way at a terminal."""
+        """Writes the next parts. Models begin with white space, which is left out."""
         for kind, piece in parts:
             if kind == "reasoning":
                 said = piece if self._thought else piece.lstrip()
@@ -114,22 +116,16 @@ class _Shown:
 
 
 def _reply(
-    generator: Generator,
-    sampling: Sampling,
-    messages: list[Message],
-    compare_base: bool,
-    reasoning: bool,
-    stdout: TextIO,
-    notify: Say,
+    generator: Generator, sampling: Sampling, messages: list[Message], terminal: Terminal, compare_base: bool
 ) -> str | None:
     """The answer, or None when it was stopped or the conversation has grown too long."""
     answer = show_both if compare_base else show
     try:
-        return answer(generator, sampling, messages, stdout, reasoning=reasoning)
+        return answer(generator, sampling, messages, terminal.stdout, reasoning=terminal.reasoning)
     except KeyboardInterrupt:
-        notify("stopped; the question is forgotten")
+        terminal.notify("stopped; the question is forgotten")
     except DataError as error:
-        notify(f"{error.message}: /reset starts again")
+        terminal.notify(f"{error.message}: /reset starts again")
     return None
 
 

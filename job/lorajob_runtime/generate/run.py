@@ -13,6 +13,7 @@ from lorajob_runtime import fetch
 from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.generate import batch, interactive
 from lorajob_runtime.generate.generator import Generator, Sampling
+from lorajob_runtime.generate.interactive import Terminal
 from lorajob_runtime.generate.request import Request
 from lorajob_runtime.publish import adapter_lookup
 from lorajob_runtime.system import environment as environment_module
@@ -32,7 +33,8 @@ def run(
     Raises ConfigError, DataError, ModelError and what fetching the base model raises; KeyboardInterrupt for a Ctrl-C
     outside of a conversation.
     """
-    say = notify or _to_stderr
+    notify = notify or _to_stderr
+    terminal = Terminal(stdin=stdin, stdout=stdout, notify=notify, reasoning=request.shows_reasoning(stdout))
     settings = environment or environment_module.read()
     lines = _lines(request.file, stdin) if request.file is not None else []
     with adapter_lookup.find(
@@ -43,34 +45,21 @@ def run(
     ) as found:
         system = found.system if request.system is None else request.system or None
         rows = batch.parse(lines, system=system) if request.file is not None else []
-        _answer(request, found, rows, system, settings, stdin, stdout, say)
+        model = fetch.fetch(found.base, environment=settings, notify=notify)
+        with environment_module.keys_put_away() if found.base.trust_remote_code else contextlib.nullcontext():
+            _answer(request, found, model.path, rows, system, terminal)
 
 
 def _answer(
     request: Request,
     found: adapter_lookup.Target,
-    rows: list[batch.Row],
-    system: str | None,
-    environment: Environment,
-    stdin: TextIO,
-    stdout: TextIO,
-    say: Callable[[str], None],
-) -> None:
-    model = fetch.fetch(found.base, environment=environment, notify=say)
-    with environment_module.keys_put_away() if found.base.trust_remote_code else contextlib.nullcontext():
-        _talk(request, found, model.path, rows, system, stdin, stdout, say)
-
-
-def _talk(
-    request: Request,
-    found: adapter_lookup.Target,
     model: Path,
     rows: list[batch.Row],
     system: str | None,
-    stdin: TextIO,
-    stdout: TextIO,
-    say: Callable[[str], None],
+    terminal: Terminal,
 ) -> None:
+    """Answers the rows of a file, one prompt, or a conversation. `model` is the folder of the base model."""
+    stdout = terminal.stdout
     generator = Generator.load(found.base, model, found.adapter, thinking=found.thinking)
     sampling = Sampling(
         max_new_tokens=request.max_new_tokens,
@@ -85,22 +74,13 @@ def _talk(
     elif request.prompt is not None:
         show = interactive.show_both if request.compare_base else interactive.show
         asked = batch.conversation(request.prompt, system)
-        if not show(generator, sampling, asked, stdout, reasoning=request.shows_reasoning(stdout)):
-            say(
+        if not show(generator, sampling, asked, stdout, reasoning=terminal.reasoning):
+            terminal.notify(
                 f"the answer is empty: the model ended at once, or was still thinking after {sampling.max_new_tokens} "
                 "tokens (--max-new-tokens allows more, --reasoning show shows them)"
             )
     else:
-        interactive.talk(
-            generator,
-            sampling,
-            system=system,
-            compare_base=request.compare_base,
-            reasoning=request.shows_reasoning(stdout),
-            stdin=stdin,
-            stdout=stdout,
-            notify=say,
-        )
+        interactive.talk(generator, sampling, terminal, system=system, compare_base=request.compare_base)
 
 
 def _lines(file: str, stdin: TextIO) -> list[str]:

@@ -1,4 +1,4 @@
-"""Decided before anything is loaded: whether the weights are sharded, and whether routed experts train."""
+"""Decides before anything is loaded whether the weights are sharded, and whether routed experts train."""
 
 from __future__ import annotations
 

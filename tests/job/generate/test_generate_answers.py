@@ -339,12 +339,9 @@ def converse(recorder: Recorder, typed: str, *, reasoning: bool = False) -> tupl
     interactive.talk(
         recorder,  # type: ignore[arg-type]
         SHORT,
+        interactive.Terminal(stdin=io.StringIO(typed), stdout=out, notify=notes.append, reasoning=reasoning),
         system="S",
         compare_base=False,
-        reasoning=reasoning,
-        stdin=io.StringIO(typed),
-        stdout=out,
-        notify=notes.append,
     )
     return out.getvalue(), notes
 

@@ -1,4 +1,4 @@
-"""Messages as a chat template can say them. Inference's messages go the same way as training's."""
+"""Rewrites messages into what a chat template has a form for, in inference as in training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a finished conversation has behind a prompt: the answer as a chat template writes it.
+"""The completion: what a finished conversation has behind a prompt, as the chat template writes it.
 
 A prompt is often no prefix of the finished conversation, because it ends in a thought that the template does not show
 of the answer, or shows with other blanks.

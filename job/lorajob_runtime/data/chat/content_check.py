@@ -1,4 +1,4 @@
-"""Whether what a row says is in the text that its template makes of it.
+"""Checks that what a row says is in the text that its chat template makes of it.
 
 Templates may trim, quote and escape. So a text counts as there when it is, but for blanks at its ends; and a value
 among the arguments of a call, when the longest stretch of it that no way of writing changes is there.

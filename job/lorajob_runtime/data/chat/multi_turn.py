@@ -1,4 +1,4 @@
-"""The answers of a whole conversation, rendered no oftener than its template needs.
+"""Renders all answers of a conversation with as few renderings as its template allows.
 
 Exactly, every answer takes two renderings of all that comes before it, which is quadratic in turns. Most templates only
 append: then one rendering of the whole has every prompt in it, and every answer stands there as it would alone. That is

@@ -1,4 +1,4 @@
-"""What a model says, taken apart: the thought before its answer, and the answer without the marks around it.
+"""Splits what a model says into its reasoning and its answer, without the marks around them.
 
 Models of several families write `<think>…</think>` first, and some put the answer between `<answer>` and `</answer>`.
 Marks count where such a part can begin and end only: an answer that speaks of <think> keeps it.

@@ -1,4 +1,4 @@
-"""What a chat template can say, found by rendering: what goes in is looked for in what comes out.
+"""Finds out what a chat template supports: it renders probes and looks for their words in the result.
 
 A template's text tells little: it may name a field in a comment, or list tools and write no calls.
 """

@@ -1,4 +1,4 @@
-"""From a spec to a dataset file, the form of its rows, and which of them are meant. Standard library only."""
+"""Loads a dataset: its file, the form of its rows, and which of them are meant. Standard library only."""
 
 from __future__ import annotations
 

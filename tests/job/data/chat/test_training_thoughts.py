@@ -8,6 +8,8 @@ import pytest
 from family_texts import ALPACA, CHATML, QWEN25_SYSTEM, Expect
 
 from lorajob_runtime.contract.errors import ConfigError
+from lorajob_runtime.data.chat.adapt_messages import NO_FORM, SWITCHED_OFF
+from lorajob_runtime.data.chat.chat_template import EMPTY_THOUGHT
 
 
 @pytest.mark.parametrize("name", ["smollm2", "qwen25"])
@@ -27,7 +29,7 @@ def test_a_thought_in_the_data_is_left_out_and_noted_when_thinking_is_off(
         qwen3, off.train, "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n⟦A<|im_end|>⟧"
     )
     on = prepared(qwen3, rows, thinking=True)
-    assert off.report.notes == ("1 row: thoughts are left out, as data.thinking is off",)
+    assert off.report.notes == (f"1 row: {SWITCHED_OFF}",)
     expect_sequences(
         qwen3, on.train, "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n⟦<think>\nhm\n</think>\n\nA<|im_end|>⟧"
     )
@@ -65,7 +67,7 @@ def test_a_thought_that_a_template_has_no_form_for_is_left_out_and_noted(
 ) -> None:
     result = prepared(qwen25, [{"messages": THOUGHT_APART}])
     expect_sequences(qwen25, result.train, QWEN25_SYSTEM + CHATML.format("Q", "A"))
-    assert result.report.notes == ("1 row: thoughts are left out, as the chat template has no form for them",)
+    assert result.report.notes == (f"1 row: {NO_FORM}",)
 
 
 def test_minimax_trains_a_thought_inside_the_one_its_prompt_opens(
@@ -83,6 +85,4 @@ def test_minimax_trains_a_thought_inside_the_one_its_prompt_opens(
 def test_it_is_said_of_rows_without_a_thought_that_minimax_thinks_before_every_answer(
     minimax: Any, prepared: Any
 ) -> None:
-    assert prepared(minimax, ALPACA * 2).report.notes == (
-        "2 rows: the model thinks before every answer, so an answer without a thought is trained behind an empty one",
-    )
+    assert prepared(minimax, ALPACA * 2).report.notes == (f"2 rows: {EMPTY_THOUGHT}",)
