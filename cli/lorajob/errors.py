@@ -1,4 +1,4 @@
-"""Failure classes of the command line itself, beside those of a run (`contract.errors`), and its first error."""
+"""Failure classes and exit codes of the command line itself, beside those of a run (`contract.errors`)."""
 
 from __future__ import annotations
 

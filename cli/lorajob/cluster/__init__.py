@@ -1,4 +1,6 @@
-"""A Kubernetes cluster as plain JSON over HTTP: how it is found, logged in to and asked. It knows nothing of runs.
+"""A Kubernetes cluster as plain JSON over HTTP: how it is found, logged in to and asked.
+
+Nothing here knows of runs, specs or platforms, and nothing else in the command line speaks to an API server.
 
     cluster = connect()          # as kubectl does: --kubeconfig, KUBECONFIG, ~/.kube/config, or the pod's own
     job = cluster.get(cluster.jobs("zhenhuan"))

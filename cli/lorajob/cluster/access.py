@@ -1,4 +1,4 @@
-"""How to reach one cluster and who asks: what a kubeconfig, or the folder of a pod's service account, comes to."""
+"""How to reach one cluster, and as whom: the outcome of a kubeconfig, or of a pod's service account."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cluster is asked: objects as plain JSON, lists in pages, streams of lines, and watches that go on.
+"""The client of a cluster: objects as plain JSON, lists in pages, streams of lines, and watches.
 
 Paths are those of the API, `/apis/batch/v1/namespaces/team/jobs/zhenhuan`; query parameters have the API's own names.
 """
@@ -166,7 +166,7 @@ class Cluster:
     def now(self) -> datetime:
         """The time by the server's clock as of its last answer, by this machine's before there was one.
 
-        What Kubernetes writes down are times of the server's: ages must not depend on the clock of whoever looks.
+        Kubernetes writes times of the server's clock: ages must not depend on the clock of this machine.
         """
         return datetime.now(UTC) + timedelta(seconds=self._transport.ahead_seconds)
 

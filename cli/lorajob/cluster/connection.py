@@ -1,4 +1,4 @@
-"""One connection to a server: by TLS, through a proxy, with a time limit that may change while it is used."""
+"""One connection to a server: with TLS, through a proxy, with a time limit that may change while it is used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import ssl
 import time
 
 CONNECT_TIMEOUT_SECONDS = 10.0
-"""A server that is there takes a connection at once; whoever forgot the VPN should not wait longer."""
+"""A reachable server accepts a connection at once; a user who forgot the VPN should not wait longer."""
 
 
 class Connection(http.client.HTTPConnection):

@@ -67,7 +67,7 @@ class Conflict(ClusterError):
 
 
 class Gone(ClusterError):
-    """The version or page asked for is no longer kept; begin anew. `details["continue"]` goes on a list, if given."""
+    """The version or page asked for is no longer kept: start again. `details["continue"]` goes on a list, if given."""
 
     failure = BUSY
 

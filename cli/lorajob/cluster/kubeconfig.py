@@ -1,7 +1,7 @@
 """Kubeconfig files: found, merged and read as kubectl does, one context of them as an Access.
 
 https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/ has the rules. Read with PyYAML's
-C parser, which `kubernetes` brings: quicker to load and to read than ruamel.yaml, and of the dialect of these files.
+C parser, which the `kubernetes` package depends on: it loads and reads faster than ruamel.yaml, and reads YAML 1.1.
 """
 
 from __future__ import annotations

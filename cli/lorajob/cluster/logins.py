@@ -1,4 +1,4 @@
-"""Logins that other programs do: exec plugins of clouds, and OIDC, by the `kubernetes` package.
+"""Logs in by other programs: exec plugins of clouds, and OIDC, through the `kubernetes` package.
 
 Imported only for a kubeconfig that asks for one: loading `kubernetes` takes half a second.
 """

@@ -1,4 +1,4 @@
-"""Faults of the network, each as one line that says what to do."""
+"""Turns an error of the network into one line that says what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which proxy, if any, stands between us and a server: pure, by the rules that kubectl and curl share."""
+"""Chooses the proxy to a server, if any, by the rules that kubectl and curl share. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The TLS side of an Access: whom we trust, and the certificate that we show."""
+"""The TLS settings for an Access: which certificates are trusted, and the client certificate that is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP to one server: connections that are kept, logins, proxies, time limits, and what may be asked again.
+"""HTTP to one server: kept connections, logins, proxies, time limits, and which requests are repeated.
 
 Standard library only. A fault of the network becomes an Unreachable that says what to do; an answer is only returned.
 """
@@ -217,7 +217,7 @@ class Transport:
         return self._credentials
 
     def _forget_login(self) -> bool:
-        """Whether there is a login by another program that has not just been made; it is then made anew."""
+        """Whether there is a login by another program that has not just been made; it is then made again."""
         if self._credentials is None or time.monotonic() - self._logged_in < _FRESH_SECONDS:
             return False
         self._credentials = None

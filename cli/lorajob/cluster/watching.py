@@ -1,4 +1,4 @@
-"""A watch that goes on until its deadline: over the server's time limits, broken connections and forgotten versions.
+"""A watch that continues until its deadline, across the server's time limits, broken connections and lost versions.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes has the protocol.
 """
@@ -20,7 +20,7 @@ from lorajob_runtime.contract.backoff import Pauses
 Json = dict[str, Any]
 
 SERVER_TIMEOUT_SECONDS = 300
-"""After so long the server is asked anew; a connection that died silently is noticed then."""
+"""After this long the server is asked again, so that a connection that died silently is noticed."""
 
 GRACE_SECONDS = 15.0
 """By so much a silent server may exceed its own limit."""
@@ -31,11 +31,11 @@ PATIENCE_SECONDS = 60.0
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 5.0
 _LIVED_SECONDS = 1.0
-"""A watch that ends sooner is not asked anew at once: a proxy may end each one, a server forget each version."""
+"""A watch that ends sooner is not repeated at once: a proxy may end each one, a server forget each version."""
 
 
 def pauses() -> Pauses:
-    """The pauses of one who watches; whoever makes one watch after another gives each the same."""
+    """The pauses between watches; a caller that makes one watch after another gives each the same."""
     return Pauses(first_seconds=_FIRST_PAUSE_SECONDS, longest_seconds=_LONGEST_PAUSE_SECONDS)
 
 

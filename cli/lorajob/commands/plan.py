@@ -80,7 +80,7 @@ def _warn(text: str) -> None:
 
 
 def _platform(file: Path | None, params: dict[str, Any]) -> Platform | None:
-    """The platform, where there is one to be had. Raises UsageError and ConfigError for a file that is named."""
+    """The platform, where there is one. Raises UsageError and ConfigError for a file that is named."""
     if platform_lookup.named_file(file) is not None:
         return platform_lookup.load(None, file).platform
     try:

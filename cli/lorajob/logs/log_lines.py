@@ -1,4 +1,4 @@
-"""The lines of a run's logs: which are wanted, whose they are, and in what order. Pure.
+"""The lines of a run's logs: which are shown, which process each is from, and in what order they come. Pure.
 
 A pod's log has the supervisor's lines as they are and those of a training process behind `[rank 3] `; storage keeps
 them in files of their own, an attempt a folder.

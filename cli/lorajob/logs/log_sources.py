@@ -1,4 +1,4 @@
-"""Where a run's log is read from: its pods while they are there, else storage, which keeps it of every attempt."""
+"""Chooses where a run's log is read from: its pods while they exist, else storage, which keeps it for every attempt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The logs of a run's pods from the API server: as far as they are, or followed across retries until the run ends."""
+"""Reads the logs of a run's pods from the API server: what is there, or followed across retries until the run ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lorajob.logs.log_lines import Line, LogFilter
 from lorajob.logs.resuming import Resumed
 from lorajob.runs import lookup, pod_states
 from lorajob.runs.lookup import Found
-from lorajob.runs.patience import PASSING, Patience
+from lorajob.runs.patience import TRANSIENT_ERRORS, Patience
 from lorajob.runs.pod_status import PodStatus
 from lorajob.runs.run_status import RunStatus
 from lorajob_runtime.contract.kubernetes import CONTAINER
@@ -112,10 +112,10 @@ class Following:
                     self._notice(f"run {self._name} was deleted")
                     return
                 continue
-            except PASSING as error:
-                pause = self._patience.bear(error)
+            except TRANSIENT_ERRORS as error:
+                pause = self._patience.pause_after(error)
                 continue
-            self._patience.went_well()
+            self._patience.reset()
             missing_since = None
             for pod in pods:
                 if pod.started is not None and pod.name not in self._known and self._wanted.has_node(pod.node):
@@ -158,15 +158,15 @@ class Following:
                 [pod] = pod_states.read_pods([self._cluster.get(self._cluster.pods(name))])
                 if pod.state in ("Succeeded", "Failed"):
                     has_ended, pause = True, 0.0
-                patience.went_well()
+                patience.reset()
             except NotFound:
                 return
             except ClusterError as error:
-                is_passing = isinstance(error, Unreachable) or (self._may_read and isinstance(error, PASSING))
+                is_passing = isinstance(error, Unreachable) or (self._may_read and isinstance(error, TRANSIENT_ERRORS))
                 try:
                     if not is_passing:
                         raise
-                    pause = patience.bear(error)
+                    pause = patience.pause_after(error)
                 except ClusterError as lasting:
                     self._lines.put(lasting)
                     return

@@ -1,4 +1,4 @@
-"""A pod's log taken up again where its stream broke off, so that each line comes once. Pure.
+"""Continues a pod's log where its stream broke off, so that each line comes once. Pure.
 
 The API gives a log from a whole second on, and several lines may have one time: CRI-O stamps a whole buffer alike. So
 the time of the last line does not say which of those that come again are new; the lines themselves do, in their order.

@@ -85,7 +85,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in self.lazy.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command; ends quietly when whoever read the output has gone away, as in `lorajob models | head`."""
+        """Runs the command; ends quietly when the reader of the output has gone away, as in `lorajob models | head`."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()

@@ -36,7 +36,7 @@ class RunPlan:
     """Of a micro-batch, where the GPU's memory is known and enough."""
     speed: Speed | None
     rows: int | None
-    """Rows that are trained on, of a dataset that is at hand."""
+    """Rows that are trained on, of a dataset on this machine."""
     excess: str | None
     """What is to be said of rows that may be longer than the model's window."""
 

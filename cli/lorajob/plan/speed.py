@@ -26,7 +26,7 @@ NODE_BYTES_PER_SECOND, NETWORK_BYTES_PER_SECOND = 150e9, 20e9
 
 
 class KnownDataset(Protocol):
-    """What a plan asks of a dataset at hand: its rows, and its bytes unpacked; None where nobody counted them."""
+    """What a plan needs of a dataset on this machine: rows and unpacked bytes; None where they are not counted."""
 
     @property
     def rows(self) -> int | None: ...
@@ -37,7 +37,7 @@ class KnownDataset(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speed:
-    """Rough speed of all GPUs together, and of one epoch where the dataset is at hand."""
+    """Rough speed of all GPUs together, and of one epoch where the dataset is on this machine."""
 
     tokens_per_second: int
     epoch_tokens: int | None
@@ -95,7 +95,7 @@ def trained_rows(spec: RunSpec, local: KnownDataset | None) -> int | None:
 
 
 def _row_tokens(spec: RunSpec, local: KnownDataset | None) -> float | None:
-    """Of a mean row of a dataset that is at hand, from its file's size; no more than the longest allowed."""
+    """Of a mean row of a dataset on this machine, from its file's size; no more than the longest allowed."""
     if local is None or not local.rows or local.text_bytes is None:
         return None
     return min(spec.data.max_length, local.text_bytes / local.rows / BYTES_PER_TOKEN)

@@ -1,4 +1,4 @@
-"""Where a platform comes from: a file that the user names, the namespace's ConfigMap, or the user's own file."""
+"""Finds the platform in force: a file that the user names, else the namespace's ConfigMap, else the user's own file."""
 
 from __future__ import annotations
 

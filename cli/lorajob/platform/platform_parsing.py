@@ -1,4 +1,4 @@
-"""A platform in its file form: read with the place of each mistake, and written with every field."""
+"""Reads a platform from its file form, with the place of each mistake, and writes it with every field. Pure."""
 
 from __future__ import annotations
 

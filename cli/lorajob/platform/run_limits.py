@@ -1,4 +1,4 @@
-"""What the platform allows a run, and what a run on a cluster needs to have. Pure; nothing is sent before it passed."""
+"""What the platform allows a run, and what a run on a cluster needs to have. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results in S3 as the command line reaches them: where the platform says, with the user's key or its Secret's."""
+"""Opens the storage of a run's results: at the platform's address, with the user's key or that of its Secret."""
 
 from __future__ import annotations
 

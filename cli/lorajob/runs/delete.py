@@ -1,4 +1,4 @@
-"""Removing runs: the Job with all that it owns, and its results in storage where that is asked for."""
+"""`lorajob delete`: removes the Job of a run with everything it owns, and its results in storage on request."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def plan(cluster: Cluster, name: str, *, artifacts: bool, platform_file: Path | 
 def remove(cluster: Cluster, removal: Removal, *, wait: bool = True) -> None:
     """Deletes the Job and what is no longer its, with `wait` until its pods are gone too, and then the results.
 
-    Results are only removed after the pods are gone: they would write them anew. Raises NotFound, ClusterError,
+    Results are only removed after the pods are gone: they would write them again. Raises NotFound, ClusterError,
     TimedOutError when the pods outlive their grace period, and what storage raises.
     """
     if removal.status is not None:

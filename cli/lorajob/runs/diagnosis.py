@@ -1,4 +1,4 @@
-"""Why a run is in its phase: what a pending one waits for, what a running one is busy with. One line each. Pure."""
+"""Why a run is in its phase: what a pending run waits for, and what a running one is doing. One line each. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run followed until it ends, or until it is enough: by a watch on its Job, and by looking at its pods anew."""
+"""Follows a run until it ends or a time limit is over: watches its Job, and reads its pods after every change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lorajob.cluster import Cluster, Forbidden, NotFound, Unreachable, watching
 from lorajob.errors import CANCELLED, FAILED, NOT_FINISHED, TIMED_OUT
 from lorajob.runs import lookup
 from lorajob.runs.lookup import Found
-from lorajob.runs.patience import PASSING, Patience
+from lorajob.runs.patience import TRANSIENT_ERRORS, Patience
 from lorajob.runs.run_status import RunStatus
 from lorajob_runtime.contract.errors import SUCCEEDED, FailureClass, LorajobError
 from lorajob_runtime.contract.kubernetes import RUN_LABEL
@@ -98,7 +98,7 @@ class _Follower:
         deadline = None if left is None else time.monotonic() + left
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            is_watching = not self._patience.is_tried
+            is_watching = not self._patience.is_failing
             try:
                 if is_watching:
                     self._wait_for_change(found, left)
@@ -108,17 +108,17 @@ class _Follower:
                 if not self._is_replaced(left):
                     raise NotFound(f"run {self._name} was deleted") from None
                 continue
-            except PASSING as error:
+            except TRANSIENT_ERRORS as error:
                 if is_watching and not self._may_watch and not isinstance(error, Unreachable):
                     # that was never allowed
                     raise
-                pause = self._patience.bear(error)
+                pause = self._patience.pause_after(error)
             else:
                 if again.status.pods is not None or found.status.pods is None:
-                    self._patience.went_well()
+                    self._patience.reset()
                     return again
                 try:
-                    pause = self._patience.bear(Forbidden("; ".join(again.notes)))
+                    pause = self._patience.pause_after(Forbidden("; ".join(again.notes)))
                 except Forbidden:
                     # it may no longer see them: what the Job says is all there is from now on
                     return again

@@ -1,4 +1,4 @@
-"""A run's place in a queue of Kueue: the Workload that Kueue keeps of its Job, and what it says of its turn.
+"""A run in a queue of Kueue: reads why its Workload waits, and takes it out of the queue.
 
 https://kueue.sigs.k8s.io/docs/concepts/workload/#active: one that is not active is taken out of its queue, or stopped.
 """

@@ -1,4 +1,4 @@
-"""Stopping and going on: cancel, suspend and resume are changes of one field of the run's Job, asked for once."""
+"""`lorajob cancel`, `suspend` and `resume`: each changes one field of the run's Job, with one request."""
 
 from __future__ import annotations
 

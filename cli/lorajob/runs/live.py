@@ -1,4 +1,4 @@
-"""A run as it goes on: a block of text that refreshes on a terminal, else a line or a JSON object for every change."""
+"""Shows a run that is followed: text that refreshes on a terminal, else a line or a JSON object for every change."""
 
 from __future__ import annotations
 

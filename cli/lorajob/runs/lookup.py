@@ -1,4 +1,4 @@
-"""Runs as they are in a cluster now: one with everything known of it, or all of them from one list of Jobs."""
+"""Reads runs from a cluster: one with everything that is known of it, or all of them from one list of Jobs."""
 
 from __future__ import annotations
 

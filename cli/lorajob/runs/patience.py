@@ -1,6 +1,6 @@
-"""What one who follows a run bears of its cluster: that it is out of reach, and that it refuses for a moment.
+"""How long a command that follows a run tolerates a cluster that can't be reached, or that refuses its requests.
 
-An API server that has just started answers 401 and 403 until it has read who may do what; the run goes on meanwhile.
+An API server that has just started answers 401 and 403 until it has read its access rules; the run is not affected.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from collections.abc import Callable
 from lorajob.cluster import ClusterError, Forbidden, Pauses, Unauthenticated, Unreachable
 
 UNREACHABLE_SECONDS = 300.0
-"""So long a cluster may be out of reach before a command that follows gives up; the run does not care."""
+"""How long a cluster may be unreachable before a command that follows a run gives up; the run is not affected."""
 
 REFUSED_SECONDS = 30.0
-"""So long it may refuse what it has allowed before; then it means it."""
+"""How long it may refuse what it allowed before; after that the refusal is taken as lasting."""
 
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 5.0
 
-PASSING = (Unreachable, Forbidden, Unauthenticated)
-"""Errors that may be over in a moment, where the same request was answered before."""
+TRANSIENT_ERRORS = (Unreachable, Forbidden, Unauthenticated)
+"""Errors that may pass, where the same request was answered before."""
 
 
 class Patience:
-    """Bears what goes wrong while something is followed, each kind within its limit."""
+    """Tolerates errors while a run is followed, each kind for a limited time."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         """`say` takes one line when trouble begins and one when it is over."""
@@ -33,11 +33,11 @@ class Patience:
         self._pauses = Pauses(first_seconds=_FIRST_PAUSE_SECONDS, longest_seconds=_LONGEST_PAUSE_SECONDS)
 
     @property
-    def is_tried(self) -> bool:
-        """Whether something has gone wrong since it last went well."""
+    def is_failing(self) -> bool:
+        """Whether there was an error since the last success."""
         return bool(self._since)
 
-    def bear(self, error: ClusterError) -> float:
+    def pause_after(self, error: ClusterError) -> float:
         """The seconds to pause before the next try. Raises the error when this has lasted for too long."""
         now = time.monotonic()
         is_away = isinstance(error, Unreachable)
@@ -48,8 +48,8 @@ class Patience:
             raise error
         return self._pauses.take()
 
-    def went_well(self) -> None:
-        """What was asked has been answered: whatever comes is new trouble."""
+    def reset(self) -> None:
+        """To be called after a success: the next error starts its time limit again."""
         if self._since:
             self._say("the cluster answers again")
             self._since.clear()

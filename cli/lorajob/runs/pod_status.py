@@ -1,4 +1,4 @@
-"""One pod of a run at one moment, as the command line shows it and judges by it."""
+"""One pod of a run at one moment, as it is shown and as a run's status is decided by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the objects of a run say together, in the terms in which its phase and reason are decided. Pure.
+"""The facts about a run that its phase and reason are decided by, gathered from its Job, pods and events. Pure.
 
 A Job's conditions and counters mislead at times: a resumed Job keeps the condition `Suspended` with status False, an
 active pod may hang for hours before its container starts, the progress annotation outlives the pod that wrote it, and a

@@ -42,7 +42,7 @@ class RunStatus:
     queue: str | None
     created: datetime | None
     started: datetime | None
-    """When the present stretch began: resuming sets it anew."""
+    """When it was started, or last resumed."""
     finished: datetime | None
     attempts: int
     """Attempts begun since the run was submitted or last retried, counting the present one."""

@@ -1,4 +1,4 @@
-"""What a run came to, from its events: the loss before and after, and how it ended. Pure."""
+"""The result of a run in a few numbers, from its events: the loss at its beginning and at its end. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a dataset gets from this machine into a cluster: looked at first, then in a ConfigMap, or in S3 by its hash."""
+"""Brings a dataset from this machine to a cluster: inspects it, then puts it into a ConfigMap or into S3."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class LocalData:
 def compressed(pieces: Iterable[bytes], limit: int) -> bytes | None:
     """A gzip file of the pieces, the same each time; None when it is longer than `limit` bytes.
 
-    Pieces beyond that are not asked for: whoever asks whether a large file would fit does not compress all of it.
+    Pieces beyond that are not asked for, so a large file is not compressed whole to see whether it fits.
     """
     # + 16: with the frame of a gzip file, which holds no time
     compressor = zlib.compressobj(wbits=zlib.MAX_WBITS + 16)

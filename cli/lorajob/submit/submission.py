@@ -1,4 +1,4 @@
-"""From what the user gave to a run in the cluster: settings, dataset, manifests, and their creation as one."""
+"""`lorajob submit`: prepares a run, uploads its dataset, and creates all of its objects or none."""
 
 from __future__ import annotations
 

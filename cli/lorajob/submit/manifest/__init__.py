@@ -1,4 +1,7 @@
-"""From a RunSpec and the platform to the Kubernetes objects of a run. Pure: what is printed is what is sent."""
+"""From a RunSpec and the platform to the Kubernetes objects of a run. Pure: what is printed is what is sent.
+
+No clock, no random number and no request belongs here: creating the objects is `submit.submission`'s.
+"""
 
 from __future__ import annotations
 
