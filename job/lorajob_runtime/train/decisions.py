@@ -11,11 +11,10 @@ from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.models.memory_plan import Precision
 from lorajob_runtime.models.placement import GPU_TOKENS, Placement
 from lorajob_runtime.system import environment
-from lorajob_runtime.train import broadcast, memory_budget
 from lorajob_runtime.train.base_model import forward as model_module
 from lorajob_runtime.train.base_model.forward import Traits
 from lorajob_runtime.train.job import TrainJob
-from lorajob_runtime.train.parallel import sharding
+from lorajob_runtime.train.parallel import broadcast, memory_budget, sharding
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,8 +12,9 @@ import torch.distributed as dist
 
 from lorajob_runtime.contract.errors import StoppedError
 from lorajob_runtime.contract.layout import RunFolder
-from lorajob_runtime.train import checkpointing, heartbeat, memory_budget, samples, session
+from lorajob_runtime.train import checkpointing, heartbeat, samples, session
 from lorajob_runtime.train.job import TrainJob
+from lorajob_runtime.train.parallel import memory_budget
 from lorajob_runtime.train.samples import SamplePrompts
 from lorajob_runtime.train.session import Session
 from lorajob_runtime.train.step import StepResult, evaluate, train_step

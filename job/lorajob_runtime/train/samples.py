@@ -18,9 +18,9 @@ from transformers import StoppingCriteria
 from lorajob_runtime.data.chat.reasoning import MARK_TOKENS, Reply, opens_thought, split
 from lorajob_runtime.data.chat.tokenizer import decode, decode_answer, load_tokenizer
 from lorajob_runtime.system import device_errors, environment
-from lorajob_runtime.train import heartbeat, memory_budget
+from lorajob_runtime.train import heartbeat
 from lorajob_runtime.train.base_model import forward as model_module
-from lorajob_runtime.train.parallel import sharding
+from lorajob_runtime.train.parallel import memory_budget, sharding
 from lorajob_runtime.train.session import Session
 
 

@@ -26,7 +26,7 @@ from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.models.memory_plan import Precision
 from lorajob_runtime.models.placement import Placement
 from lorajob_runtime.storage import checkpoint
-from lorajob_runtime.train import broadcast, decisions, memory_budget, placement
+from lorajob_runtime.train import decisions
 from lorajob_runtime.train.base_model import attention
 from lorajob_runtime.train.base_model import forward as model_module
 from lorajob_runtime.train.base_model.forward import Traits
@@ -34,7 +34,7 @@ from lorajob_runtime.train.decisions import Decisions
 from lorajob_runtime.train.job import TrainJob
 from lorajob_runtime.train.lora import attach, linear
 from lorajob_runtime.train.lora.dropout import DropoutMasks
-from lorajob_runtime.train.parallel import sharding
+from lorajob_runtime.train.parallel import broadcast, memory_budget, placement, sharding
 from lorajob_runtime.train.parallel.gradients import FlatGradients
 from lorajob_runtime.train.parallel.sharding import Sharding
 from lorajob_runtime.train.schedule import Schedule

@@ -14,9 +14,9 @@ from torch import Tensor
 from lorajob_runtime.contract.errors import DivergedError
 from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.system import device_errors
-from lorajob_runtime.train import batches, heartbeat, loss, memory_budget, schedule
+from lorajob_runtime.train import batches, heartbeat, loss, schedule
 from lorajob_runtime.train.base_model import forward as model_module
-from lorajob_runtime.train.parallel import sharding
+from lorajob_runtime.train.parallel import memory_budget, sharding
 from lorajob_runtime.train.session import Session
 
 

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from lorajob_runtime.contract.spec import LoraSpec
 from lorajob_runtime.models.placement import GPU_TOKENS
-from lorajob_runtime.train import memory_budget
 from lorajob_runtime.train.lora import attach
+from lorajob_runtime.train.parallel import memory_budget
 
 GIB = 2**30
 

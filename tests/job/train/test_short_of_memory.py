@@ -15,7 +15,8 @@ from training_runs import random_rows, steps_of, write_run
 from lorajob_runtime.contract import events
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.storage import checkpoint, event_log
-from lorajob_runtime.train import memory_budget, samples
+from lorajob_runtime.train import samples
+from lorajob_runtime.train.parallel import memory_budget
 
 SETTINGS = {"train": {"batchSize": 8, "gradientAccumulation": 1, "maxSteps": 4, "saveSteps": 1}}
 ROWS = random_rows(60, longest=40)

@@ -1,1 +1,1 @@
-"""How weights and gradients are spread over ranks and brought together."""
+"""How weights, gradients and work are spread over ranks, what memory allows, and what ranks tell each other."""

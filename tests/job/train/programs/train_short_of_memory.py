@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.train import job as train_job
-from lorajob_runtime.train import loop, memory_budget, session
+from lorajob_runtime.train import loop, session
+from lorajob_runtime.train.parallel import memory_budget
 
 
 def main(arguments: list[str]) -> None:

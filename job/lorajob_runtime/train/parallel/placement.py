@@ -12,8 +12,8 @@ from lorajob_runtime.models.memory_plan import Precision
 from lorajob_runtime.models.placement import Placement
 from lorajob_runtime.models.shapes import Architecture
 from lorajob_runtime.system import environment
-from lorajob_runtime.train import broadcast, memory_budget
 from lorajob_runtime.train.job import TrainJob
+from lorajob_runtime.train.parallel import broadcast, memory_budget
 
 _MOST_WEIGHTS = 0.8
 """Share of a GPU's memory that the weights of a model of unknown shapes may take before they are sharded."""
