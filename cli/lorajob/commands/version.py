@@ -18,10 +18,14 @@ from lorajob.options.command import Command
 from lorajob.options.output_option import output_option
 from lorajob.platform import platform_lookup
 from lorajob_runtime import __version__
+from lorajob_runtime.contract import hubs
 from lorajob_runtime.contract.errors import LorajobError
 from lorajob_runtime.contract.spec import API_VERSION
 
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "pyarrow", "boto3", "swanlab", "modelscope-hub")
+LIBRARIES = (
+    *("torch", "transformers", "peft", "accelerate", "pyarrow", "boto3", "swanlab"),
+    *(hub.library for hub in hubs.MODEL_HUBS if hub.library),
+)
 
 OLDEST_KUBERNETES = (1, 31)
 """The first with everything that a run's Job uses as generally available: podFailurePolicy came last."""

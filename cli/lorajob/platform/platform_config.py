@@ -5,10 +5,10 @@ These are its fields and their defaults; docs/platform.md explains each of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, make_dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from lorajob_runtime.contract import schema
+from lorajob_runtime.contract import hubs, schema
 from lorajob_runtime.contract.schema import Reading
 from lorajob_runtime.contract.spec import RunSpec
 
@@ -46,12 +46,19 @@ class PlatformCache:
     claim: str = "lorajob-cache"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlatformHubEndpoints:
-    """Mirrors of the hubs; None is the hub itself."""
+if TYPE_CHECKING:
 
-    modelscope: str | None = None
-    hf: str | None = None
+    class PlatformHubEndpoints:
+        """Mirrors of the hubs, a field for each; None is the hub itself."""
+
+else:
+    PlatformHubEndpoints = make_dataclass(
+        "PlatformHubEndpoints",
+        [(hub.name, str | None, None) for hub in hubs.MODEL_HUBS],
+        frozen=True,
+        kw_only=True,
+        slots=True,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,7 +140,7 @@ class Platform:
     service_account: str = "lorajob-runner"
     device: Literal["auto", "cpu"] = "auto"
     cache: PlatformCache = field(default_factory=PlatformCache)
-    hubs: tuple[str, ...] = ("modelscope", "hf")
+    hubs: tuple[str, ...] = hubs.NAMES
     hub_endpoints: PlatformHubEndpoints = field(default_factory=PlatformHubEndpoints)
     swanlab: PlatformSwanLab = field(default_factory=PlatformSwanLab)
     secrets: PlatformSecrets = field(default_factory=PlatformSecrets)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorajob.errors import UsageError
 from lorajob.platform import quantities, run_limits
+from lorajob_runtime.contract import hubs
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import ConfigError
 
@@ -146,13 +147,12 @@ _RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("storage.endpoint", _is_address, ADDRESS),
     ("storage.region", _matches(r"[A-Za-z0-9-]+"), "a region like eu-central-1"),
     ("storage.patience", _is_wait, WAIT),
-    ("hubEndpoints.modelscope", _is_address, ADDRESS),
-    ("hubEndpoints.hf", _is_address, ADDRESS),
+    *((f"hubEndpoints.{hub.name}", _is_address, ADDRESS) for hub in hubs.MODEL_HUBS),
     ("swanlab.host", _is_address, ADDRESS),
     (
         "hubs",
-        lambda value: 0 < len(value) == len(set(value)) and set(value) <= {"modelscope", "hf"},
-        "a list of modelscope and hf, in the order to ask",
+        lambda value: 0 < len(value) == len(set(value)) and set(value) <= set(hubs.NAMES),
+        f"a list of {hubs.NAMES_TEXT}, in the order to ask",
     ),
     ("imagePullSecrets", lambda value: all(map(_is_name, value)), "a list of names of Secrets"),
     ("serviceAccount", _is_name, OBJECT_NAME),

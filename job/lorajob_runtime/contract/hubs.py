@@ -44,6 +44,8 @@ class Hub:
     """Where the client keeps its own files; a pod sets it to `cache_folder` on its work volume."""
     cache_folder: str = ""
     page: str = ""
+    library: str = ""
+    """The Python distribution of its client, where `lorajob version` has no other that tells its version."""
 
     @property
     def form(self) -> str:
@@ -75,6 +77,7 @@ MODELSCOPE = Hub(
     cache_variable="MODELSCOPE_CACHE",
     cache_folder="modelscope",
     page="https://modelscope.cn/models/{id}",
+    library="modelscope-hub",
 )
 HUGGING_FACE = Hub(
     name="hf",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lorajob.platform import quantities
 from lorajob.submit.manifest import data as datasets
 from lorajob.submit.manifest import sizing
-from lorajob_runtime.contract import kubernetes, schema
+from lorajob_runtime.contract import hubs, kubernetes, schema
 from lorajob_runtime.contract.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ def _variables(spec: RunSpec, platform: Platform) -> list[dict[str, Any]]:
         "LORAJOB_S3_ADDRESSING": platform.storage.addressing,
         "AWS_ENDPOINT_URL_S3": platform.storage.endpoint,
         "AWS_REGION": platform.storage.region,
-        "MODELSCOPE_ENDPOINT": platform.hub_endpoints.modelscope,
-        "HF_ENDPOINT": platform.hub_endpoints.hf,
+        **_hub_endpoints(platform),
         # of the dashboard's address the SDK knows by itself from this one
         "SWANLAB_API_HOST": platform.swanlab.host,
         "LORAJOB_STALL_SECONDS": _seconds(platform.stall_after, "the platform's stallAfter"),
@@ -117,8 +116,7 @@ def _variables(spec: RunSpec, platform: Platform) -> list[dict[str, Any]]:
         "TMPDIR": "/tmp",  # noqa: S108
         "USER": "lorajob",
         "XDG_CACHE_HOME": _CACHES,
-        "HF_HOME": f"{_CACHES}/huggingface",
-        "MODELSCOPE_CACHE": f"{_CACHES}/modelscope",
+        **_hub_caches(),
         "TRITON_CACHE_DIR": f"{_CACHES}/triton",
         "TORCHINDUCTOR_CACHE_DIR": f"{_CACHES}/torchinductor",
     }
@@ -131,6 +129,17 @@ def _variables(spec: RunSpec, platform: Platform) -> list[dict[str, Any]]:
         *({"name": name, "value": value} for name, value in plain.items() if value),
         *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in from_fields.items()),
     ]
+
+
+def _hub_endpoints(platform: Platform) -> dict[str, str | None]:
+    with_variable = [hub for hub in hubs.MODEL_HUBS if hub.endpoint_variable]
+    return {hub.endpoint_variable: getattr(platform.hub_endpoints, hub.name) for hub in with_variable}
+
+
+def _hub_caches() -> dict[str, str]:
+    """Where the hubs' clients keep their own files, by variable."""
+    folders = {hub.cache_variable: hub.cache_folder for hub in hubs.MODEL_HUBS if hub.cache_variable}
+    return {variable: f"{_CACHES}/{folder}" for variable, folder in sorted(folders.items())}
 
 
 def _seconds(duration: str | None, place: str) -> str | None:
