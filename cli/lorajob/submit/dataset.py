@@ -104,9 +104,15 @@ def is_missing(data: DataSpec) -> bool:
     return is_local(data) and not os.path.exists(os.path.expanduser(data.source or ""))
 
 
-def is_uploaded(local: LocalData, store: Store) -> bool:
-    """Whether storage has the file; `store` is that of DATA_PREFIX. Raises what the store raises."""
-    return any(entry.size == local.size_bytes for entry in store.list(local.key))
+def upload(local: LocalData, store: Store) -> bool:
+    """Puts the file into storage and returns True; one that is there stays as it is.
+
+    `store` is that of DATA_PREFIX. Raises what the store raises.
+    """
+    if any(entry.size == local.size_bytes for entry in store.list(local.key)):
+        return False
+    store.put(local.key, local.path)
+    return True
 
 
 def inspect(data: DataSpec) -> LocalData:

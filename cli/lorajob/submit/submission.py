@@ -97,10 +97,7 @@ def upload(prepared: Prepared, cluster: Cluster) -> bool:
     from lorajob.platform.storage import connect_store  # small data does without storage
 
     store = connect_store(prepared.storage_uri, DATA_PREFIX, prepared.platform, cluster)
-    if dataset.is_uploaded(prepared.local, store):
-        return False
-    store.put(prepared.local.key, prepared.local.path)
-    return True
+    return dataset.upload(prepared.local, store)
 
 
 def exists(cluster: Cluster, name: str) -> bool:

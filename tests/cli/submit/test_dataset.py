@@ -55,7 +55,7 @@ def test_a_good_file_tells_its_rows_and_form(tmp_path: Path) -> None:
         ("rows.csv", b"input,output\n\xff,b\n", "line 2 is not UTF-8"),
         ("rows.csv", "input,output\n", "has no rows"),
         ("rows.csv", "input,input\na,b\n", "has the column 'input' twice"),
-        ("rows.parquet", b"PAR1 and no more", "is not Parquet, or not whole"),
+        ("rows.parquet", b"PAR1 and no more", "is not Parquet, or not complete"),
         ("rows.parquet", b"", "is empty"),
         ("rows.txt", "text", "ends in '.txt': a dataset must be one of .json, .jsonl, .csv, .parquet"),
     ],

@@ -18,8 +18,8 @@ from lorajob_runtime.contract.spec.fields import (
     TrainSpec,
 )
 from lorajob_runtime.contract.spec.file_form import API_VERSION, check_version, dumps, loads, parse, to_dict
-from lorajob_runtime.contract.spec.layers import merge, nest
 from lorajob_runtime.contract.spec.listing import SpecField, every_field, field_at, value_at
+from lorajob_runtime.contract.spec.merging import merge, nest
 from lorajob_runtime.contract.spec.naming import NAME_MAX_LENGTH, default_name, valid_name
 from lorajob_runtime.contract.spec.option import Command
 from lorajob_runtime.contract.spec.rules import COLUMN_ROLES, FOLDERS, dropped_share, row_slice
