@@ -1,7 +1,7 @@
 """Joins the answers of a conversation into token sequences, each stretch of text tokenised once.
 
 A tokenizer splits a text at its control tokens before anything else. So behind one that ends turns the rest of a text
-becomes the same tokens whatever came before, and the turns of a conversation need not be tokenised again with every
+becomes the same tokens with any text before it, and the turns of a conversation need not be tokenised again with every
 answer. Whether a tokenizer keeps to that is tried at the start; one that does not gets every prompt whole.
 """
 

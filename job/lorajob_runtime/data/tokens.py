@@ -70,7 +70,7 @@ class TokenRows:
 
     @classmethod
     def of(cls, rows: Iterable[tuple[Ids, Mask]]) -> TokenRows:
-        """Joins single rows. The first token of each loses its target, as nothing stands before it."""
+        """Joins single rows. The first token of each loses its target, as there is nothing before it."""
         pairs = list(rows)
         lengths = [len(ids) for ids, _ in pairs]
         offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))).astype(np.int64)
@@ -106,7 +106,7 @@ class TokenWriter:
         return len(self._offsets) - 1
 
     def add(self, ids: Ids, targets: Mask) -> None:
-        """Appends one row; its first token loses its target, as nothing stands before it. Raises OSError."""
+        """Appends one row; its first token loses its target, as there is nothing before it. Raises OSError."""
         self._files[0].write(ids.astype(_DTYPES["I32"], copy=False).tobytes())
         self._files[1].write(bytes(len(targets[:1])) + targets[1:].tobytes())
         self._offsets.append(self._offsets[-1] + len(ids))

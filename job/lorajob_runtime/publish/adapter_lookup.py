@@ -143,7 +143,7 @@ def _download(store: Store, folder: Path, below: str | None) -> None:
     prefix = f"{found}/" if found else ""
     wanted = [name for name in names if name.startswith(prefix) and "/" not in name[len(prefix) :]]
     skipped = {prefix + name for name in layout.RESUME_ONLY}
-    # an adapter is data: whatever code lies beside it stays where it is
+    # an adapter is data: code that lies beside it is not copied
     skipped |= {name for name in names if name.endswith(".py")}
     for name in sorted({*wanted, layout.SPEC} & names - skipped):
         target = folder / name

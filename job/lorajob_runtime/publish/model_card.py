@@ -146,7 +146,7 @@ def _stopping(facts: RunFacts) -> str:
 def _loading(facts: RunFacts) -> tuple[list[str], str]:
     """What has transformers load the base's weights as training did: classes to import, arguments.
 
-    transformers takes no other quantisation for weights that are published in FP8: those are loaded as they stand for.
+    transformers takes no other quantisation for weights that are published in FP8: those are dequantised first.
     """
     if facts.fp8:
         # as they are stored PEFT cannot adapt them

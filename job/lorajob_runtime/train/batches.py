@@ -15,7 +15,7 @@ Lengths = npt.NDArray[np.int64]
 
 
 def spread(rows: Sequence[int], lengths: Lengths, ranks: int) -> list[list[int]]:
-    """Shares the rows out over ranks so that their tokens are as even as may be: the longest first to the least laden.
+    """Shares rows out over ranks, tokens as even as possible: the longest row first, to the rank with the fewest.
 
     Every row is in exactly one share. With fewer rows than ranks some shares are empty.
     """

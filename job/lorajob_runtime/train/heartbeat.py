@@ -1,8 +1,8 @@
 """Signs of life where no event is due for a while: loading the model, a step, evaluating, answering samples.
 
 The supervisor ends training that shows none. A hang must not be covered up, so each micro-batch and each while of
-answering shows one by itself, and only loading has a thread that says so. It begins when all processes have met: what
-keeps them apart is seen as well.
+answering shows one by itself, and only loading has a thread that says so. It begins when all processes have joined:
+one that does not join is seen as a stall, too.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def _answer_together(session: Session, prompts: SamplePrompts, chosen: list[dict
 
 
 class _SignOfLife(StoppingCriteria):
-    """Says that answering goes on, which takes long where every token gathers the weights, and ends it when asked."""
+    """Shows signs of life while answers are made, slow where each token gathers weights, and ends them on request."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -33,7 +33,7 @@ class StepResult:
 
 
 def train_step(session: Session, step: int) -> StepResult:
-    """Makes one optimizer step: the mean loss over its target tokens, whatever rank and micro-batch they are in.
+    """Makes one optimizer step: the mean loss over all its target tokens, across ranks and micro-batches.
 
     Where memory is not enough for a micro-batch the step starts again with smaller ones; OutOfMemoryError when there
     are none. Raises DivergedError when the loss or the gradient's norm is not finite; the weights stay as before it.
@@ -102,7 +102,7 @@ def evaluate(session: Session, rows: TokenRows, step: int) -> float | None:
 
 
 def _is_asked_to_stop(session: Session) -> bool:
-    """Whether to go on makes no sense; where weights are gathered all ranks must think alike at each micro-batch."""
+    """Whether a stop was requested; where weights are gathered all ranks must decide alike at each micro-batch."""
     asked = session.folder.stop_request.exists()
     if not session.sharding.is_sharded:
         return asked

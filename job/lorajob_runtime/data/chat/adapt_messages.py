@@ -30,7 +30,7 @@ NO_FORM = "thoughts are left out, as the chat template has no form for them"
 TOOLS_TOLD = "tools are described in the system prompt, as the chat template has no form for them"
 CALLS_TOLD = "calls are written as text, as the chat template leaves them out"
 RESULTS_ASKED = "results of tools are turns of the user, as the chat template leaves them out"
-SYSTEM_ASKED = "the system prompt stands in the first question, as the chat template has no place for it"
+SYSTEM_ASKED = "the system prompt is put into the first question, as the chat template has no place for it"
 QUESTIONS_JOINED = "questions in a row are joined, as the chat template wants turns to alternate"
 
 

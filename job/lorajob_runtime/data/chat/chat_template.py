@@ -1,8 +1,8 @@
 """Conversations as text, through the model's own chat template.
 
-The law: training puts before an answer, token for token, what inference sends for it. So both ask the same function for
-the prompt, and the answer is what the template adds to it, up to and with the end of the turn. Of every answer it is
-looked up that what the row says is in it.
+The rule: before an answer, training has exactly the tokens that inference sends for it. So both ask the same function
+for the prompt, and the answer is what the template adds to it, up to and with the end of the turn. Of every answer it
+is checked that it contains what the row says.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ENDS_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>")
 """What base models end a document with; instruct models made from them may still do it."""
 
 _STAND_IN = "harbourstandin"
-"""A word that stands for an answer which the template would take for something else."""
+"""A placeholder for an answer that the template would take for something else."""
 
 _TURN = "turn"
 _UNKNOWN_TO_TEMPLATES = frozenset({LOST_THOUGHT, _TURN, "trained"})
@@ -83,7 +83,7 @@ class ChatTemplate:
         self._end_of_call = self.family.chat.end_of_call or self._probe_end_of_call()
 
     def text(self, messages: Sequence[Message], *, tools: Tools = None, parts: bool = False, **options: Any) -> str:
-        """The template's own text. Raises whatever the template raises."""
+        """The template's own text. Raises what the template raises."""
         shown = [
             {key: value for key, value in message.items() if key not in _UNKNOWN_TO_TEMPLATES and value is not None}
             for message in messages
@@ -122,7 +122,7 @@ class ChatTemplate:
         return list(dict.fromkeys(str(end) for end in ends if end in known))
 
     def finished(self, messages: Sequence[Message], tools: Tools) -> str:
-        """A conversation that waits for no answer. Raises whatever the template raises."""
+        """A conversation that waits for no answer. Raises what the template raises."""
         return self._closed(messages, tools=tools, parts=self._features.parts)
 
     def turn(self, messages: Sequence[Message], tools: Tools) -> Turn:

@@ -1,8 +1,8 @@
 """Renders all answers of a conversation with as few renderings as its template allows.
 
 Exactly, every answer takes two renderings of all that comes before it, which is quadratic in turns. Most templates only
-append: then one rendering of the whole has every prompt in it, and every answer stands there as it would alone. That is
-looked up, not believed: the first, second, fourth, eighth … and last answer, and the first of each kind of turn, are
+append: then one rendering of the whole has every prompt in it, and every answer is there as it would be alone. That is
+checked: the first, second, fourth, eighth … and last answer, and the first of each kind of turn, are
 rendered exactly as well. A template that rewrites what was said before has each answer rendered by itself.
 """
 
@@ -61,7 +61,7 @@ class RenderedAnswers:
 
 
 class TurnRenderer(Protocol):
-    """A chat template. Both raise whatever the template raises; `turn` RowError as well."""
+    """A chat template. Both raise what the template raises; `turn` RowError as well."""
 
     header: str
     """What a prompt ends in, to have the next answer."""

@@ -10,7 +10,7 @@ from lorajob_runtime.data.chat.tokenizer import Tokenizer
 from lorajob_runtime.data.rows.conversation import Message
 
 RenderFunction = Callable[..., str]
-"""Messages without nulls, then `tools` and the template's own options, to text. Raises whatever the template raises."""
+"""Messages without nulls, then `tools` and the template's own options, to text. Raises what the template raises."""
 
 
 def render_function(tokenizer: Tokenizer, source: str) -> RenderFunction:

@@ -16,7 +16,7 @@ from lorajob_runtime.data.rows.conversation import Message
 from lorajob_runtime.models.chat_families import CLOSE_THOUGHT, OPEN_THOUGHT, SWITCH, THOUGHT_FIELDS
 
 Render = Callable[..., str]
-"""A template: messages, then `tools`, `parts` and the template's own options, to text. Raises whatever it raises."""
+"""A template: messages, then `tools`, `parts` and the template's own options, to text. Raises what it raises."""
 
 # words that no template has or changes
 QUESTION, ANSWER = "harbourquestion", "harbouranswer"

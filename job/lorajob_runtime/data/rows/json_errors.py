@@ -26,7 +26,7 @@ def not_json(file: DataPath, error: Exception, *, line: int = 1, column: int = 0
 
 
 def _hint(error: json.JSONDecodeError, *, is_first: bool) -> str:
-    """What to do about text that is no JSON, where what stands there tells."""
+    """What to do about text that is not JSON, where the text itself tells; else a general hint."""
     before, behind = error.doc[: error.pos].rstrip(), error.doc[error.pos : error.pos + 20].lstrip()
     if behind.startswith("\0"):
         return "there are NUL bytes, as in a file that was not written completely: write it again"

@@ -1,4 +1,4 @@
-"""Reads a dataset file row by row, whatever is wrong with it: a fault is one DataError that says where.
+"""Reads a dataset file row by row. A file that cannot be read is one DataError that says where.
 
 A file is read twice and never held: once to its end, to count its rows and to find every fault of the file, then by who
 wants the rows. Only Parquet needs a library, which loads when such a file is read.
@@ -28,7 +28,7 @@ _NAMES_MAX = 10_000
 class Source:
     """A dataset file as read to its end once.
 
-    `head` are its first rows that can be used, JSON values as they stand in the file; `names` are the keys and columns
+    `head` are its first rows that can be used, JSON values as the file has them; `names` are the keys and columns
     that its rows have. `sha256` and `size_bytes` are of the content, unpacked.
     """
 

@@ -1,4 +1,4 @@
-"""Calls of functions in a turn, whatever of them was written as JSON text, in OpenAI's form."""
+"""Tool calls in a turn, brought into OpenAI's form; parts of them may have been written as JSON text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _READ = frozenset(("id", "type", "index", "function"))
 
 
 def calls_in(turn: Mapping[str, Any]) -> object:
-    """The calls that a turn has beside what it says, as they stand there; None when there are none."""
+    """The calls that a turn has beside its text, as the row has them; None when there are none."""
     value = next((turn[key] for key in CALLS if has_something(turn.get(key))), None)
     # an empty list as text is none either
     return None if isinstance(value, str) and value.strip() in ("", "[]", "{}", "null") else value

@@ -197,7 +197,7 @@ def _plain(turn: Mapping[str, Any]) -> Message | None:
 
 
 def _round(number: int, turn: dict[str, Any], pair: tuple[str, str], aside: Aside) -> list[Message]:
-    """A question with its answer in one turn, and what stands before them as system prompt."""
+    """A question with its answer in one turn, and the system prompt before them."""
     asked, answered = pair
     marks = {key: turn[key] for key in turn.keys() & training_marks.KEYS}
     thoughts = {key: turn[key] for key in THOUGHTS if key in turn}

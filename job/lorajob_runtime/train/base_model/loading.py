@@ -31,7 +31,7 @@ from lorajob_runtime.train.base_model.class_probe import native_type
 
 
 def load(path: Path, model: ModelSpec, dtype: torch.dtype, device: torch.device, **options: Any) -> PreTrainedModel:
-    """The model in `path`, its weights in `dtype` whatever they are stored in. `options` are `from_pretrained`'s.
+    """The model in `path`, its weights converted to `dtype`. `options` are `from_pretrained`'s.
 
     With `distributed_config` every rank reads, and dequantises, its own part of each tensor only. 4-bit weights are on
     `device`. Raises ModelError for what transformers cannot load, and for files that lack some of the weights;
@@ -55,7 +55,7 @@ def load(path: Path, model: ModelSpec, dtype: torch.dtype, device: torch.device,
         if device_errors.may_pass(error) or device_errors.of_this_gpu(error) is not None:
             raise
         raise ModelError(f"{model.name}: transformers cannot load it from {path}: {error}") from error
-    # transformers makes up what it does not find, and trains on
+    # transformers initialises missing weights at random, and goes on
     if absent := sorted(found["missing_keys"]):
         raise ModelError(
             f"{model.name}: {len(absent)} weights of {type(loaded).__name__} are not in {path}, the first {absent[0]}"

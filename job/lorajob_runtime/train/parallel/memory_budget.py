@@ -124,7 +124,7 @@ def halved(token_budget: int, too_large: int, longest_row: int) -> int | None:
 
 
 def reserved_bytes(model: nn.Module) -> int:
-    """What training takes later whatever the batch: gradients and moments, and sharded weights while gathered."""
+    """What training takes later with any batch size: gradients and moments, and sharded weights while gathered."""
     trained = sum(item.numel() for item in model.parameters() if item.requires_grad)
     return trained * (GRADIENT_BYTES + OPTIMIZER_BYTES) + sharding.gathered_bytes(model)
 
