@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lorajob_runtime.run.signals import StopSignals
+from lorajob_runtime.run.signals import ECHO_SECONDS, StopSignals
 from lorajob_runtime.storage import ownership
 from lorajob_runtime.storage.uploader import UploadIntervals
 from lorajob_runtime.system.environment import Environment
@@ -34,6 +34,8 @@ class Limits:
     """Without any sign of life while training."""
     sinks_at_end: float = 20
     poll: float = 0.2
+    echo: float = ECHO_SECONDS
+    """A second Ctrl-C that comes sooner is the first one, passed on."""
     lease: ownership.LeaseIntervals = ownership.LeaseIntervals()  # noqa: RUF009 frozen
     pace: UploadIntervals = UploadIntervals()  # noqa: RUF009 frozen
 

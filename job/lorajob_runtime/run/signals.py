@@ -11,7 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_ECHO_SECONDS = 0.5
+ECHO_SECONDS = 0.5
 """A wrapper like `uv run` passes on the Ctrl-C that the terminal has already sent to the whole group."""
 
 
@@ -22,10 +22,11 @@ class StopSignals:
     `forced` and raises it wherever the main thread is. Handlers do no more: what they interrupt may hold a lock.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, echo_seconds: float = ECHO_SECONDS) -> None:
         self.requested = False
         self.forced = False
         self._clock = clock
+        self._echo_seconds = echo_seconds
         self._first_at = 0.0
         self._is_interruptible = False
         self._before: dict[signal.Signals, Any] = {}
@@ -53,7 +54,7 @@ class StopSignals:
             self.requested = True
             if self._is_interruptible:
                 raise KeyboardInterrupt
-        elif number == signal.SIGINT and self._clock() - self._first_at >= _ECHO_SECONDS:
+        elif number == signal.SIGINT and self._clock() - self._first_at >= self._echo_seconds:
             self.forced = True
             raise KeyboardInterrupt
 

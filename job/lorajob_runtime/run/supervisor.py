@@ -73,7 +73,7 @@ def run(
     limits = limits or limits_of(environment)
     reports = Reports(spec, environment, output=output, listeners=listeners)
     with ExitStack() as stack:
-        signals = stack.enter_context(StopSignals())
+        signals = stack.enter_context(StopSignals(echo_seconds=limits.echo))
         try:
             with signals.interruptible():
                 prepared = start.prepare(

@@ -60,7 +60,7 @@ def run(
     """
     limits = limits or limits_of(environment)
     with ExitStack() as stack:
-        signals = stack.enter_context(StopSignals())
+        signals = stack.enter_context(StopSignals(echo_seconds=limits.echo))
         try:
             check_trainable(spec)
             machine = choose_machine(processes=None, gpus=spec.resources.gpus, device=environment.device)

@@ -46,7 +46,7 @@ def decide(
     train = job.spec.train
     world = accelerator.num_processes
     kept = memory_budget.kept_bytes_per_token(model)
-    sharding.part(model)
+    sharding.reshard(model)
     free = memory_budget.free_bytes(accelerator.device, environment.torchrun().ranks_here(world))
     outcome = memory_budget.decide(
         kept_bytes_per_token=kept,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -49,13 +48,12 @@ def test_one_signal_stops_after_the_step_with_a_checkpoint_in_storage(
 def test_a_second_ctrl_c_ends_at_once_and_keeps_finished_checkpoints(
     start, tmp_path: Path, folder: RunFolder, wait_until
 ) -> None:
-    run = start(str(tmp_path / "runs"), orders={"hold": 3, "deaf": True})
+    run = start(str(tmp_path / "runs"), orders={"hold": 3, "deaf": True}, limits={"echo": 0})
     [worker] = worker_ids(folder, 1, wait_until)
     wait_until(lambda: 3 in run.steps(), what="step 3")
 
     run.process.send_signal(signal.SIGINT)
     wait_until(lambda: run.remarks("notice"), what="the notice")
-    time.sleep(0.5)  # a second Ctrl-C that comes sooner is taken for an echo of the first
     run.process.send_signal(signal.SIGINT)
 
     assert run.wait() == 130

@@ -106,7 +106,7 @@ def kept_whole(model: nn.Module, spare_bytes: int) -> Iterator[int]:
             layer.reshard()
 
 
-def part(model: nn.Module) -> None:
+def reshard(model: nn.Module) -> None:
     """Has every rank hold its parts alone again: after a pass without a backward one the ends are still whole."""
     for module in model.modules():
         if isinstance(module, FSDPModule):

@@ -119,7 +119,7 @@ def test_a_new_attempt_waits_for_the_end_of_the_old_one_on_every_node(
     gathered = threading.Thread(target=lambda: node0.gather(patience_seconds=60, say=said.append), daemon=True)
     gathered.start()
     wait_until(
-        lambda: said[-1:] == ["waits for node 1 of 3 to get ready"], what="the wait for node 1, which still trains"
+        lambda: said[-1:] == ["waits for node 1 of 3 to be ready"], what="the wait for node 1, which still trains"
     )
     assert gathered.is_alive()
 
