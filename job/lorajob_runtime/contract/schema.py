@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union
 
 from lorajob_runtime.contract.errors import ConfigError, UnknownFieldError
+from lorajob_runtime.contract.text import truncate
 
 T = TypeVar("T")
 
@@ -228,8 +229,7 @@ def _join(path: str, key: str) -> str:
 
 
 def _show(value: object) -> str:
-    text = "null" if value is None else f"{value!r}" if isinstance(value, str) else str(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return truncate("null" if value is None else repr(value) if isinstance(value, str) else value, 80)
 
 
 def _suggest(key: str, known: Mapping[str, object]) -> str:

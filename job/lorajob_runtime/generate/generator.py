@@ -138,10 +138,8 @@ class Generator:
             worker.join()
 
     def batch(self, prompts: Sequence[list[int]], sampling: Sampling, *, base: bool = False) -> list[str]:
-        """The answers to several prompts, made side by side: they are padded on the left to one length."""
-        width = max(len(ids) for ids in prompts)
-        output = self._generate(prompts, sampling, base=base)
-        return [self._text(row[width:]).strip() for row in output.tolist()]
+        """The answers to several prompts, made side by side."""
+        return [self._text(ids).strip() for ids in self._generate(prompts, sampling, base=base)]
 
     def _generate(
         self,
@@ -151,30 +149,27 @@ class Generator:
         base: bool,
         streamer: _Streamer | None = None,
         stop: threading.Event | None = None,
-    ) -> Any:
-        """Prompt and answer ids [prompts, longest prompt + longest answer], padded."""
+    ) -> list[list[int]]:
+        """The token ids of the answers."""
         import torch
-        from transformers import StoppingCriteriaList
 
-        width = max(len(ids) for ids in prompts)
-        pad = self._pad
-        ids = torch.tensor([[pad] * (width - len(row)) + row for row in prompts], device=self._model.device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=self._model.device)
+        from lorajob_runtime.train import answering
+
         if sampling.seed is not None:
             torch.manual_seed(sampling.seed)
         adapter: AbstractContextManager[Any] = self._model.disable_adapter() if base else nullcontext()
         criteria = [lambda ids, _, **__: torch.full((len(ids),), stop.is_set(), device=ids.device)] if stop else []
         try:
             with adapter, torch.inference_mode():
-                return self._model.generate(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    max_new_tokens=min(sampling.max_new_tokens, self._window - width),
-                    eos_token_id=self._stops or None,
-                    pad_token_id=pad,
-                    use_cache=True,
+                return answering.answer(
+                    self._model,
+                    prompts,
+                    device=self._model.device,
+                    stop_ids=self._stops,
+                    pad_id=self._tokenizer.pad_token_id,
+                    max_new_tokens=sampling.max_new_tokens,
+                    stopping_criteria=criteria,
                     streamer=streamer,
-                    stopping_criteria=StoppingCriteriaList(criteria),
                     **sampling.options(),
                 )
         except torch.OutOfMemoryError as error:
@@ -201,22 +196,15 @@ class Generator:
         return decode_answer(self._tokenizer, ids[: next(ends, len(ids))])
 
     @property
-    def _pad(self) -> int:
-        if self._stops:
-            return self._stops[0]
-        pad = self._tokenizer.pad_token_id
-        return 0 if pad is None else int(pad)
-
-    @property
     def _rows(self) -> int:
         """Rows of the embedding: how many token ids the model knows."""
         return int(self._model.get_input_embeddings().weight.shape[0])
 
     @property
     def _window(self) -> int:
-        """Most tokens that the model takes, prompt and answer."""
-        config = self._model.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", None) or 1 << 20)
+        from lorajob_runtime.train import answering
+
+        return answering.window(self._model)
 
 
 class _Streamer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from transformers import StoppingCriteria
 from lorajob_runtime.data.chat.reasoning import MARK_TOKENS, Reply, opens_thought, split
 from lorajob_runtime.data.chat.tokenizer import decode, decode_answer, load_tokenizer
 from lorajob_runtime.system import device_errors, environment
-from lorajob_runtime.train import heartbeat
+from lorajob_runtime.train import answering, heartbeat
 from lorajob_runtime.train.base_model import forward as model_module
 from lorajob_runtime.train.parallel import memory_budget, sharding
 from lorajob_runtime.train.session import Session
@@ -98,34 +97,20 @@ def _answer_together(session: Session, prompts: SamplePrompts, chosen: list[dict
     asked = chosen or prompts.prompts[:1]
     trusted = session.job.spec.model.trust_remote_code
     tokenizer = load_tokenizer(Path(session.job.model_path), trust_remote_code=trusted)
-    pad = prompts.stop_ids[0] if prompts.stop_ids else 0
-    wanted = session.job.spec.report.samples.max_new_tokens
-    width = max(len(item["prompt_ids"]) for item in asked)
-    ids = torch.full((len(asked), width), pad, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, item in enumerate(asked):
-        length = len(item["prompt_ids"])
-        ids[row, width - length :] = torch.tensor(item["prompt_ids"])
-        mask[row, width - length :] = 1
-    window = getattr(session.model.config, "max_position_embeddings", None) or width + wanted
-    device = session.accelerator.device
-    output = session.model.generate(  # type: ignore[operator]
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
-        max_new_tokens=max(1, min(wanted, window - width)),
-        do_sample=False,
-        use_cache=True,
-        eos_token_id=prompts.stop_ids or None,
-        pad_token_id=pad,
+    answers = answering.answer(
+        session.model,
+        [item["prompt_ids"] for item in asked],
+        device=session.accelerator.device,
+        stop_ids=prompts.stop_ids,
+        max_new_tokens=session.job.spec.report.samples.max_new_tokens,
         stopping_criteria=[_SignOfLife(session)],
+        do_sample=False,
         synced_gpus=session.sharding.is_sharded,
     )
-    stops = set(prompts.stop_ids)
     replies = []
-    for item, row in zip(chosen, output[:, width:].tolist(), strict=False):
-        answer = itertools.takewhile(lambda token: token not in stops, row)
+    for item, answer in zip(chosen, answers, strict=False):
         thinking = opens_thought(decode(tokenizer, item["prompt_ids"][-MARK_TOKENS:]))
-        replies.append(split(decode_answer(tokenizer, list(answer)), thinking=thinking))
+        replies.append(split(decode_answer(tokenizer, answer), thinking=thinking))
     return replies
 
 
