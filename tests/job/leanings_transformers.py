@@ -92,7 +92,7 @@ def call_of_the_head() -> None:
 
 @leaned_on(
     "transformers generate: synced_gpus, a streamer whose first put is the prompt, criteria that give a bool a row",
-    by="generate/generator.py, train/samples.py",
+    by="generate/generator.py, train/answering.py, train/samples.py",
     why="answers are streamed without the prompt and can be stopped; ranks with shorter answers wait for the others",
 )
 def generation() -> None:
