@@ -14,7 +14,7 @@ import yaml
 
 from golden import chart_documents
 from lorajob.platform import platform_parsing
-from lorajob_runtime.contract import kubernetes
+from lorajob_runtime.contract import hubs, kubernetes
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import ConfigError
 
@@ -35,6 +35,13 @@ def paths(value: Any, prefix: str = "") -> Iterator[str]:
             yield from paths(below, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
+
+
+def test_the_chart_takes_the_hubs_that_lorajob_has(schema: dict[str, Any]) -> None:
+    platform = schema["properties"]["platform"]["properties"]
+
+    assert tuple(platform["hubs"]["items"]["enum"]) == hubs.NAMES
+    assert tuple(platform["hubEndpoints"]["properties"]) == hubs.NAMES
 
 
 def test_the_chart_s_own_values_are_as_its_schema_says(schema: dict[str, Any]) -> None:

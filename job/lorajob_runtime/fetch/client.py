@@ -100,7 +100,7 @@ def _get(hub: hubs.Client, file: RemoteFile, revision: str, folder: Path) -> str
         if path.stat().st_size == file.size and (not kind or digest_of(path, kind) == expected):
             return expected if kind == "sha256" else digest_of(path, "sha256")
         path.unlink()
-    raise HubError(f"the hub keeps sending {file.path} with a content that is not what it lists")
+    raise HubError(f"the hub sent {file.path} {_ATTEMPTS_AT_CONTENT} times with content that differs from its listing")
 
 
 def digest_of(path: Path, kind: str) -> str:

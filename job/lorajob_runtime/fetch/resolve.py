@@ -49,7 +49,7 @@ def fetch(
 
 
 def fetch_tokenizer(model: ModelSpec, *, environment: Environment, notify: Callable[[str], None]) -> FetchedModel:
-    """The model's files but its weights, which may be hundreds of gigabytes; with them where they are at hand.
+    """The model's files without its weights, which may be hundreds of gigabytes; with them where the cache has them.
 
     Raises as `fetch` does.
     """
@@ -76,7 +76,7 @@ def _fetch(
     sources = candidates(model, environment.hubs)
     _check_consent(model, sources, environment)
     if (folder := _folder_of_that_name(model, sources)) is not None:
-        notify(f"{folder} is taken from {sources[0]}: the folder of that name is ./{folder}")
+        notify(f"the model {folder} comes from {sources[0]}: write ./{folder} for the folder of that name")
     for source in sources:
         for weights in (True,) if with_weights else (False, True):
             if (found := _cached(source, model, environment, with_weights=weights)) is not None:

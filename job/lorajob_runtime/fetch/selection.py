@@ -55,7 +55,7 @@ def choose(
 def check_names(names: set[str], source: str) -> None:
     """Raises ModelError unless the names have a configuration, safetensors weights and a tokenizer among them."""
     if CONFIG not in names:
-        raise ModelError(f"{source} has no config.json: it is no model that transformers can load")
+        raise ModelError(f"{source} has no config.json: it is not a model that transformers can load")
     if not _matching(names, _WEIGHTS):
         if _matching(names, *_PICKLED):
             raise ModelError(
@@ -76,7 +76,9 @@ def check_folder(folder: Path, source: str, *, with_weights: bool = True) -> Non
     check_names(names if with_weights else names | {"model.safetensors"}, source)
     for name in sorted(_matching(names, *_NO_PROSE, *((_WEIGHTS,) if with_weights else ()))):
         if (said := file_signatures.stand_in(folder / name)) is not None:
-            raise ModelError(f"{name} of {source} {said}", hint="bring the model's own files there, and run it again")
+            raise ModelError(
+                f"{name} of {source} {said}", hint="put the model's own files there and run the command again"
+            )
     try:
         json.loads((folder / CONFIG).read_bytes())
         index = json.loads((folder / _INDEX).read_bytes()) if _INDEX in names else {}

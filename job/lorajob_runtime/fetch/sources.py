@@ -48,10 +48,10 @@ def _explicit(text: str, revision: str | None) -> Source | None:
         return None
     hub, rest = parsed
     if hub.is_model_hub and (_HUB_ID.fullmatch(rest) is None or ".." in rest):
-        raise ModelError(f"{text!r} names no model: it must be like {hub.form}")
+        raise ModelError(f"{text!r} is not the name of a model: it must be like {hub.form}")
     if hub == PACKAGE:
         if rest not in {entry.embedded for entry in catalog.entries().values() if entry.embedded}:
-            raise ModelError(f"{text!r} names no package that holds a model of the catalog")
+            raise ModelError(f"{text!r} is not a package with a model of the catalog")
         revision = None
     return _source(hub, rest.strip("/"), revision)
 
@@ -66,7 +66,7 @@ def _source(hub: Hub, name: str, revision: str | None) -> Source:
 def _unknown(text: str) -> ModelError:
     if _HUB_ID.fullmatch(text):
         addresses = " or ".join(hub.address(text) for hub in hubs.MODEL_HUBS)
-        return ModelError(f"{text!r} is no folder and not in the catalog: write {addresses}")
+        return ModelError(f"{text!r} is neither a folder nor in the catalog: write {addresses}")
     try:
         catalog.get(text)
     except ModelError as error:

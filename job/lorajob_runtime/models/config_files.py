@@ -19,7 +19,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The values of a config.json. Raises ModelError."""
     try:
         if (said := file_signatures.stand_in(path)) is not None:
-            raise ModelError(f"{path} {said}", hint="bring the model's own files there, and run it again")
+            raise ModelError(f"{path} {said}", hint="put the model's own files there and run the command again")
         values = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} is no configuration of a model: {error}") from error

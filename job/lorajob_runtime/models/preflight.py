@@ -63,7 +63,7 @@ def refuse_bare_folder(model: ModelSpec) -> None:
     """Raises ModelError for a folder that is there and has no config.json."""
     folder = folder_of(model)
     if folder is not None and folder.is_dir() and not (folder / CONFIG).is_file():
-        raise ModelError(f"the model folder {folder} has no {CONFIG}: it is no model that transformers can load")
+        raise ModelError(f"the model folder {folder} has no {CONFIG}: it is not a model that transformers can load")
 
 
 def check(spec: RunSpec, architecture: Architecture | None, *, template: str | None = None) -> None:

@@ -56,7 +56,7 @@ def check_owner(store: Store, namespace: str) -> None:
         raise ConfigError(
             f"{store.uri} holds the run of that name in namespace {owner}: this one is in {namespace}",
             hint=f"give this run another name or its namespace a storage.uri of its own; "
-            f"without {store.uri}/{OWNER} the results are whoever's run goes on with them next",
+            f"to let it take over those results, delete {store.uri}/{OWNER}",
         )
 
 
@@ -131,7 +131,7 @@ class Lease:
         return time.time() - self._renewed_at > self._pace.stale
 
     def _was_taken_away(self) -> bool:
-        """Whether this lease alone is gone: from a bucket that was emptied or made anew everything is."""
+        """Whether this lease alone is gone: from a bucket that was emptied or made again everything is."""
         return self._store.get_bytes(lease_key(self._number)) is None and self._store.get_bytes(SPEC) is not None
 
     def _look(self) -> None:

@@ -122,7 +122,7 @@ class Uploader:
                     if is_final or waited >= patience_seconds():
                         return self._error
                 if left_seconds() <= 0:
-                    late = f"{self._uri} has not taken all that is finished within this pod's time to stop"
+                    late = f"{self._uri} has not taken all finished work within the time that this pod has to stop"
                     return self._error or StorageError(late)
             tick()
 

@@ -312,7 +312,7 @@ def test_a_run_here_of_a_model_that_nobody_knows_starts_nothing(lorajob: Call, t
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (None, "the model folder made has no config.json: it is no model that transformers can load"),
+        (None, "the model folder made has no config.json: it is not a model that transformers can load"),
         ("[]", "made/config.json is no configuration of a model: it must hold a mapping"),
         ('{"model_type": "qwen3"}', "config.json of a qwen3 model has no vocab_size"),
     ],

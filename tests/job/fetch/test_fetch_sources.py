@@ -41,7 +41,7 @@ def test_an_explicit_source_wins_over_the_catalog() -> None:
         ("hf:just-a-name", "must be like hf:ORG/NAME"),
         ("hf:../../etc", "must be like hf:ORG/NAME"),
         ("./nowhere", "does not exist"),
-        ("package:os", "names no package"),
+        ("package:os", "is not a package"),
     ],
 )
 def test_a_name_that_is_no_place_says_what_would_be_right(name: str, advice: str) -> None:

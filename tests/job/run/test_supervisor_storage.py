@@ -222,7 +222,7 @@ def test_a_pod_that_was_told_to_stop_ends_within_its_grace_period_though_storage
 
     # less than what boto3 waits for an answer
     assert run.wait(60) == 21
-    assert f"{uri}/n has not taken all that is finished within this pod's time to stop" in run.end()["message"]
+    assert f"{uri}/n has not taken all finished work within the time that this pod has to stop" in run.end()["message"]
 
 
 def test_a_pod_that_was_stopped_says_how_it_goes_on_there(start, uri: str, s3: dict[str, str], wait_until) -> None:

@@ -72,5 +72,5 @@ def explain(error: Exception, source: Source) -> LorajobError:
         if status in (401, 403):
             return errors.access_refused(source)
     if isinstance(error, theirs.HFValidationError):
-        return ModelError(f"{source} names no model: {error_line(error)}")
+        return ModelError(f"{source} is not the name of a model: {error_line(error)}")
     return errors.download_failed(source, error)

@@ -66,5 +66,5 @@ def explain(error: Exception, source: Source) -> LorajobError:
         return errors.no_such_model(source)
     if isinstance(error, theirs.FileIntegrityError):
         line = error_line(error)
-        return HubError(f"{source} keeps sending a file whose content is not what it lists: {line}")
+        return HubError(f"{source} sent a file whose content differs from the listed hash: {line}")
     return errors.download_failed(source, error)

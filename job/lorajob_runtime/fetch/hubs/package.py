@@ -76,4 +76,4 @@ def extract(package: Package, source: Source, root: Path, notify: Notify) -> tup
 
 def explain(error: Exception, source: Source) -> LorajobError:
     """For a file of weights that cannot be dequantised."""
-    return ModelError(f"the weights in {source} cannot be made ready: {error_line(error)}", hint="")
+    return ModelError(f"the weights in {source} cannot be dequantised: {error_line(error)}", hint="")

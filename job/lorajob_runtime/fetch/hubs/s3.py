@@ -26,7 +26,9 @@ class Client(hubs.Client):
     def list(self) -> Listing:
         entries = self._store.list()
         if not entries:
-            raise ModelError(f"nothing lies under {self._source}", hint="give the prefix that has config.json in it")
+            raise ModelError(
+                f"there is nothing under {self._source}", hint="give the prefix that has config.json in it"
+            )
         files = [RemoteFile(path=item.key, size=item.size) for item in entries]
         return Listing(revision=self._source.hub.default_revision, files=files)
 
