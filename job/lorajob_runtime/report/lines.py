@@ -1,4 +1,4 @@
-"""Events as short lines for a person. Pure; what comes from a dataset or a model is stripped of control characters."""
+"""Turns events into short lines for a person. Pure; control characters of a dataset or a model are taken out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a run is, from its events: phase, step, loss, speed, time left. Pure."""
+"""Computes from its events how far a run is: phase, step, loss, speed, time left. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the other nodes' end of the connection to node 0: what was last heard from it, and what it is told."""
+"""Connects a node to node 0: keeps what node 0 last said, and tells it what happens here."""
 
 from __future__ import annotations
 

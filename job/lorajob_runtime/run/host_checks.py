@@ -1,4 +1,4 @@
-"""What is looked at before a run starts: this version can train it, the dataset is there, and so are the GPUs."""
+"""Checks before a run starts that this version can train it, and that its dataset, GPUs and memory are there."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def choose_machine(
     """One process a GPU that was asked for, or the number given.
 
     `visible` and `capability` are how many GPUs there are and what the oldest can do; None: the driver is asked.
-    A platform that says `device: cpu` has CPUs stand in for GPUs; so does a number of processes where no GPU is.
+    A platform that says `device: cpu` has CPUs stand in for GPUs; so does a number of processes where there is no GPU.
     Raises ConfigError for GPUs that are not there, and for some that torch has no kernels for.
     """
     wanted = gpus if processes is None else processes
@@ -166,7 +166,7 @@ def _check_memory(
 
 
 def check_not_missing(data: DataSpec, environment: Environment, *, is_done: Callable[[], bool]) -> None:
-    """As `check_data`, but a run that `is_done` needs its dataset no more. That is asked only where it is missing."""
+    """As `check_data`, but a run that `is_done` no longer needs it. Asked only where it is missing."""
     try:
         check_data(data, environment)
     except DataError as error:

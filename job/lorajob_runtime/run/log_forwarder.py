@@ -1,4 +1,4 @@
-"""What the training processes print, passed on to the container's log with the rank in front: `[rank 3] …`."""
+"""Forwards what the training processes print to the container's log, with the rank in front: `[rank 3] …`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks for an orderly stop, a second Ctrl-C ends at once."""
+"""Receives Ctrl-C and SIGTERM: the first one asks for an orderly stop, a second Ctrl-C ends the process at once."""
 
 from __future__ import annotations
 

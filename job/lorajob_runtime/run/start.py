@@ -1,4 +1,4 @@
-"""The start of a run: everything that can go wrong at once goes wrong here, and one process holds the run."""
+"""Prepares a start of a run: checks what can be checked at once, and takes hold of the run for this process."""
 
 from __future__ import annotations
 
@@ -66,7 +66,10 @@ def prepare(
     notice: Callable[[str], None],
     stack: ExitStack,
 ) -> PreparedRun:
-    """Everything that can go wrong at once goes wrong here, before anything heavy is imported or downloaded."""
+    """Checks and takes hold of a run, before anything heavy is imported or downloaded. Raises what stands against it.
+
+    `notice` shows a message to the user; there is no event log yet.
+    """
     check_trainable(spec)
     machine = choose_machine(processes=processes, gpus=spec.resources.gpus, device=environment.device)
     check_memory(spec, machine, nodes=1 if coordinator is None else spec.resources.nodes)

@@ -1,4 +1,4 @@
-"""The supervisor of every node but the first: weights, training processes and their logs. The rest node 0 decides.
+"""Runs a node other than node 0: its weights, training processes and logs. Node 0 decides the rest.
 
 It outlives node 0: when that is lost, or ended with something that a retry can help, the next one finds it waiting with
 its weights loaded.

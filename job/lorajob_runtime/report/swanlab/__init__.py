@@ -1,1 +1,1 @@
-"""SwanLab: its SDK runs in a process of its own, and no fault of it becomes one of the run's."""
+"""Reports to SwanLab. Its SDK runs in a process of its own, and no fault of it becomes one of the run's."""

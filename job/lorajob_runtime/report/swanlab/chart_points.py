@@ -1,4 +1,4 @@
-"""From events to what is charted: values and texts as the tutorials log them, at the steps at which they do. Pure."""
+"""Turns events into what is charted: values and texts as the tutorials log them, at the same steps. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SwanLab's SDK in a process of its own: `python -m lorajob_runtime.report.swanlab.child`.
+"""Runs SwanLab's SDK in a process of its own: `python -m lorajob_runtime.report.swanlab.child`.
 
 Reads JSON lines: first {"start": {mode, project, workspace, name, id, log_dir, run_dir, config}, "keys": {the SDK's own
 variables}}, then any number of

@@ -1,4 +1,4 @@
-"""What the SwanLab sink remembers across restarts, in the run's folder: the run's id there, and how far it got."""
+"""Keeps what the SwanLab sink remembers across restarts: the run's id at SwanLab, and the last steps that it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The SwanLab sink: one run id across restarts, no step twice, and no fault of SwanLab's ever becomes one of the run's.
+"""Sends a run to SwanLab: one id across restarts, no step twice, and no fault of SwanLab's becomes one of the run's.
 
 The SDK runs in a child process that can be killed (see docs/decisions.md). This side decides: what is sent, what goes
 on offline, what the user is told. It is fed the whole event log after every restart, so that nothing is kept but the
