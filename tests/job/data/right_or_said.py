@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lorajob_runtime.data.chat.adapt_messages import NO_FORM, SWITCHED_OFF
-from lorajob_runtime.data.chat.content_check import BLANKS_CUT, SAID_BESIDE_CALL
+from lorajob_runtime.data.chat.lost_content import BLANKS_CUT, SAID_BESIDE_CALL
 from lorajob_runtime.data.chat.tokenizer import decode, encode
 from lorajob_runtime.data.encode import Encoded, Encoder
 from lorajob_runtime.data.rows.conversation import Conversation, Message, RowError

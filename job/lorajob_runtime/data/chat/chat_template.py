@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 from lorajob_runtime.contract.errors import ModelError
 from lorajob_runtime.contract.text import truncate
-from lorajob_runtime.data.chat import content_check, multi_turn, template_probe
+from lorajob_runtime.data.chat import lost_content, multi_turn, template_probe
 from lorajob_runtime.data.chat.adapt_messages import LOST_THOUGHT, Thoughts, Tools, adapt
 from lorajob_runtime.data.chat.completion import completion
-from lorajob_runtime.data.chat.content_check import lost_notes, missing_part, said_in
+from lorajob_runtime.data.chat.lost_content import lost_notes, missing_part, said_in
 from lorajob_runtime.data.chat.multi_turn import Answer, Turn
 from lorajob_runtime.data.chat.reasoning import opens_thought
 from lorajob_runtime.data.chat.render_function import render_function
@@ -111,7 +111,7 @@ class ChatTemplate:
         messages = adapted.messages
         wanted = _wanted(messages, notes)
         found = multi_turn.render(self, messages, adapted.tools, wanted)
-        lost = content_check.lost_roles(found.last_prompt, messages[: wanted[-1]])
+        lost = lost_content.lost_roles(found.last_prompt, messages[: wanted[-1]])
         notes |= found.notes | {f"{role} turns are left out by the chat template": None for role in lost}
         return Rendered(answers=found.answers, notes=tuple(notes))
 
@@ -139,7 +139,7 @@ class ChatTemplate:
             prompt = self._prompt(before, tools)
             finished = self.finished(messages, tools)
             rest = self._rest(prompt, finished, last, tools)
-            if not content_check.contains(rest, said.answer):
+            if not lost_content.contains(rest, said.answer):
                 rest = self._standing_in(rest, prompt, messages, tools)
         except RowError:
             raise

@@ -9,7 +9,7 @@ from right_or_said import CALLS, TALKS, conversation, encoded, wrongs
 from template_kinds import KINDS, tokenizer_of
 
 from lorajob_runtime.contract.errors import ConfigError, ModelError
-from lorajob_runtime.data.chat import adapt_messages, chat_template, content_check
+from lorajob_runtime.data.chat import adapt_messages, chat_template, lost_content
 from lorajob_runtime.data.chat.chat_template import ChatTemplate
 from lorajob_runtime.data.encode import Encoder
 from lorajob_runtime.data.rows.conversation import Conversation, RowError
@@ -137,11 +137,11 @@ def test_calls_that_a_template_writes_only_beside_tools_are_written_as_text(smol
     ("kind", "name", "note"),
     [
         ("lists tools and writes no calls", "call", adapt_messages.TOOLS_TOLD),
-        ("says nothing beside a call", "words and a call", content_check.SAID_BESIDE_CALL),
+        ("says nothing beside a call", "words and a call", lost_content.SAID_BESIDE_CALL),
         ("leaves out results of tools", "call", adapt_messages.RESULTS_ASKED),
         ("has no system role and wants turns to alternate", "system", adapt_messages.SYSTEM_ASKED),
         ("has no system role and wants turns to alternate", "two questions", adapt_messages.QUESTIONS_JOINED),
-        ("has no system role and wants turns to alternate", "blanks", content_check.BLANKS_CUT),
+        ("has no system role and wants turns to alternate", "blanks", lost_content.BLANKS_CUT),
         ("plain", "greeting", chat_template.GREETING),
         ("plain", "greeting behind a system prompt", chat_template.GREETING),
         (
