@@ -141,7 +141,7 @@ def checkpointing() -> None:
 
 @leaned_on(
     "transformers: tables of model types and classes",
-    by="train/base_model/class_probe.py, train/base_model/loading.py",
+    by="train/base_model/native_class.py, train/base_model/loading.py",
     why="the class that a config.json names says whether transformers has one of its own",
 )
 def tables_of_classes() -> None:

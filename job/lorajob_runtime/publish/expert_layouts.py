@@ -75,9 +75,9 @@ def has_stacks(adapter: Path) -> bool:
 
 
 def refuse_existing(output: Path) -> None:
-    """Raises ConfigError for an output that is there already: a conversion replaces nothing."""
+    """Raises ConfigError for an output that is there already."""
     if output.exists():
-        raise ConfigError(f"--output is {str(output)!r}: it exists already, it must be a new folder")
+        raise ConfigError(f"{output} exists already, and a conversion replaces nothing", hint="name a new folder")
 
 
 def convert(adapter: Path, output: Path, *, layout_name: Layout, model_type: str | None) -> Converted:

@@ -234,5 +234,5 @@ def test_an_adapter_that_cannot_be_read_and_an_output_that_is_there_are_told_in_
     with pytest.raises(ModelError, match="cannot be read"):
         expert_layouts.has_stacks(tmp_path / "adapter")
     (tmp_path / "converted").mkdir()
-    with pytest.raises(ConfigError, match="it exists already"):
+    with pytest.raises(ConfigError, match="exists already"):
         convert(tmp_path / "adapter", "glm-4.5")

@@ -27,7 +27,7 @@ from lorajob_runtime.contract.text import error_line
 from lorajob_runtime.models import config_files, families, quantization, remote_code
 from lorajob_runtime.system import device_errors
 from lorajob_runtime.train.base_model import fp8
-from lorajob_runtime.train.base_model.class_probe import native_type
+from lorajob_runtime.train.base_model.native_class import native_type
 
 
 def load(path: Path, model: ModelSpec, dtype: torch.dtype, device: torch.device, **options: Any) -> PreTrainedModel:
