@@ -13,7 +13,7 @@ from lorajob_runtime.contract.errors import CONFIG, CREDENTIALS, FailureClass, L
 
 
 class ClusterError(LorajobError):
-    """A request that did not come to what was asked. `status` is the HTTP code, 0 without an answer."""
+    """A request that failed. `status` is the HTTP code, 0 without an answer."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Conflict(ClusterError):
 
 
 class Gone(ClusterError):
-    """The version or page asked for is no longer kept: start again. `details["continue"]` goes on a list, if given."""
+    """The version or page asked for is gone: start again. `details["continue"]`, if given, continues a list."""
 
     failure = BUSY
 

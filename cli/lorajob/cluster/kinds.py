@@ -26,7 +26,7 @@ class Kind:
 
 
 KINDS = {
-    # whoever asks for a Job here asks for a run
+    # to a person, a Job is a run
     "Job": Kind(api="apis/batch/v1", resource="jobs", noun="run"),
     "Pod": Kind(api="api/v1", resource="pods", noun="pod"),
     "ConfigMap": Kind(api="api/v1", resource="configmaps", noun="ConfigMap"),

@@ -63,7 +63,7 @@ class Entry:
 
 @dataclass(kw_only=True, slots=True)
 class Kubeconfig:
-    """What several files come to: of two entries of one name the first one found counts."""
+    """Several files merged: of two entries of one name the first one found counts."""
 
     files: list[Path] = field(default_factory=list)
     current: str | None = None

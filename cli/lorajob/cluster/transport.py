@@ -77,7 +77,7 @@ class Transport:
         return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
 
     def send(self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str]) -> Answer:
-        """One request and its answer, whatever it says.
+        """One request and its answer, whether it succeeded or not.
 
         Asked again, a few times and within the time limit: what the server was too busy to look at (429), and a GET
         whose connection broke or that found the server unavailable. Raises Unreachable.

@@ -44,7 +44,7 @@ def command(
     """Remove runs from the cluster; one that is running saves a checkpoint and stops.
 
     Results in storage stay unless --artifacts is given: a run that is submitted again under the same name and storage
-    goes on from its last checkpoint. On a terminal it asks first. If one of several can't be deleted, the others
+    resumes from its last checkpoint. On a terminal it asks first. If one of several can't be deleted, the others
     still are.
     """
     if artifacts and no_wait:

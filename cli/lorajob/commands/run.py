@@ -120,7 +120,7 @@ def train(spec: RunSpec, *, processes: int | None, output: str) -> int:
 
 
 def closing_lines(spec: RunSpec, summary: Summary, code: int) -> list[str]:
-    """What is printed at the end: loss before and after, where the adapter lies, and what to do next."""
+    """What is printed at the end: loss before and after, where the adapter is, and what to do next."""
     uri, name = spec.storage.uri or DEFAULT_STORAGE, spec.run_name
     if code == STOPPED.code:
         return [f"stopped; continue with the same command and --name {name}"]

@@ -88,7 +88,7 @@ def adapter_text(plan: RunPlan) -> str:
 
 
 def spread_text(plan: RunPlan) -> str:
-    """How the model lies on the GPUs, and what is done with activations."""
+    """How the model is spread over the GPUs, and whether activations are saved or recomputed."""
     if plan.placement is None:
         return ""
     estimate, nodes = plan.placement.estimate, plan.spec.resources.nodes
@@ -133,7 +133,7 @@ def results_text(plan: RunPlan) -> str:
 
 
 def steps_text(plan: RunPlan) -> str:
-    """How long training goes on, as far as it is known before the rows are tokenised."""
+    """How many steps training takes, as far as that is known before the rows are tokenised."""
     train, ranks = plan.spec.train, plan.gpus
     batch = train.batch_size * train.gradient_accumulation * ranks
     epochs = plural(train.epochs, "epoch")

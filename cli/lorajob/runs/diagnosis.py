@@ -88,7 +88,7 @@ def _succeeded(facts: RunFacts) -> str:
 
 
 def _late(facts: RunFacts) -> str:
-    """What is said of a run that has gone silent, or does not get on."""
+    """What is said about a run that has gone silent or makes no progress."""
     if facts.silence is not None:
         last = f" (last: {facts.current.note})" if facts.current is not None and facts.current.note else ""
         return f"has not reported for {duration(facts.silence.total_seconds())}{last}: see `lorajob logs {facts.name}`"

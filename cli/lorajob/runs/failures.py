@@ -91,7 +91,7 @@ def reported(report: Progress) -> TerminationMessage:
 
 
 def ending(facts: RunFacts, report: Progress) -> str:
-    """A run whose supervisor has told how its attempt ended, and whose pod still runs."""
+    """A run whose supervisor has reported how its attempt ended, and whose pod is still running."""
     words = reported(report)
     said = f"{words.failure}: {truncate(words.message, _SHORT)}"
     if words.exit_code == errors.PEER.code and facts.nodes > 1:
@@ -147,7 +147,7 @@ def _telling(words: TerminationMessage) -> int:
 
 
 def _with_next_step(words: TerminationMessage, name: str) -> TerminationMessage:
-    """Nothing tries this run again by itself, whatever the hint of its class says."""
+    """Nothing retries this run by itself, although the hint of its class may say so."""
     known = errors.from_name(words.failure)
     if words.hint and (known.final or known is errors.UNEXPECTED or words.hint != known.hint):
         return words

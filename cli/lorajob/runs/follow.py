@@ -159,7 +159,7 @@ def _same(one: RunStatus, other: RunStatus) -> bool:
 def wait_until_gone(cluster: Cluster, name: str, uid: str, *, grace_seconds: float, then: str = "") -> None:
     """Waits for the end of a Job that is being deleted, and of its pods, which have `grace_seconds` to stop.
 
-    `then` is a command that would go on waiting. Raises TimedOutError when they outlive that, and ClusterError.
+    `then` is a command that would wait again. Raises TimedOutError when they outlive that, and ClusterError.
     """
     limit = grace_seconds + _STOPPING_SECONDS
     deadline = time.monotonic() + limit

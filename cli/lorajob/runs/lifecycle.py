@@ -47,7 +47,7 @@ def suspend(cluster: Cluster, name: str, *, dry_run: bool = False) -> str:
 
 
 def resume(cluster: Cluster, name: str, *, dry_run: bool = False) -> str:
-    """Lets a suspended run go on. Raises UsageError for a run that has ended, or that was cancelled."""
+    """Resumes a suspended run. Raises UsageError for a run that has ended, or that was cancelled."""
     run = _status(cluster, name)
     _refuse_ended(run, "resumed")
     _refuse_queued(run)

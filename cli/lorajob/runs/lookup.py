@@ -36,7 +36,7 @@ class Found:
     is_new: bool
     """Whether nothing of it has run yet, as far as its Job knows: no attempt before this one has left a log."""
     version: str
-    """resourceVersion of its Job, from which a watch goes on."""
+    """resourceVersion of its Job, from which a watch continues."""
 
 
 def job_of(cluster: Cluster, name: str) -> Job:

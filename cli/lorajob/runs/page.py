@@ -157,7 +157,7 @@ def _attempts(status: RunStatus) -> str:
 
 
 def _data(source: str | None) -> str:
-    """The dataset by its own name, wherever it was put for the pods."""
+    """The dataset by its own name, without the place where the pods find it."""
     if source is None:
         return ""
     name = source.rpartition("/")[2]

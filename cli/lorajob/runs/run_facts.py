@@ -112,7 +112,7 @@ class RunFacts:
 
     @property
     def is_progressing(self) -> bool:
-        """Whether it has told a short while ago what it does, and is not through with it."""
+        """Whether it reported a short while ago, and has not finished."""
         return self.current is not None and not (self.silence or self.standstill or self.has_succeeded)
 
     @property

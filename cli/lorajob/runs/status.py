@@ -32,7 +32,7 @@ LONGEST = 400
 
 
 def from_job(job: Object, now: datetime) -> RunStatus:
-    """What the Job alone says, as a LIST brings it."""
+    """The status by the Job alone, as a list of Jobs gives it."""
     return from_objects(job, None, (), now)
 
 

@@ -38,5 +38,5 @@ class Summary:
 
 
 def location(uri: str, name: str) -> str:
-    """Where the adapter of a run lies: `<uri>/<name>/adapter`."""
+    """Where the adapter of a run is: `<uri>/<name>/adapter`."""
     return f"{uri.rstrip('/')}/{name}/adapter"

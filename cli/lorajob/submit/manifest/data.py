@@ -44,7 +44,7 @@ def path_in_pod(data: DataFile) -> str:
 
 
 def is_mounted(source: str | None) -> bool:
-    """Whether a spec's dataset lies in the run's ConfigMap."""
+    """Whether a spec's dataset is in the run's ConfigMap."""
     return source is not None and source.startswith(kubernetes.DATA_FOLDER + "/")
 
 
