@@ -20,15 +20,18 @@ PIPE_WIDTH = 200
 """Columns of a table that no terminal limits."""
 
 
-@click.command("models", cls=Command, examples=["lorajob models", "lorajob models -o name"])
+HELP = f"""List the models known by name.
+
+Any other model works too, as {hubs.FORMS} or a folder with its files.
+"""
+
+
+@click.command("models", cls=Command, help=HELP, examples=["lorajob models", "lorajob models -o name"])
 @click.option(
     "-o", "--output", type=click.Choice(["table", "json", "yaml", "name"]), default="table", help="Form of the output."
 )
 def command(output: str) -> None:
-    """List the models known by name.
-
-    Any other model works too, as modelscope:ORG/NAME, hf:ORG/NAME or a folder with its files.
-    """
+    """Lists them as a table, as their names, or with all that is known of each."""
     entries = list(catalog.entries().values())
     if output == "name":
         click.echo("\n".join(entry.name for entry in entries))

@@ -120,6 +120,8 @@ NAMES = tuple(hub.name for hub in MODEL_HUBS)
 NAMES_TEXT = " and ".join(filter(None, (", ".join(NAMES[:-1]), NAMES[-1])))
 FORMS = ", ".join(hub.form for hub in MODEL_HUBS)
 """How the address of a model on a hub is written, for messages."""
+SHORT_FORMS = ", ".join(f"{hub.prefix}ID" for hub in MODEL_HUBS)
+"""The same where there is little room."""
 PREFIXES = tuple(hub.prefix for hub in ALL if hub.prefix)
 """How an address begins that is no folder's path."""
 MOVING_REVISIONS = (*dict.fromkeys(hub.default_revision for hub in ALL if hub.default_revision), "HEAD")

@@ -1,6 +1,6 @@
 """The models lorajob knows by name, one TOML file each: where their files are, their family, sizes and recipe.
 
-Standard library only. A model that is not here is named by its source: modelscope:ORG/NAME, hf:ORG/NAME or a folder.
+Standard library only. Any other model is named by its source: an address (contract/hubs.py) or a folder.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from lorajob_runtime.contract.spec.option import group, option
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSpec:
-    """Which base model. `source` overrides where its files come from: modelscope:ID, hf:ID, s3://… or a folder."""
+    """Which base model. `source` overrides where its files come from: a hub (contract/hubs.py) or a folder."""
 
     name: str = option(
         "smollm2-135m",
@@ -31,10 +31,10 @@ class ModelSpec:
     )
     source: str | None = option(
         None,
-        "Where the model's files come from, if not from its hub: modelscope:ID, hf:ID, s3://… or a folder.",
-        submit="Where the model's files come from, if not from its hub: modelscope:ID, hf:ID or s3://….",
-        plan="Where the model's files come from, if not from its hub: a folder with its config.json, modelscope:ID, "
-        "hf:ID or s3://….",
+        f"Where the model's files come from, if not from its hub: {hubs.SHORT_FORMS}, s3://… or a folder.",
+        submit=f"Where the model's files come from, if not from its hub: {hubs.SHORT_FORMS} or s3://….",
+        plan="Where the model's files come from, if not from its hub: a folder with its config.json, "
+        f"{hubs.SHORT_FORMS} or s3://….",
         absent="the model's hub",
         rule=rules.MODEL_SOURCE,
         flag="model-source",
