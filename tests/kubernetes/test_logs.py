@@ -20,7 +20,7 @@ from lorajob.cluster import Cluster, connect
 from lorajob.platform.platform_config import Platform, PlatformStorage
 from lorajob.submit import manifest
 from lorajob_runtime.contract.spec import ResourcesSpec, RunSpec
-from lorajob_runtime.storage.appended_files import Appended
+from lorajob_runtime.storage.appended_files import GrowingFile
 from lorajob_runtime.storage.open import open_store
 from lorajob_runtime.system.environment import Environment
 from s3_servers import S3Server
@@ -306,7 +306,7 @@ def test_the_end_of_a_log_in_storage_is_that_of_each_process_also_while_it_grows
     bucket = stored.removeprefix("s3://").partition("/")[0]
     store = open_store(stored, "gone", settings(s3_endpoint=s3_keys.endpoint))
     path = tmp_path / "rank-1.log"
-    growing = Appended(store, "logs/attempt-2/rank-1.log.gz", path)
+    growing = GrowingFile(store, "logs/attempt-2/rank-1.log.gz", path)
     for number in range(1, 4):
         with path.open("a") as file:
             file.write(f"{number} of 3\n")
@@ -315,7 +315,7 @@ def test_the_end_of_a_log_in_storage_is_that_of_each_process_also_while_it_grows
     last = lorajob("logs", "gone", "--tail", "1")
     two = lorajob("logs", "gone", "--attempt", "2", "--rank", "1", "--tail", "2")
 
-    assert any(".parts/" in key for key in s3_keys.keys(bucket)), "it was not brought together"
+    assert any(".parts/" in key for key in s3_keys.keys(bucket)), "it was not consolidated"
     assert last.out.splitlines() == ["phase publish", "[rank 1] 3 of 3"]
     assert "--tail shows the last 1 of each process" in last.err
     assert (two.out.splitlines(), "--tail" in two.err) == (["2 of 3", "3 of 3"], False)

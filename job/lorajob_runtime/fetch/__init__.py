@@ -1,4 +1,4 @@
-"""A base model's files on this machine: from a hub, an S3 prefix, a Python package or a folder, in one cache.
+"""Gets a base model's files onto this machine: from a hub, an S3 prefix, a Python package or a folder, in one cache.
 
 Nothing here loads a model or imports torch; hub clients run in a process of their own. What downloads is loaded when it
 is asked for, so that the command line can name a model's sources (`sources`) at little cost.

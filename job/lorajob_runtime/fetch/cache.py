@@ -1,4 +1,4 @@
-"""The cache of model files: where one model lies, what makes it complete, and how it becomes so in one rename.
+"""Keeps model files in a cache: where each model is, what makes it complete, and the one rename that shows it.
 
 <cache>/<hub>/<org>--<name>/<revision>/            the files, and the manifest that was written last
                            /.partial-<revision>/   a download that is going on, or was broken off

@@ -1,4 +1,4 @@
-"""One writer at a time, across processes, containers and nodes that share a file system.
+"""Lets one process at a time write an entry of the cache, on all nodes that share its file system.
 
 The lock is a file made exclusively (which NFS does atomically, unlike flock on many mounts) whose holder touches it
 every few seconds. A waiting process compares the file only with what it saw before, by its own clock, since the clocks

@@ -1,4 +1,4 @@
-"""The client process: `python -m lorajob_runtime.fetch.client`. One request as a line in, JSON lines out.
+"""Runs the hubs' clients in a process of its own, which takes one request and answers in JSON lines.
 
     {"action": "list", "source": {…}}                                    -> {"revision": …, "files": [{…}, …]}
     {"action": "get", "source": {…}, "revision": …, "folder": …, "files": […]}  -> {"path": …, "sha256": …} a file

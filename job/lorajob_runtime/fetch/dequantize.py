@@ -1,4 +1,4 @@
-"""A quantised GGUF file as an ordinary safetensors model that can be trained on."""
+"""Turns a quantised GGUF file into an ordinary safetensors model that can be trained on."""
 
 from __future__ import annotations
 

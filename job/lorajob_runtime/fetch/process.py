@@ -1,4 +1,4 @@
-"""The caller's side of the client process, which alone imports the hubs' clients and talks to them."""
+"""Starts the client process, which alone imports the hubs' clients, and reads its answers."""
 
 from __future__ import annotations
 

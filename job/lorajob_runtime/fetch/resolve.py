@@ -1,4 +1,4 @@
-"""`fetch`: from a ModelSpec to a folder that transformers can load, asking no one where the cache is complete."""
+"""Finds or downloads the files of a ModelSpec; no hub is asked where the cache is complete."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def fetch_tokenizer(model: ModelSpec, *, environment: Environment, notify: Calla
 
 
 def cached(model: ModelSpec, *, environment: Environment) -> list[FetchedModel]:
-    """The model's files from each source of which this machine has all, in the order of taking them. Asks no one."""
+    """The model's files from every source of which this machine has all, the first choice first. Asks no hub."""
     found = []
     for source in candidates(model, environment.hubs):
         with suppress(ModelError):

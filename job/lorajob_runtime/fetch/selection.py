@@ -1,4 +1,4 @@
-"""Which of a repository's files training needs, and whether a folder has them. Pure but for reading a folder."""
+"""Chooses which of a repository's files training needs, and checks that a folder has them. Only a folder is read."""
 
 from __future__ import annotations
 

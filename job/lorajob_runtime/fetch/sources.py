@@ -1,4 +1,4 @@
-"""Which places a model can come from, in the order to try them. Pure."""
+"""Lists the places that a model can come from, in the order in which they are tried. Pure."""
 
 from __future__ import annotations
 

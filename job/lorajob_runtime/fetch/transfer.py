@@ -1,4 +1,4 @@
-"""From a hub into the cache: what is missing is fetched and checked, and all of it shown at once."""
+"""Downloads a model from a hub into the cache: what is missing is fetched and checked, then shown at once."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Files that grow, in storage that cannot append: what is new goes there as a part, and no byte goes there often.
+"""Stores files that grow in storage that cannot append: new content becomes a part, and no byte is uploaded often.
 
-    events.jsonl                                     the file as far as it was brought together last
+    events.jsonl                                     the file as it was when it was last consolidated
     events.jsonl.parts/000000012345-90a1b2c3d4e5f607 what comes after its first 12345 bytes, whose SHA-256 begins so
 
 The hash ties a part to what is before it: parts of another attempt, or left behind when a writer was cut off, are never
@@ -39,7 +39,7 @@ class _Part:
     level: int
 
 
-class Appended:
+class GrowingFile:
     """The writer of one growing file. Raises what the store raises, OSError, and NotPlainError."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Appended:
         """Stores what came since the last call."""
         if self._is_unsure:
             # a part has to follow what is there, and that may be the old file or the new one
-            self.bring_together()
+            self.consolidate()
         while data := self._new():
             part = _Part(part_key(self._key, self._length, self._sha256.hexdigest()), self._length, 0)
             self._store.put_bytes(part.key, self._packed(data))
@@ -74,12 +74,12 @@ class Appended:
             self._is_new = True
             self._join()
 
-    def bring_together(self) -> None:
+    def consolidate(self) -> None:
         """Stores the whole file as one and removes its parts: at the end, and where another attempt's may be there."""
         if self._new() or self._is_new or self._is_unsure or not self._was_whole:
             self._is_unsure = True
             self._put_whole()
-            # parts of before are none that a next one may be joined with, also where they cannot be removed now
+            # later parts must not be joined with earlier ones, even where those cannot be removed now
             self._parts, self._is_new, self._was_whole, self._is_unsure = [], False, True, False
         self._remove([entry.key for entry in self._store.list(parts_of(self._key))])
 
@@ -99,7 +99,7 @@ class Appended:
 
     def _new(self) -> bytes:
         data = self._read(self._length, self._length + _PART_BYTES)
-        # a line longer than a part is no line of ours
+        # the files stored here have no line longer than a part
         return data[: data.rfind(b"\n") + 1] if self._whole_lines and len(data) < _PART_BYTES else data
 
     def _read(self, begin: int, end: int) -> bytes:
@@ -128,7 +128,7 @@ class Appended:
         return list(back)[::-1]
 
     def _remove(self, keys: list[str]) -> None:
-        # a part too many is passed over, and some buckets let nothing be deleted
+        # a leftover part is ignored by readers, and some buckets refuse every deletion
         with suppress(CredentialsError):
             self._store.delete(keys)
 
@@ -144,7 +144,7 @@ def read(store: Store, key: str) -> bytes:
 def pieces(store: Store, key: str) -> Iterator[bytes]:
     """All there is of a growing file, in pieces of at most a mebibyte or as they are stored, never all at once."""
     length, sha256 = 0, hashlib.sha256()
-    # a file that was not brought together yet begins with a part
+    # a file that was never consolidated begins with a part
     stored = store.get_bytes(key) or store.get_bytes(part_key(key, 0, sha256.hexdigest()))
     while stored:
         for piece in _unpacked(stored) if key.endswith(".gz") else [stored]:

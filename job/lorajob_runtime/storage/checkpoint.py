@@ -1,4 +1,4 @@
-"""A checkpoint on disk: written whole or not at all, checked by hash, without pickle.
+"""Writes and checks checkpoints on disk: each is written whole or not at all, checked by hash, without pickle.
 
     step-000100/{adapter_model.safetensors, adapter_config.json, tokenizer files…, optimizer.safetensors, state.json,
                  checkpoint.json}

@@ -1,4 +1,4 @@
-"""Results in a plain folder: hard links where the file system has them, copies elsewhere, each put atomic."""
+"""Stores results in a plain folder: by hard links where the file system has them, copies elsewhere, each put atomic."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class FolderStore:
             with _errors(path):
                 path.unlink(missing_ok=True)
             if path.parent != self._root:
-                # storage without folders has none that are empty
+                # S3 has no empty folders either
                 with suppress(OSError):
                     path.parent.rmdir()
 

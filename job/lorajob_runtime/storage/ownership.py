@@ -1,6 +1,6 @@
-"""Whose a run's prefix in S3 is, and who writes to it now: one namespace for good, one process at a time.
+"""Keeps a run's prefix in S3 to one namespace for good, and to one writing process at a time.
 
-    owner.json             the namespace whose run this is; what was trained on a machine of one's own is nobody's
+    owner.json             the namespace whose run this is; a run on a user's own machine has none
     lease/000001.json      who writes: the newest counts, its age by the server's clock says whether it still does
 
 A lease is only ever made under the next number, which S3 gives to one of two that ask at once. So a process that
@@ -41,7 +41,7 @@ class LeaseIntervals:
 
     renew: float = 20.0
     stale: float = 90.0
-    """A lease that is older is its writer's no more."""
+    """From this age on another process may take the lease over."""
     hand_over: float = 600.0
     """How long a new Job of the same namespace waits for the pods of the one before it to stop."""
     look: float = 1.0
@@ -84,11 +84,11 @@ class Lease:
 
     @property
     def taken_by(self) -> str:
-        """Who has taken the run over from this process, which must not write any more; empty while nobody has."""
+        """The process that took the run over from this one, which must not write any more; empty while none has."""
         return self._taken_by
 
     def check(self) -> None:
-        """Raises TakenOverError when somebody has. Asks nobody."""
+        """Raises TakenOverError when another process has taken over. Sends no request."""
         if self._taken_by:
             raise TakenOverError(f"{self._taken_by} has taken this run over: nothing more is written here")
 
@@ -127,7 +127,7 @@ class Lease:
             self._store.delete([lease_key(self._number)])
 
     def _is_old(self) -> bool:
-        # the clock of the wall: that of a laptop goes on while it sleeps
+        # wall-clock time, which goes on while a laptop sleeps
         return time.time() - self._renewed_at > self._pace.stale
 
     def _was_taken_away(self) -> bool:
@@ -137,7 +137,7 @@ class Lease:
     def _look(self) -> None:
         found = _newest(self._store)
         if found is None and (self._is_old() or self._was_taken_away()):
-            # whoever takes over removes the lease before its own, and that at its end
+            # a process that takes over removes the lease before its own, and its own at its end
             self._taken_by = "a process that has ended meanwhile"
         elif found is not None and (found[0] > self._number or found[1].id != self._writer.id):
             self._taken_by = found[1].name
@@ -193,7 +193,7 @@ def _take(
         is_gone = holder is None or age is None or age > pace.stale or holder.has_ended()
         if found is None or holder is None or age is None or is_gone or holder.place == writer.place:
             if store.create(lease_key(number), _dumps(writer)):
-                # only tidiness, and some buckets let nothing be deleted
+                # only for tidiness, and some buckets refuse every deletion
                 with suppress(CredentialsError):
                     store.delete(lease_key(old) for old in _numbers(store) if old < number)
                 return number
@@ -218,7 +218,7 @@ def _numbers(store: SharedStore) -> list[int]:
 
 
 def _newest(store: SharedStore) -> tuple[int, Writer] | None:
-    """The lease that counts, with its number; one that nobody can read is as if it were nobody's in particular."""
+    """The lease that counts, with its number; for one that cannot be read the writer is unknown."""
     numbers = _numbers(store)
     if not numbers:
         return None

@@ -1,4 +1,4 @@
-"""Where a run goes on: the newest complete checkpoint whose hashes match, here or in storage, else the one before."""
+"""Finds where a run goes on: from its newest complete checkpoint whose hashes match, here or in storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results in S3 or what speaks its protocol, by boto3. The only importer of boto3."""
+"""Stores results in S3, or in a server with its protocol, by boto3. Only this module imports boto3."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class S3Store:
             try:
                 self._client.delete_object(Bucket=self._bucket, Key=self._key(_PROBE))
             except self._client.exceptions.ClientError as error:
-                # a bucket that lets nothing be deleted is a fine place for results
+                # results can be kept in a bucket that refuses every deletion
                 if code_of(error) not in REFUSED:
                     raise
 
@@ -141,7 +141,7 @@ class S3Store:
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=base + wanted)
             items = [item for page in pages for item in page.get("Contents", [])]
         found = [Entry(item["Key"].removeprefix(base), item["Size"]) for item in items]
-        # consoles make a key with a slash at its end for an empty folder: no file of ours is called so
+        # consoles make a key that ends with a slash for an empty folder: it is none of our files
         found = [entry for entry in found if is_key(entry.key)]
         # S3 compares letters, not names: logs-old/x begins with logs too
         return [entry for entry in found if not wanted or entry.key == wanted or entry.key.startswith(wanted + "/")]

@@ -1,4 +1,4 @@
-"""Brings what is finished in the run's folder into storage, in an order that no interruption can spoil.
+"""Uploads what is finished in the run's folder to storage, in an order that no interruption can spoil.
 
 A checkpoint's files go first, then the event log, then the manifest: without it there is no checkpoint. Retention goes
 the other way: first a manifest that no longer promises the files, then the files. One thread uses a StorageSync, and
@@ -30,7 +30,7 @@ from lorajob_runtime.contract.layout import (
 )
 from lorajob_runtime.contract.plain_files import pinned, read_plain
 from lorajob_runtime.storage import checkpoint
-from lorajob_runtime.storage.appended_files import Appended
+from lorajob_runtime.storage.appended_files import GrowingFile
 from lorajob_runtime.storage.checkpoint import Manifest
 from lorajob_runtime.storage.store import Store
 
@@ -69,8 +69,8 @@ class StorageSync:
         self._stored: dict[int, Manifest] | None = None
         self._put: set[tuple[str, str]] = set()
         self._sinks = b""
-        self._events: Appended | None = None
-        self._logs: dict[str, Appended] = {}
+        self._events: GrowingFile | None = None
+        self._logs: dict[str, GrowingFile] = {}
         self._logs_before: set[str] | None = None
 
     def checkpoints(self) -> None:
@@ -92,11 +92,11 @@ class StorageSync:
         `whole`: the log is then one file again. It begins as one too, since a resumed run's log was cut back.
         """
         if self._events is None:
-            events = Appended(self._store, EVENTS, self._folder.events, whole_lines=True)
-            events.bring_together()
+            events = GrowingFile(self._store, EVENTS, self._folder.events, whole_lines=True)
+            events.consolidate()
             self._events = events
         elif whole:
-            self._events.bring_together()
+            self._events.consolidate()
         else:
             self._events.add()
         if (sinks := _read(self._folder.sinks)) and sinks != self._sinks:
@@ -130,9 +130,9 @@ class StorageSync:
             is_over = attempt < newest
             if is_over and key in self._logs_before:
                 continue
-            log = self._logs.setdefault(key, Appended(self._store, key, path, below=self._folder.root))
+            log = self._logs.setdefault(key, GrowingFile(self._store, key, path, below=self._folder.root))
             if whole or is_over:
-                log.bring_together()
+                log.consolidate()
             else:
                 log.add()
             if is_over:

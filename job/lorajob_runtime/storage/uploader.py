@@ -1,4 +1,4 @@
-"""The thread that keeps storage up to date beside training, and holds out while storage is away."""
+"""Keeps storage up to date in a thread beside training, and tries again while storage does not answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who writes to a run's prefix: what tells one process from any other, on this machine and on others."""
+"""Describes the process that writes to a run's prefix, so that no other is taken for it, here or on other machines."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def process_identity(process_id: int) -> str:
 def _mark(work: Path) -> str:
     """What tells this folder from any other, also from one that another machine calls the same."""
     path = work / "place"
-    # of anything else that lies there nothing may get into storage
+    # nothing but a mark may be read from there: it goes into storage
     with suppress(OSError, NotPlainError):
         if _MARK.fullmatch(mark := read_plain(path).decode(errors="replace").strip()):
             return mark

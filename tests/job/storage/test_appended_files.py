@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lorajob_runtime.contract.errors import CredentialsError, StorageError
 from lorajob_runtime.storage import appended_files
-from lorajob_runtime.storage.appended_files import Appended
+from lorajob_runtime.storage.appended_files import GrowingFile
 from lorajob_runtime.storage.folder import FolderStore
 
 KEYS = ["events.jsonl", "logs/attempt-1/rank-0.log.gz"]
@@ -58,8 +58,8 @@ def append(path: Path, text: str) -> None:
 @pytest.mark.parametrize("key", KEYS)
 def test_what_was_added_is_read_back_while_it_grows_and_is_one_file_at_the_end(tmp_path: Path, key: str) -> None:
     store, path = FolderStore(tmp_path / "store"), tmp_path / "file"
-    log = Appended(store, key, path)
-    log.bring_together()
+    log = GrowingFile(store, key, path)
+    log.consolidate()
     for number in range(600):
         append(path, f"line {number}\n")
         log.add()
@@ -67,7 +67,7 @@ def test_what_was_added_is_read_back_while_it_grows_and_is_one_file_at_the_end(t
             assert appended_files.read(store, key) == path.read_bytes()
     assert len(store.list()) < 40, "many small parts become few"
 
-    log.bring_together()
+    log.consolidate()
 
     assert [entry.key for entry in store.list()] == [key]
     whole = store.get_bytes(key) or b""
@@ -78,12 +78,12 @@ def test_the_bytes_uploaded_grow_with_the_file_and_not_with_its_square(tmp_path:
     costs = []
     for flushes in (200, 800, 3200):
         store, path = CountingStore(tmp_path / f"store-{flushes}"), tmp_path / f"file-{flushes}"
-        log = Appended(store, "events.jsonl", path)
-        log.bring_together()
+        log = GrowingFile(store, "events.jsonl", path)
+        log.consolidate()
         for number in range(flushes):
             append(path, f"{number:099d}\n")
             log.add()
-        log.bring_together()
+        log.consolidate()
         costs.append(store.bytes_put / path.stat().st_size)
 
     # each byte once as it comes, once for each level of joining, and once at the end
@@ -93,8 +93,8 @@ def test_the_bytes_uploaded_grow_with_the_file_and_not_with_its_square(tmp_path:
 @pytest.mark.parametrize("key", KEYS)
 def test_parts_of_another_attempt_are_never_taken_for_a_continuation(tmp_path: Path, key: str) -> None:
     store, path = FolderStore(tmp_path / "store"), tmp_path / "file"
-    first = Appended(store, key, path)
-    first.bring_together()
+    first = GrowingFile(store, key, path)
+    first.consolidate()
     for number in range(5):
         append(path, f"first {number}\n")
         first.add()
@@ -102,8 +102,8 @@ def test_parts_of_another_attempt_are_never_taken_for_a_continuation(tmp_path: P
     kept = {name: store.get_bytes(name) for name in leftover}
 
     path.write_text("first 0\nfirst 1\n")
-    second = Appended(store, key, path)
-    second.bring_together()
+    second = GrowingFile(store, key, path)
+    second.consolidate()
     append(path, "second 2\n")
     second.add()
     for name in leftover:
@@ -115,13 +115,13 @@ def test_parts_of_another_attempt_are_never_taken_for_a_continuation(tmp_path: P
 
 def test_a_torn_last_line_waits_where_lines_are_to_be_whole(tmp_path: Path) -> None:
     store, path = FolderStore(tmp_path / "store"), tmp_path / "file"
-    log = Appended(store, "events.jsonl", path, whole_lines=True)
+    log = GrowingFile(store, "events.jsonl", path, whole_lines=True)
     append(path, "one\ntw")
     log.add()
     assert appended_files.read(store, "events.jsonl") == b"one\n"
 
     append(path, "o\nthr")
-    log.bring_together()
+    log.consolidate()
 
     assert appended_files.read(store, "events.jsonl") == store.get_bytes("events.jsonl") == b"one\ntwo\n"
 
@@ -133,13 +133,13 @@ def test_a_bucket_that_lets_nothing_be_deleted_is_a_fine_place_for_logs(tmp_path
                 raise CredentialsError("refuses access (AccessDenied)")
 
     store, path = Keeping(tmp_path / "store"), tmp_path / "file"
-    log = Appended(store, "events.jsonl", path)
+    log = GrowingFile(store, "events.jsonl", path)
     for number in range(40):
         append(path, f"{number}\n")
         log.add()
     assert appended_files.read(store, "events.jsonl") == path.read_bytes()
 
-    log.bring_together()
+    log.consolidate()
     append(path, "more\n")
     log.add()
 
@@ -166,12 +166,12 @@ def test_whatever_fails_what_is_read_is_a_beginning_of_the_file_and_at_last_all_
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
     store, path = CountingStore(folder / "store", failures=failures, seed=seed), folder / "file"
-    log = Appended(store, key, path)
+    log = GrowingFile(store, key, path)
     read_before = 0
     for number, size in enumerate(sizes):
         append(path, f"{number}" * size)
         try:
-            (log.bring_together if number % 50 == 49 else log.add)()
+            (log.consolidate if number % 50 == 49 else log.add)()
         except StorageError:
             pass
         else:
@@ -182,7 +182,7 @@ def test_whatever_fails_what_is_read_is_a_beginning_of_the_file_and_at_last_all_
         read_before = len(there)
 
     store.failures = 0
-    log.bring_together()
+    log.consolidate()
 
     assert appended_files.read(store, key) == path.read_bytes()
     assert len(store.list()) <= 1
