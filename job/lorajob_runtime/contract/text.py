@@ -20,9 +20,6 @@ _DURATION = re.compile(r"([1-9]\d*)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-# text
-
-
 def escape_controls(text: str) -> str:
     """Text with what could steer a terminal made visible: escapes, other control characters, turned direction."""
     return replace_surrogates(text.translate(_ESCAPED))
@@ -63,9 +60,6 @@ def encodable(text: str, encoding: str | None) -> str:
     return text
 
 
-# names and types
-
-
 def kind(value: object) -> str:
     """A value's type as a person calls it."""
     if value is None:
@@ -85,9 +79,6 @@ def key_list(row: Mapping[Any, object]) -> str:
     shown = [quoted(key) for key in list(row)[:_KEYS_SHOWN]]
     more = [f"{len(row) - _KEYS_SHOWN} more"] if len(row) > _KEYS_SHOWN else []
     return ", ".join(shown + more) or "none"
-
-
-# numbers and sizes
 
 
 def plural(number: float, thing: str, things: str | None = None) -> str:
@@ -138,9 +129,6 @@ def binary_size(size_bytes: float) -> str:
 def gibibytes(size_bytes: int) -> str:
     """85899345920 -> 80.0 GiB, the unit in which GPUs' memory is given whatever it is called."""
     return f"{size_bytes / 2**30:.1f} GiB"
-
-
-# durations
 
 
 def duration(seconds: float) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from lorajob_runtime.contract.errors import DataError
+from lorajob_runtime.contract.text import escape_controls
 from lorajob_runtime.data.chat.reasoning import Kind, Splitter
 from lorajob_runtime.data.rows.conversation import Message
 from lorajob_runtime.generate.generator import Generator, Sampling
@@ -90,7 +91,8 @@ class _Shown:
     def __init__(self, stdout: TextIO, *, reasoning: bool) -> None:
         self.answer = ""
         self._stdout, self._shows_reasoning = stdout, reasoning
-        self._dim, self._plain = ("\033[2m", "\033[0m") if stdout.isatty() else ("", "")
+        self._is_terminal = stdout.isatty()
+        self._dim, self._plain = ("\033[2m", "\033[0m") if self._is_terminal else ("", "")
         self._thought = ""
 
     def add(self, parts: Iterable[tuple[Kind, str]]) -> None:
@@ -100,14 +102,18 @@ class _Shown:
                 said = piece if self._thought else piece.lstrip()
                 self._thought += said
                 if self._shows_reasoning and said:
-                    self._stdout.write(f"{self._dim}{said}{self._plain}")
+                    self._stdout.write(f"{self._dim}{self._safe(said)}{self._plain}")
             else:
                 said = piece if self.answer else piece.lstrip()
                 if said and not self.answer and self._shows_reasoning and self._thought:
                     self._stdout.write("\n" if self._thought.endswith("\n") else "\n\n")
                 self.answer += said
-                self._stdout.write(said)
+                self._stdout.write(self._safe(said))
         self._stdout.flush()
+
+    def _safe(self, text: str) -> str:
+        """What the model says must not steer a terminal; anything else gets it as it is."""
+        return escape_controls(text) if self._is_terminal else text
 
     def close(self) -> None:
         """Ends the line."""

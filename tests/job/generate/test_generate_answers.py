@@ -375,12 +375,21 @@ def test_what_the_model_thinks_is_shown_if_wanted_and_never_remembered(reasoning
     assert contents(recorder.asked[-1]) == ["S", "a", "one", "think of b", "two", "c"]
 
 
-def test_at_a_terminal_a_thought_is_dimmed() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class AtTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
-    out = Terminal()
+
+def test_an_answer_does_not_steer_the_terminal_and_is_remembered_as_it_is() -> None:
+    asked = [{"role": "user", "content": "a"}]
+    for out, shown in ((AtTerminal(), "one ␛[2Jtwo\n"), (io.StringIO(), "one \033[2Jtwo\n")):
+        answer = interactive.show(Recorder(["one \033[2Jtwo"]), SHORT, asked, out)  # type: ignore[arg-type]
+
+        assert (out.getvalue(), answer) == (shown, "one \033[2Jtwo")
+
+
+def test_at_a_terminal_a_thought_is_dimmed() -> None:
+    out = AtTerminal()
 
     interactive.show(Recorder(THOUGHTS), SHORT, [{"role": "user", "content": "a"}], out, reasoning=True)  # type: ignore[arg-type]
 
