@@ -1,4 +1,4 @@
-"""The table in docs/architecture.md names files that exist, with what is said to be in them."""
+"""Files that the docs name exist, and those of the table in docs/architecture.md have what is said to be in them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/architecture.md"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 HEADING = "## Where is it?"
 FEWEST_ROWS = 30
 
@@ -76,3 +77,16 @@ def test_a_row_that_leads_nowhere_is_found(row: list[str], fault: str | None, tm
     )
 
     assert faults_of(row, tmp_path) == ([] if fault is None else [fault])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_module_that_a_page_names_is_there(page: Path) -> None:
+    """Of a path like `train/loop.py` the beginning is left out, and `hubs/NAME.py` is one to be written."""
+    modules = [
+        module for name in ("job", "cli", "tests", "bench", "examples") for module in (ROOT / name).rglob("*.py")
+    ]
+    there = [f"/{path.relative_to(ROOT)}" for path in modules]
+    named = set(re.findall(r"`((?:\w+/)+\w+\.py)`", page.read_text("utf-8")))
+
+    missing = [path for path in sorted(named) if not any(each.endswith(f"/{path}") for each in there)]
+    assert [path for path in missing if not path.endswith("/NAME.py")] == []
