@@ -227,7 +227,7 @@ GROUPS = {"jobs": "batch/v1", "workloads": "kueue.x-k8s.io/v1beta1"}
 def _asked(client: Cluster, verb: str, resource: str) -> None:
     """One request that needs the right; what is not there is no matter."""
     api = f"apis/{GROUPS[resource]}" if resource in GROUPS else "api/v1"
-    collection = client._path(api, resource.partition("/")[0])
+    collection = f"/{api}/namespaces/{client.namespace}/{resource.partition('/')[0]}"
     one = f"{collection}/one"
     body = {"jobs": JOB, "configmaps": CONFIG_MAP, "services": SERVICE}.get(resource, {})
     requests: dict[str, Callable[[], object]] = {
@@ -282,10 +282,11 @@ def test_a_name_that_is_taken_says_what_can_be_done(client: Cluster) -> None:
 
 def test_an_exceeded_quota_says_what_is_used_and_what_is_allowed(client: Cluster) -> None:
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "small"}}
-    client.post(client._path("api/v1", "resourcequotas"), quota | {"spec": {"hard": {"count/jobs.batch": "0"}}})
+    quotas = f"/api/v1/namespaces/{client.namespace}/resourcequotas"
+    client.post(quotas, quota | {"spec": {"hard": {"count/jobs.batch": "0"}}})
 
     def counted() -> bool:
-        seen = client.get(client._path("api/v1", "resourcequotas", "small"))
+        seen = client.get(f"{quotas}/small")
         return bool(seen.get("status", {}).get("hard"))
 
     wait_until(counted, what="the quota")
