@@ -76,6 +76,11 @@ def checkpoint_file(key: str) -> tuple[int, str] | None:
     return None if step is None else (step, rest[1])
 
 
+def adapter_key(file: str) -> str:
+    """Key of a file of the published adapter."""
+    return f"{ADAPTER}/{file}"
+
+
 def attempt_name(attempt: int) -> str:
     """3 -> attempt-3, the folder of an attempt's logs."""
     return f"attempt-{attempt}"

@@ -62,13 +62,10 @@ def adapter_in(names: Set[str]) -> str | None:
     """
     if layout.ADAPTER_CONFIG in names:
         return ""
-    if f"{layout.ADAPTER}/{layout.ADAPTER_CONFIG}" in names:
+    if layout.adapter_key(layout.ADAPTER_CONFIG) in names:
         return layout.ADAPTER
-    parts = [name.split("/") for name in names]
-    steps = [
-        layout.step_of(part[1]) for part in parts if part[0] == layout.CHECKPOINTS and part[2:] == [layout.MANIFEST]
-    ]
-    complete = [step for step in steps if step is not None]
+    files = (layout.checkpoint_file(name) for name in names)
+    complete = [file[0] for file in files if file is not None and file[1] == layout.MANIFEST]
     return layout.checkpoint_key(max(complete)) if complete else None
 
 

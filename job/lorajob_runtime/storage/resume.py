@@ -28,6 +28,7 @@ from lorajob_runtime.contract.layout import (
     SPEC,
     STATE,
     RunFolder,
+    adapter_key,
     attempt_in,
     attempt_of,
     checkpoint_file,
@@ -151,7 +152,7 @@ def is_published(store: Store, log: Sequence[Event] | None = None) -> bool:
     last = next((event for event in reversed(log) if event["event"] != "report"), None)
     if last is None or last["event"] != "end" or last.get("class") != SUCCEEDED.name:
         return False
-    return any(entry.key == f"{ADAPTER}/{ADAPTER_WEIGHTS}" for entry in store.list(ADAPTER))
+    return any(entry.key == adapter_key(ADAPTER_WEIGHTS) for entry in store.list(ADAPTER))
 
 
 def _log_in_storage(store: Store) -> list[Event]:
