@@ -61,6 +61,12 @@ def test_every_test_that_the_table_names_is_there() -> None:
     assert faults_of((ROOT / "docs/testing.md").read_text("utf-8"), ROOT) == []
 
 
+def test_every_test_that_the_page_names_elsewhere_is_there() -> None:
+    named = re.findall(r"(tests/[\w./-]+\.py)::(\w+)", (ROOT / "docs/testing.md").read_text("utf-8"))
+
+    assert [(file, test) for file, test in named if test not in _functions(ROOT / file)] == []
+
+
 @pytest.mark.parametrize(
     ("row", "fault"),
     [
