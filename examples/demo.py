@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lorajob_runtime.contract import layout
-from lorajob_runtime.system import processes
+from lorajob_runtime.system import gpus, processes
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "runs" / "demo"
@@ -160,7 +160,7 @@ def train(server: Server, folder: Path) -> None:
     headline("2. Training, checkpoints to S3")
     spec = SPEC.relative_to(ROOT)
     variables = server.variables | {"LORAJOB_WORK": str(folder / "work")}
-    if processes.visible_gpus() < 2:
+    if gpus.visible_gpus() < 2:
         # two processes do not share one GPU; who set the variable knows better
         variables["LORAJOB_DEVICE"] = os.environ.get("LORAJOB_DEVICE", "cpu")
     lorajob(

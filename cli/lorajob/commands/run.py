@@ -84,7 +84,7 @@ def command(
         click.echo(f"spec: {path}", err=True)
     click.echo(f"run: {spec.run_name}, results in {spec.storage.uri}", err=True)
     if processes is None and not resolved.gives("resources.gpus"):
-        from lorajob_runtime.system.processes import visible_gpus
+        from lorajob_runtime.system.gpus import visible_gpus
 
         processes = visible_gpus() or 1
     return train(spec, processes=processes, output=output)

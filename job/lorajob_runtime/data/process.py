@@ -10,7 +10,7 @@ from typing import Any
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import UNEXPECTED, LorajobError, OutOfMemoryError
 from lorajob_runtime.contract.spec import RunSpec
-from lorajob_runtime.system import child_process, environment, processes
+from lorajob_runtime.system import cgroup, child_process, environment
 
 _MODULE = "lorajob_runtime.data"
 
@@ -48,10 +48,10 @@ def check(spec: RunSpec, *, model_path: Path, shown_rows: int, colour: bool, log
 
 def _answer(request: dict[str, Any], *, task: str, log: Path | None) -> dict[str, Any]:
     """The data process's one answer. It has no key to anything, and cannot open files that hold one."""
-    kills_before = processes.memory_kills()
+    kills_before = cgroup.memory_kills()
 
     def died(status: int, last_line: str) -> LorajobError:
-        if status == -signal.SIGKILL and processes.memory_kills() > kills_before:
+        if status == -signal.SIGKILL and cgroup.memory_kills() > kills_before:
             return OutOfMemoryError(
                 f"the process that {task} the data was ended: the memory of this machine or container was used up",
                 hint="choose fewer rows with data.rows, or ask for more memory with resources.memory",

@@ -18,8 +18,8 @@ from lorajob_runtime.models.placement import EstimatedPlacement
 from lorajob_runtime.models.shapes import Architecture
 from lorajob_runtime.storage.open import open_store
 from lorajob_runtime.storage.store import Store, is_s3, split_s3
-from lorajob_runtime.system import child_process, environment
-from lorajob_runtime.system import processes as system
+from lorajob_runtime.system import cgroup, child_process, environment
+from lorajob_runtime.system import gpus as gpu_driver
 from lorajob_runtime.system.environment import Device, Environment
 
 _CLASS_PROBE = "lorajob_runtime.train.base_model.class_probe"
@@ -50,7 +50,7 @@ def choose_machine(
     wanted = gpus if processes is None else processes
     if device == "cpu":
         return Machine(processes=wanted, device="cpu")
-    there = system.visible_gpus() if visible is None else visible
+    there = gpu_driver.visible_gpus() if visible is None else visible
     if there == 0 and processes is not None:
         return Machine(processes=wanted, device="cpu")
     if there < wanted:
@@ -60,9 +60,9 @@ def choose_machine(
             f"{field} is {wanted}, but {found} here",
             hint="ask for fewer, or set LORAJOB_DEVICE=cpu to train on the CPU",
         )
-    capability = system.oldest_capability() if capability is None else capability
-    if capability is not None and capability < system.OLDEST_CAPABILITY:
-        needed = ".".join(map(str, system.OLDEST_CAPABILITY))
+    capability = gpu_driver.oldest_capability() if capability is None else capability
+    if capability is not None and capability < gpu_driver.OLDEST_CAPABILITY:
+        needed = ".".join(map(str, gpu_driver.OLDEST_CAPABILITY))
         raise ConfigError(
             f"the GPU here has compute capability {capability[0]}.{capability[1]}, and torch needs at least {needed}",
             hint="use a newer GPU (Turing, like T4, or later), or set LORAJOB_DEVICE=cpu to train on the CPU",
@@ -120,7 +120,7 @@ def inspector(spec: RunSpec, machine: Machine, *, nodes: int) -> Callable[[Path]
         placement = _check_memory(shapes, spec, machine, nodes)
         host_bytes = None
         if shapes is not None and machine.device == "cpu":
-            host_bytes = preflight.check_host_memory(spec, shapes, host_bytes=system.host_bytes(), nodes=nodes)
+            host_bytes = preflight.check_host_memory(spec, shapes, host_bytes=cgroup.host_bytes(), nodes=nodes)
         return Inspection(shapes=shapes, placement=placement, host_bytes=host_bytes)
 
     return inspect
@@ -154,13 +154,13 @@ def _check_memory(
     """A CPU's memory is the host's, which the files of a model are held against and no estimate is made for."""
     if shapes is None or machine.device == "cpu":
         return None
-    plain = spec.train.precision == "auto" and system.gpus_multiply_bf16() is False
+    plain = spec.train.precision == "auto" and gpu_driver.gpus_multiply_bf16() is False
     return preflight.check_memory(
         spec,
         shapes,
         gpus=machine.processes,
         nodes=nodes,
-        gpu_bytes=system.gpu_bytes(),
+        gpu_bytes=gpu_driver.gpu_bytes(),
         precision="fp32" if plain else None,
     )
 

@@ -21,7 +21,7 @@ from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.models.provenance import describe
 from lorajob_runtime.run import training_failure
-from lorajob_runtime.system import environment, key_isolation, processes
+from lorajob_runtime.system import cgroup, environment, key_isolation, processes
 from lorajob_runtime.train.job import TrainJob
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Training:
     def __init__(self, launch: Launch) -> None:
         """Starts them. The thread that does this must outlive them: the kernel takes its end for the parent's."""
         self._launch = launch
-        self._memory_kills_before = processes.memory_kills()
+        self._memory_kills_before = cgroup.memory_kills()
         _forget_last_attempt(launch.folder)
         launch.log.parent.mkdir(parents=True, exist_ok=True)
         with launch.log.open("ab") as output:
@@ -122,7 +122,7 @@ class Training:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=variables(launch, cores=processes.usable_cores()),
+                env=variables(launch, cores=cgroup.usable_cores()),
                 start_new_session=True,
             )
 
@@ -152,7 +152,7 @@ class Training:
             causes=training_failure.read_causes(self._launch.folder, self._launch.ranks),
             workers=self._launch.processes,
             nodes=self._launch.nodes,
-            memory_kills=processes.memory_kills() - self._memory_kills_before,
+            memory_kills=cgroup.memory_kills() - self._memory_kills_before,
             last_line=last_log_line(self._launch),
             full_disk=str(self._launch.folder.root) if training_failure.is_full(self._launch.folder) else None,
         )

@@ -24,7 +24,8 @@ from lorajob_runtime.run.host_checks import (
     inspector,
     localize,
 )
-from lorajob_runtime.system import processes
+from lorajob_runtime.system import cgroup
+from lorajob_runtime.system import gpus as gpu_driver
 from waiting import wait_until
 
 
@@ -105,7 +106,7 @@ def test_what_this_version_cannot_train_is_refused_by_its_spec_alone(values, kin
 def test_gpus_that_can_hold_the_model_or_must_try_are_let_through(
     name: str, gpus: int, allowed: bool, expected: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "gpu_bytes", lambda: 22 * 2**30)
+    monkeypatch.setattr(gpu_driver, "gpu_bytes", lambda: 22 * 2**30)
     spec = parse({"model": {"name": name}, "resources": {"allowOversize": allowed}})
 
     placed = check_memory(spec, Machine(processes=gpus, device="auto"), nodes=1)
@@ -124,7 +125,7 @@ def test_four_bits_without_their_library_are_refused_before_the_weights(monkeypa
 
 
 def test_gpus_that_cannot_hold_the_model_are_refused_before_it_is_fetched(monkeypatch) -> None:
-    monkeypatch.setattr(processes, "gpu_bytes", lambda: 22 * 2**30)
+    monkeypatch.setattr(gpu_driver, "gpu_bytes", lambda: 22 * 2**30)
 
     with pytest.raises(ConfigError, match=r"^qwen3-8b does not fit: .* on the GPU, which has 22\.0 GiB; larger ones"):
         check_memory(
@@ -135,7 +136,7 @@ def test_gpus_that_cannot_hold_the_model_are_refused_before_it_is_fetched(monkey
 
 
 def test_a_cpu_is_not_held_against_a_gpus_memory(monkeypatch) -> None:
-    monkeypatch.setattr(processes, "gpu_bytes", lambda: 1)
+    monkeypatch.setattr(gpu_driver, "gpu_bytes", lambda: 1)
 
     placed = check_memory(parse({"model": {"name": "minimax-m2"}}), Machine(processes=1, device="cpu"), nodes=1)
 
@@ -146,7 +147,7 @@ def test_a_cpu_is_not_held_against_a_gpus_memory(monkeypatch) -> None:
 def test_a_host_that_can_hold_the_weights_or_must_try_is_let_through(
     gibibytes: int, nodes: int, oversize: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "host_bytes", lambda: gibibytes * 2**30)
+    monkeypatch.setattr(cgroup, "host_bytes", lambda: gibibytes * 2**30)
 
     found = _inspect_minimax(tmp_path, nodes=nodes, oversize=oversize)
 
@@ -158,7 +159,7 @@ def test_a_host_that_can_hold_the_weights_or_must_try_is_let_through(
 def test_a_host_without_gpus_that_cannot_hold_the_weights_does_not_fetch_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "host_bytes", lambda: 24 * 2**30)
+    monkeypatch.setattr(cgroup, "host_bytes", lambda: 24 * 2**30)
 
     with pytest.raises(ConfigError) as caught:
         _inspect_minimax(tmp_path, nodes=1, oversize=False)

@@ -16,7 +16,7 @@ from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.run import launcher, training_failure
 from lorajob_runtime.run.launcher import Launch, last_log_line
 from lorajob_runtime.run.training_failure import Cause
-from lorajob_runtime.system import processes
+from lorajob_runtime.system import cgroup, processes
 
 
 def cause(rank: int, failure: FailureClass, message: str = "its message") -> Cause:
@@ -179,8 +179,8 @@ def _is_gone(process_id: int) -> bool:
 
 
 def test_cores_are_at_least_one_and_at_most_those_of_the_machine() -> None:
-    assert 1 <= processes.usable_cores() <= (os.cpu_count() or 1)
-    assert processes.memory_kills() >= 0
+    assert 1 <= cgroup.usable_cores() <= (os.cpu_count() or 1)
+    assert cgroup.memory_kills() >= 0
 
 
 def test_a_link_in_the_place_of_a_log_gives_no_last_line_of_a_file_elsewhere(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from lorajob_runtime.contract.spec import LoraSpec
 from lorajob_runtime.models.placement import GPU_TOKENS
+from lorajob_runtime.system import cgroup
 from lorajob_runtime.train.lora import attach
 from lorajob_runtime.train.parallel import memory_budget
 
@@ -74,4 +75,4 @@ def test_kept_bytes_are_those_of_the_layers_and_without_the_weights(tiny_model: 
 def test_free_memory_is_no_more_than_the_machine_has() -> None:
     total = next(int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line)
 
-    assert 0 < memory_budget.host_free_bytes() <= total * 1024
+    assert 0 < cgroup.host_free_bytes() <= total * 1024

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, UntypedStorage, nn
 
 from lorajob_runtime.models.memory_plan import GRADIENT_BYTES, OPTIMIZER_BYTES
+from lorajob_runtime.system import cgroup
 from lorajob_runtime.train.base_model import forward as model_module
 from lorajob_runtime.train.parallel import sharding
 
@@ -95,7 +96,7 @@ def free_bytes(device: torch.device, processes_here: int) -> int:
         # what torch keeps for later counts as free
         torch.cuda.empty_cache()
         return int(torch.cuda.mem_get_info(device)[0])
-    return host_free_bytes() // processes_here
+    return cgroup.host_free_bytes() // processes_here
 
 
 def least_over_ranks(size_bytes: int, device: torch.device) -> int:
@@ -127,25 +128,6 @@ def reserved_bytes(model: nn.Module) -> int:
     """What training takes later with any batch size: gradients and moments, and sharded weights while gathered."""
     trained = sum(item.numel() for item in model.parameters() if item.requires_grad)
     return trained * (GRADIENT_BYTES + OPTIMIZER_BYTES) + sharding.gathered_bytes(model)
-
-
-def host_free_bytes() -> int:
-    """What the host or the container still has: the smaller of MemAvailable and the cgroup's limit less its use.
-
-    Files that the container has read count as its use until their pages are wanted; their pages are free memory too.
-    """
-    free = next(
-        int(line.split()[1]) * 1024
-        for line in Path("/proc/meminfo").read_text().splitlines()
-        if line.startswith("MemAvailable:")
-    )
-    group = Path("/sys/fs/cgroup")
-    limit, used = group / "memory.max", group / "memory.current"
-    if limit.exists() and (text := limit.read_text().strip()).isdigit():
-        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        files = int(statistics.get("inactive_file", 0)) + int(statistics.get("active_file", 0))
-        free = min(free, int(text) - int(used.read_text()) + files)
-    return max(0, free)
 
 
 def peak_bytes(device: torch.device) -> int:
