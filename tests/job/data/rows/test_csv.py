@@ -84,7 +84,7 @@ def test_the_separator_is_the_one_that_fits_and_what_is_no_separator_is_text(
         ('instruction,output\n"Quote her","She said \\"hi\\" and left"\n', "and not with a backslash"),
         ('input,output\na,b\n"c"d,e\n', "line 3 cannot be read as csv: there is text behind the quote"),
         ('input,output\na,b\n"c,d\ne,f\n', "line 3 cannot be read as csv: a quote opens a value there and is never"),
-        ("instruction, output\nName a fruit, Apple\n", "line 1 names a column ' output': write it without the blanks"),
+        ("instruction, output\nName a fruit, Apple\n", "line 1 names a column ' output': write it without the spaces"),
         ("input,output,input\na,b,c\n", "has the column 'input' twice"),
         (",input,output\nfirst,a,b\n", "line 2 has 'first' in column 1, which has no name"),
         ("input,output,\na,b,\nc,d,e\n", "line 3 has 'e' in column 3, which has no name"),

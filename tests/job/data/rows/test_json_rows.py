@@ -132,7 +132,7 @@ def test_a_fault_is_named_with_its_line_and_column_and_the_whole_reason(
         ("a.jsonl", "{'a': 1}\n", "written as Python or JavaScript has it"),
         ("a.jsonl", '{"a": None}\n', "written as Python or JavaScript has it"),
         ("a.json", '[{a: "x"}]', "written as Python or JavaScript has it"),
-        ("a.jsonl", b'{"a": 1}\n\0\0\0\0', "was not written to its end"),
+        ("a.jsonl", b'{"a": 1}\n\0\0\0\0', "was not written completely"),
         ("a.json", "instruction,output\na,b\n", "holds a list of rows or a row a line"),
         ("a.jsonl", '{"a": "b" "c"}', "correct it there"),
     ],
