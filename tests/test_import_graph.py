@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 RUNTIME, CLI = "lorajob_runtime", "lorajob"
 MOST_ROOMS = {RUNTIME: 12, CLI: 15}
-MOST_ARROWS = {RUNTIME: 46, CLI: 46}
+MOST_ARROWS = {RUNTIME: 43, CLI: 44}
 """From room to room. One more arrow is one more thing to know of a room: docs/architecture.md shows them all."""
 FOR_BOTH_SIDES = ("contract", "models", "data.rows")
 """Rooms of the runtime that need the standard library only. `lorajob` imports others where it calls them."""
