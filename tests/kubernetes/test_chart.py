@@ -13,6 +13,7 @@ from platform_install import CHART, RELEASE, SMALL, install_platform, run_helm
 from cluster_fixtures import TestCluster
 from lorajob.cluster import connect
 from lorajob.platform import platform_lookup
+from lorajob.platform.platform_config import PlatformToleration
 from lorajob_runtime.contract import spec as specs
 from waiting import wait_until
 
@@ -63,7 +64,7 @@ def test_the_command_line_reads_the_platform_that_the_values_say(cluster: TestCl
     assert loaded.platform.storage.uri == f"s3://{release}/runs"
     assert loaded.platform.resources.cpu_per_gpu == "250m"
     assert loaded.platform.scheduling.tolerations == (
-        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+        PlatformToleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule"),
     )
 
 

@@ -195,7 +195,7 @@ def test_ctrl_c_leaves_the_run_alone(printing: Printing, client: Cluster, cluste
         _, said = process.communicate(timeout=30)
 
     assert process.returncode == 0, said
-    assert "detached: run long goes on" in said
+    assert "detached: run long keeps running" in said
     assert not has_ended(client, "long")
 
 

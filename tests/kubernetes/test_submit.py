@@ -150,7 +150,7 @@ def test_ctrl_c_leaves_the_run_alone_and_is_no_success_of_one_that_is_waited_for
         _, said = process.communicate(timeout=30)
 
     assert process.returncode == code, said
-    assert "detached: run mine goes on" in said
+    assert "detached: run mine keeps running" in said
     assert left(client) == ["job/mine"]
 
 
