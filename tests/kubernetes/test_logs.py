@@ -317,7 +317,7 @@ def test_the_end_of_a_log_in_storage_is_that_of_each_process_also_while_it_grows
 
     assert any(".parts/" in key for key in s3_keys.keys(bucket)), "it was not consolidated"
     assert last.out.splitlines() == ["phase publish", "[rank 1] 3 of 3"]
-    assert "--tail shows the last 1 of each process" in last.err
+    assert "--tail shows the last 1 line of each process" in last.err
     assert (two.out.splitlines(), "--tail" in two.err) == (["2 of 3", "3 of 3"], False)
 
 

@@ -19,6 +19,7 @@ from lorajob.runs.lookup import Found
 from lorajob_runtime.contract import layout
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import ConfigError, LorajobError, StorageError
+from lorajob_runtime.contract.text import plural
 
 if TYPE_CHECKING:
     from lorajob_runtime.storage.store import Store
@@ -161,4 +162,5 @@ def _say_what_storage_lacks(query: LogQuery, wanted: LogFilter, say: Callable[[s
     if flags:
         say(f"the log in storage has no times: {' and '.join(flags)} can't be applied, and all lines are shown")
     if query.tail is not None and wanted.rank is None:
-        say(f"the log in storage has no times: --tail shows the last {query.tail} lines of each process")
+        lines = plural(query.tail, "line")
+        say(f"the log in storage has no times: --tail shows the last {lines} of each process")
