@@ -26,7 +26,7 @@ def writable(folder):
     except OSError as error:
         return error.strerror
     return True
-catalog = importlib.resources.files("lorajob_runtime") / "catalog"
+catalog = importlib.resources.files("lorajob_runtime.contract") / "catalog"
 print(json.dumps({
     "user": [os.getuid(), os.getgid()],
     "compilers": [name for name in ("cc", "gcc", "clang", "g++", "nvcc", "uv", "pip") if shutil.which(name)],
