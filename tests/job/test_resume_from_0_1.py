@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -74,8 +76,16 @@ def test_it_ends_with_the_adapter_of_a_run_that_was_never_stopped(
     assert adapter.keys() == expected.keys()
     for name, matrix in adapter.items():
         assert matrix.numpy() == pytest.approx(expected[name].numpy(), rel=1e-4, abs=1e-6), name
+    # an older image may be what goes on from here: nothing that it reads is missing
+    written = [_state(next(FIXTURE.rglob("state.json"))), _state(run.checkpoint(TOTAL) / "state.json")]
+    assert written[0].keys() <= written[1].keys()
     if all(losses(run)[step] == losses(whole)[step] for step in range(1, KEPT + 1)):
         # this processor rounds as the one on which the fixture was made
         for path in (layout.ADAPTER_WEIGHTS, layout.OPTIMIZER):
             ours, theirs = (each.checkpoint(TOTAL) / path for each in (run, whole))
             assert ours.read_bytes() == theirs.read_bytes(), path
+
+
+def _state(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return state

@@ -50,6 +50,11 @@ def error_line(error: BaseException, limit: int = _ERROR_LENGTH, *, with_class: 
     return truncate(f"{name}: {text}" if text and with_class else text or name, limit)
 
 
+def whole_error(error: BaseException, limit: int = 300) -> str:
+    """An error's class and all lines of its text on one: where the first alone does not say what is wrong."""
+    return truncate(f"{type(error).__name__}: {error}", limit)
+
+
 def encodable(text: str, encoding: str | None) -> str:
     """Text that a stream of this encoding can take; what it cannot show becomes ?."""
     name = encoding or "ascii"

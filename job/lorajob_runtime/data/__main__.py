@@ -28,6 +28,8 @@ from lorajob_runtime.system.child_process import Parent
 
 def main() -> None:
     """Answers one request."""
+    # by the kernel: a tokenizer's own code may hold the interpreter, and then nothing here sees that stdin ended
+    processes.die_with_parent()
     processes.be_first_out_of_memory()
     parent = Parent()
     request: dict[str, Any] = parent.request()

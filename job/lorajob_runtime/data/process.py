@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,19 @@ def prepare(spec: RunSpec, *, model_path: Path, folder: Path, log: Path) -> dict
 
 
 def check(spec: RunSpec, *, model_path: Path, shown_rows: int, colour: bool, log: Path | None = None) -> Checked:
-    """Has `data.check.check` do its work. Raises DataError, ModelError, ConfigError, OutOfMemoryError."""
+    """Has `data.check.check` do its work. Raises DataError, ModelError, ConfigError, OutOfMemoryError.
+
+    An error that nobody foresaw has the process's own trace as a note, unless that went to `log`.
+    """
     request = {"spec": specs.to_dict(spec), "model": str(model_path), "shown_rows": shown_rows, "colour": colour}
-    answer = _answer(request, task="checks", log=log)
+    with tempfile.TemporaryDirectory() as folder:
+        printed = log or Path(folder, "log")
+        try:
+            answer = _answer(request, task="checks", log=printed)
+        except LorajobError as error:
+            if error.failure is UNEXPECTED and log is None and printed.exists():
+                error.add_note(printed.read_text("utf-8", "replace"))
+            raise
     return Checked(report=answer["report"], text=answer["text"])
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from lorajob_runtime.models import families
 
+_SPLITS_DIGITS = ("starcoder", "refact", "command-r")
+"""Tokenizers of no family here that take every digit for itself, as `tokenizer.ggml.pre` calls them."""
+
 
 def dequantize(gguf: Path, folder: Path) -> list[Path]:
     """Writes weights (bf16), tokenizer with chat template, and generation settings; returns the files.
@@ -23,7 +26,7 @@ def dequantize(gguf: Path, folder: Path) -> list[Path]:
         tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         kind = _field(gguf, "tokenizer.ggml.pre")
-    if any(kind in family.gguf_splits_digits for family in families.ALL):
+    if kind in _SPLITS_DIGITS or any(kind in family.gguf_splits_digits for family in families.ALL):
         # without it blanks and line ends before a number are cut in another way
         _take_digits_apart(tokenizer)
     tokenizer.model_max_length = model.config.max_position_embeddings

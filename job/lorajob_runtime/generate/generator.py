@@ -85,7 +85,9 @@ class Generator:
         except torch.OutOfMemoryError as error:
             raise _out_of_memory(error) from error
         except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-            raise ModelError(f"the adapter {adapter} cannot be loaded on {model}: {error_line(error)}") from error
+            raise ModelError(
+                f"the adapter {adapter} cannot be loaded on {model}: {error_line(error, limit=1000)}"
+            ) from error
         # PEFT adds an adapter of experts to their whole stack of weights for every token
         linear.fuse(tuned, DropoutMasks())
         return cls(tuned, _tokenizer(base, model, adapter), thinking=thinking)
@@ -233,5 +235,5 @@ def _tokenizer(base: ModelSpec, model: Path, adapter: Path) -> Tokenizer:
 
 def _out_of_memory(error: BaseException) -> LorajobError:
     return OutOfMemoryError(
-        f"the model does not fit: {error_line(error)}", hint="use a GPU with more memory, or fewer tokens"
+        f"the model does not fit: {error_line(error, limit=1000)}", hint="use a GPU with more memory, or fewer tokens"
     )

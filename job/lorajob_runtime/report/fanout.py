@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from lorajob_runtime.contract.events import Event
-from lorajob_runtime.contract.text import error_line
+from lorajob_runtime.contract.text import whole_error
 from lorajob_runtime.report.sink import IdleSink, Sink
 
 CAPACITY = 20_000
@@ -120,7 +120,7 @@ class _SinkWorker:
         with self._changed:
             self._is_off = True
             self._queue.clear()
-        self._warn(f"report to {self._sink.name} is off: {error_line(error, with_class=True)}")
+        self._warn(f"report to {self._sink.name} is off: {whole_error(error)}")
 
     def _close_sink(self, limit_seconds: float) -> None:
         try:

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from lorajob_runtime.contract.errors import ConfigError
 from lorajob_runtime.contract.events import Event
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.contract.spec import RunSpec
@@ -83,10 +82,10 @@ class Reports:
 
 
 def _folder_of(spec: RunSpec, environment: Environment) -> RunFolder:
-    """The run's folder. A spec that names none is refused later, which these reports then show."""
+    """The run's folder. Where none can be told, the start ends with the reason, which these reports then show."""
     try:
         return run_folder(spec.storage.uri or "", spec.run_name, environment)
-    except ConfigError:
+    except Exception:  # noqa: BLE001 as said, and whatever it is
         return RunFolder(environment.work / "no-storage")
 
 

@@ -62,12 +62,23 @@ class ResumePoint:
     """What the checkpoint to go on from, or the finished run, was made with."""
 
 
+def _remove_drafts_of_0_1(folder: RunFolder) -> None:
+    """Removes what a killed process of version 0.1 left half written, under names that nothing uses now."""
+    for pattern in ("data.new", "data.old", "*.arriving"):
+        for path in folder.work.glob(pattern):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
 def restore(folder: RunFolder, store: Store, spec: RunSpec, *, warn: Warn) -> ResumePoint:
     """Brings the run's folder to where the run goes on: spec, checkpoint, event log cut back to it.
 
     Raises ConfigError for a spec that differs from the one the checkpoints were made with.
     """
     checkpoint.remove_drafts(folder)
+    _remove_drafts_of_0_1(folder)
     in_storage = _sizes_in_storage(store)
     steps = sorted({*checkpoint.steps(folder), *in_storage}, reverse=True)
     log = _log_in_storage(store)

@@ -64,23 +64,30 @@ def replacing_folder(path: Path, *, may_exist: bool = True) -> Iterator[Path]:
 
 
 def replace_folder(draft: Path, path: Path, *, retired: Path | None = None) -> None:
-    """Gives a filled folder the place of another, whose old content is removed by way of `retired`."""
+    """Gives a filled folder the place of another, whose old content is removed by way of `retired`.
+
+    Raises OSError where that cannot be done; then the old content is still there.
+    """
     retired = retired or path.with_name(f".{path.name}{_RETIRED}")
     shutil.rmtree(retired, ignore_errors=True)
-    if path.exists():
-        path.rename(retired)
-    move_folder(draft, path)
+    # before the old content goes: a full disk may show only now
+    _sync_tree(draft)
+    if not path.exists():
+        _rename(draft, path)
+        return
+    path.rename(retired)
+    try:
+        _rename(draft, path)
+    except OSError:
+        retired.rename(path)
+        raise
     shutil.rmtree(retired, ignore_errors=True)
 
 
 def move_folder(draft: Path, path: Path) -> None:
     """Gives a filled folder its name, everything in it safely on the disk. Raises OSError if there is a filled one."""
-    for parent, _, names in os.walk(draft):
-        for name in names:
-            sync(Path(parent, name))
-        _sync_folder(Path(parent))
-    draft.rename(path)
-    _sync_folder(path.parent)
+    _sync_tree(draft)
+    _rename(draft, path)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -94,6 +101,18 @@ def sync(path: Path) -> None:
     """Waits until a file's content is on the disk; a link or a pipe has none of its own."""
     if stat.S_ISREG(path.lstat().st_mode):
         _sync(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _rename(draft: Path, path: Path) -> None:
+    draft.rename(path)
+    _sync_folder(path.parent)
+
+
+def _sync_tree(folder: Path) -> None:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            sync(Path(parent, name))
+        _sync_folder(Path(parent))
 
 
 def _sync_folder(path: Path) -> None:

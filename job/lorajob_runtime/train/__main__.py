@@ -17,6 +17,9 @@ from lorajob_runtime.models import quantization
 from lorajob_runtime.system import atomic, environment, processes
 from lorajob_runtime.train import job as train_job
 
+_CAUSE_LENGTH = 4000
+"""Of a failure's first line: what a cause is recognised by may stand at its end."""
+
 
 def main(arguments: list[str]) -> int:
     """Trains, and leaves the cause of a failure in the run folder. Returns the exit code of its class."""
@@ -47,7 +50,7 @@ def main(arguments: list[str]) -> int:
         if (final := of_this_gpu(error)) is not None:
             return _leave(folder, rank, final.failure, final.message, final.hint)
         failure = errors.OUT_OF_MEMORY if is_out_of_memory(error) else errors.UNEXPECTED
-        return _leave(folder, rank, failure, error_line(error, with_class=True), failure.hint)
+        return _leave(folder, rank, failure, error_line(error, limit=_CAUSE_LENGTH, with_class=True), failure.hint)
     _close_process_group()
     return 0
 

@@ -77,6 +77,8 @@ def _state(run: Session, step: int, *, evaluation_pending: bool) -> dict[str, An
         "seed": run.steps.seed,
         "decided": asdict(run.decided),
         "evaluation_pending": evaluation_pending,
+        # what version 0.1 calls it, which may be the one that goes on from here
+        "owes_look": evaluation_pending,
         **identity.for_state(run.made_with),
         "model_source": run.job.model_source,
         "model_revision": run.job.model_revision,

@@ -29,6 +29,14 @@ def _lorajob(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_place_that_cannot_be_told_ends_the_run_with_an_event(tmp_path: Path) -> None:
+    done = _lorajob(tmp_path, "run", "--storage", "~nosuchuser/x", "--name", "n", "-o", "json")
+
+    end = json.loads(done.stdout.splitlines()[-1])
+    assert (end["event"], end["exit_code"]) == ("end", done.returncode)
+    assert "home" in end["message"]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A folder in which the run `first` was trained for two steps, and what that call came to."""

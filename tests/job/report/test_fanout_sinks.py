@@ -59,7 +59,7 @@ def test_a_sink_that_raises_is_warned_of_once_and_switched_off():
         fanout.post(event)
     fanout.close(5)
 
-    assert warnings == ["report to broken is off: OSError: the stream"]
+    assert warnings == ["report to broken is off: OSError: the stream is broken"]
     assert whole.events == steps(50)
     assert len(broken.limits) == 1
 

@@ -258,6 +258,17 @@ def test_a_login_that_failed_is_explained(swanlab_server):
     assert _reason(RuntimeError("login failed"), "online") == f"{swanlab_server.host} does not answer"
 
 
+def test_a_setting_that_swanlab_refuses_is_named():
+    from swanlab import Settings
+
+    from lorajob_runtime.report.swanlab.child import _reason
+
+    with pytest.raises(ValueError, match="validation error") as caught:
+        Settings(mode="everywhere")
+
+    assert "everywhere" in _reason(caught.value, "offline")
+
+
 def _with(server, fault: str, reason) -> str:
     server.fault = fault
     return reason(RuntimeError("login failed"), "online")

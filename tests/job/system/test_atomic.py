@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -114,3 +115,32 @@ def test_a_pipe_among_the_files_is_no_reason_to_wait(tmp_path: Path) -> None:
     move_folder(draft, tmp_path / "final")
 
     assert (tmp_path / "final" / "pipe").is_fifo()
+
+
+def test_a_folder_that_cannot_get_onto_the_disk_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path, draft = tmp_path / "adapter", tmp_path / "draft"
+    for folder, content in ((path, "old"), (draft, "new")):
+        folder.mkdir()
+        (folder / "weights").write_text(content)
+    monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(OSError, match="No space left"):
+        replace_folder(draft, path)
+
+    assert (path / "weights").read_text() == "old"
+
+
+def test_a_folder_that_is_gone_before_it_takes_its_place_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "adapter"
+    path.mkdir()
+    (path / "weights").write_text("old")
+
+    with pytest.raises(OSError, match="draft"):
+        replace_folder(tmp_path / "draft", path)
+
+    assert (path / "weights").read_text() == "old"

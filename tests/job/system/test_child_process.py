@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import termios
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -113,3 +115,33 @@ def test_a_child_ends_with_its_parent_however_that_ends(module: str, tmp_path: P
         parent.kill()
 
     wait_until(lambda: not Path("/proc", pid).exists(), seconds=60, what="the child's end")
+
+
+@pytest.mark.parametrize("module", ["lorajob_runtime.data", "lorajob_runtime.train.base_model.class_probe"])
+def test_a_child_ends_with_its_parent_though_its_input_stays_open(module: str) -> None:
+    starts = (
+        "import subprocess, sys, time\n"
+        f"print(subprocess.Popen([sys.executable, '-P', '-m', {module!r}]).pid, flush=True)\n"
+        "time.sleep(600)"
+    )
+    reads, writes = os.pipe()
+    parent = subprocess.Popen([sys.executable, "-c", starts], stdin=reads, stdout=subprocess.PIPE, text=True)
+    try:
+        assert parent.stdout is not None
+        child = Path("/proc", parent.stdout.readline().strip())
+        os.write(writes, b" ")
+        wait_until(lambda: _unread(reads) == 0, what="a child that reads its request")
+
+        parent.kill()
+        parent.wait()
+
+        wait_until(lambda: not child.exists(), what="its end")
+    finally:
+        parent.kill()
+        parent.communicate()
+        os.close(reads)
+        os.close(writes)
+
+
+def _unread(pipe: int) -> int:
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)

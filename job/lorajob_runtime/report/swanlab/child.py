@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from lorajob_runtime.contract.text import error_line
+from lorajob_runtime.contract.text import error_line, whole_error
 from lorajob_runtime.system import key_isolation
 from lorajob_runtime.system.child_process import Message, Parent
 
@@ -31,7 +31,7 @@ def main() -> None:
     try:
         run = _start(start)
     except Exception as error:  # noqa: BLE001 whatever keeps the SDK from starting is the answer
-        print(f"SwanLab did not start: {error_line(error, with_class=True)}", file=sys.stderr)  # noqa: T201 this is its log
+        print(f"SwanLab did not start: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201 this is its log
         parent.answer({"failed": _reason(error, start["mode"])})
         parent.leave(1)
     parent.answer({"ready": {"url": run.url if start["mode"] == "online" else None}})
@@ -103,7 +103,8 @@ def _has_uploaded_all(run: Any) -> bool:
 def _reason(error: Exception, mode: str) -> str:
     """Why the SDK did not start, in words: of a login it says only that it failed."""
     if mode != "online":
-        return error_line(error, with_class=True)
+        # all lines of it: the first of a wrong setting's does not name the setting
+        return whole_error(error)
     import requests
     import swanlab
 

@@ -11,14 +11,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from lorajob_runtime.system import processes
 from lorajob_runtime.system.child_process import Parent
 
 
 def main() -> None:
     """Answers one request."""
+    processes.die_with_parent()
     parent = Parent()
     config = Path(parent.request()["config"])
-    # not before: until there is a Parent this process would outlive it
+    # takes seconds, and not before this process is bound to its parent
     from lorajob_runtime.train.base_model.native_class import native_type
 
     parent.answer({"class": native_type(json.loads(config.read_text("utf-8")))})
