@@ -15,7 +15,7 @@ from peft.tuners.lora.layer import Linear as PeftLinear
 from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 
-from lorajob_runtime.train.lora import experts
+from lorajob_runtime.train.lora import base_product, experts
 from lorajob_runtime.train.lora.dropout import DropoutMasks
 
 
@@ -37,7 +37,7 @@ class _LoraLinear(torch.autograd.Function):
         thin_a = a.to(x.dtype)
         thin_b = (b * scale).to(x.dtype).t().contiguous()
         down = (rows if mask is None else rows * mask.view_as(rows)) @ thin_a.t()
-        output = rows @ weight.t() if bias is None else torch.addmm(bias, rows, weight.t())
+        output = base_product.forward(rows, weight, bias)
         output.addmm_(down, thin_b)
         ctx.save_for_backward(x, weight, thin_a, thin_b, down, mask)
         ctx.scale = scale
@@ -55,9 +55,9 @@ class _LoraLinear(torch.autograd.Function):
         gradient_x = None
         if ctx.needs_input_grad[0]:
             through_a = gradient_down @ thin_a
-            gradient_x = gradient @ weight
-            gradient_x.add_(through_a if flat_mask is None else through_a.mul_(flat_mask))
-            gradient_x = gradient_x.view_as(x)
+            if flat_mask is not None:
+                through_a.mul_(flat_mask)
+            gradient_x = base_product.backward(gradient, weight, into=through_a).view_as(x)
         return gradient_x, None, None, gradient_a, gradient_b, None, None
 
 

@@ -1,0 +1,25 @@
+"""The product with a frozen weight and its gradient: the one place where an adapted layer computes with its base.
+
+Every fused LoRA layer, alone or in a group, calls `forward` once a forward pass and `backward` at most once a backward
+pass, outside of autograd. So a base that is kept or multiplied in another format needs nothing but a branch in each of
+the two, by what the weight is or by an attribute that was put on it when the model was loaded: autograd hands the same
+weight object to the backward pass. An adapter's own products never come here, they stay in the run's precision.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def forward(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """rows [T, in] through a frozen weight [out, in] and bias [out]: a tensor [T, out] of its own, in rows' type."""
+    if bias is None:
+        return rows @ weight.t()
+    return bias.addmm(rows, weight.t())
+
+
+def backward(gradient: Tensor, weight: Tensor, into: Tensor | None = None) -> Tensor:
+    """The gradient of rows [T, in] by that of the output [T, out]; added to `into` [T, in], in place, where given."""
+    if into is None:
+        return gradient @ weight
+    return into.addmm_(gradient, weight)
