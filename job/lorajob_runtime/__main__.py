@@ -11,7 +11,7 @@ from pathlib import Path
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import ConfigError, LorajobError
 from lorajob_runtime.contract.termination import to_termination_message
-from lorajob_runtime.run import pod, supervisor
+from lorajob_runtime.run import pod, supervisor, termination_message
 from lorajob_runtime.system import environment, key_isolation
 
 
@@ -30,11 +30,11 @@ def main(arguments: Sequence[str]) -> int:
     except LorajobError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)  # noqa: T201 no report exists yet
         if environment.is_in_pod():
-            pod.write_termination_message(to_termination_message(error))
+            termination_message.write(to_termination_message(error))
         return error.failure.code
     if settings.pod is not None:
         termination = pod.run(spec, settings, settings.pod)
-        pod.write_termination_message(termination)
+        termination_message.write(termination)
         return termination.exit_code
     return supervisor.run(spec, settings, processes=options.processes)
 

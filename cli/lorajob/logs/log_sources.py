@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lorajob.cluster import Cluster, NotFound
 from lorajob.errors import UsageError
 from lorajob.logs import log_lines, pod_logs
+from lorajob.logs.follow import Following
 from lorajob.logs.log_lines import LogFilter
 from lorajob.platform import platform_lookup
 from lorajob.platform.storage import connect_store
@@ -79,7 +80,7 @@ def follow(cluster: Cluster, name: str, query: LogQuery, say: Callable[[str], No
     """
     status = lookup.read(cluster, name).status
     wanted = _wanted(status.gpus, status.nodes, query)
-    following = pod_logs.Following(cluster, name, wanted, say)
+    following = Following(cluster, name, wanted, say)
     return following.lines(since_seconds=query.since_seconds, tail=query.tail)
 
 

@@ -17,8 +17,9 @@ from lorajob_runtime.contract.errors import ModelError
 from lorajob_runtime.data.chat.chat_template import ChatTemplate, Rendered, ThinkingMode
 from lorajob_runtime.data.chat.inference import stop_ids
 from lorajob_runtime.data.chat.tokenizer import Tokenizer, decode, encode, start_ids
+from lorajob_runtime.data.loss_mask import whole_text
 from lorajob_runtime.data.rows.conversation import Conversation, RowError, Text, too_deep
-from lorajob_runtime.data.sequences import Segments
+from lorajob_runtime.data.segments import Segments
 from lorajob_runtime.data.tokens import Ids, Mask
 from lorajob_runtime.models.token_limits import UNKNOWN, Bounds
 
@@ -137,25 +138,14 @@ class Encoder:
         whole = ids if ids[: len(begin)] == begin else [*begin, *ids]
         if not text.rstrip().endswith(self._ends):
             whole = [*whole, end]
-        targets = np.ones(len(whole), dtype=np.bool_)
-        targets[: _begins(whole, self.tokenizer.bos_token_id)] = False
         sampled = partial(_text_sample, self.tokenizer, whole)
-        return Encoded(sequences=[(np.asarray(whole, dtype=np.int32), targets)], sampled=sampled)
+        return Encoded(sequences=[whole_text(whole, self.tokenizer.bos_token_id)], sampled=sampled)
 
     @cached_property
     def _ends(self) -> tuple[str, ...]:
         """What a text may end in so that it needs no end token: one, or what ends an answer in the chat template."""
         ids = {self.tokenizer.eos_token_id, *stop_ids(self.tokenizer)}
         return tuple(decode(self.tokenizer, [index]) for index in ids)
-
-
-def cut(ids: Ids, targets: Mask, limit: int) -> tuple[Ids, Mask]:
-    """At most `limit` tokens from the front, and nothing after the last target; empty when no target is left."""
-    if 0 < len(ids) <= limit and targets[-1]:
-        return ids, targets
-    kept = np.flatnonzero(targets[:limit])
-    length = int(kept[-1]) + 1 if len(kept) else 0
-    return ids[:length], targets[:length]
 
 
 def _sample(asked: str, reference: str, ids: Ids, targets: Mask) -> Sample:
@@ -183,12 +173,6 @@ def _characters(row: _Row) -> int:
     if isinstance(row, Text):
         return len(row.text)
     return sum(len(answer.before) + len(answer.answer) for answer in row.answers) if isinstance(row, Rendered) else 0
-
-
-def _begins(ids: Sequence[int], begin: int | None) -> int:
-    """How many first tokens nothing leads to: the first, and what follows of the tokens that begin a text."""
-    repeated = next((place for place, token in enumerate(ids) if token != begin), len(ids))
-    return max(1, repeated)
 
 
 _NOT_UNICODE = RowError("has text with half of a character in it, which is not valid Unicode")

@@ -13,7 +13,8 @@ import numpy as np
 
 from lorajob_runtime.contract.spec import DataSpec
 from lorajob_runtime.data.chat.tokenizer import control_tokens
-from lorajob_runtime.data.encode import Encoded, Encoder, Sample, cut
+from lorajob_runtime.data.encode import Encoded, Encoder, Sample
+from lorajob_runtime.data.loss_mask import cut
 from lorajob_runtime.data.model_limits import foreign_id, length_warning, unreadable_reason
 from lorajob_runtime.data.rows.conversation import Conversation, RowError, Text
 from lorajob_runtime.data.rows.formats import Form

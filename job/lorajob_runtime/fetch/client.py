@@ -18,7 +18,7 @@ from typing import Any
 
 from lorajob_runtime.contract.errors import HubError, LorajobError
 from lorajob_runtime.fetch import hubs
-from lorajob_runtime.fetch.hubs import Source, errors
+from lorajob_runtime.fetch.hubs import Source, shared_errors
 from lorajob_runtime.fetch.selection import RemoteFile
 from lorajob_runtime.system import atomic, key_isolation
 from lorajob_runtime.system.child_process import Parent
@@ -46,7 +46,7 @@ def _answers(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from answer(source, request)
     except Exception as error:
         # clients raise what they like; this is where it gets one of our names
-        raise errors.explain(error, source) from error
+        raise shared_errors.explain(error, source) from error
 
 
 def _list(source: Source, request: dict[str, Any]) -> Iterator[dict[str, Any]]:

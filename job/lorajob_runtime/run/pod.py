@@ -1,19 +1,18 @@
-"""Runs a pod's part of a run: the supervisor with what only a cluster has, and the termination message."""
+"""Runs a pod's part of a run: the supervisor, or a worker node, with what only a cluster has."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 
 from lorajob_runtime.contract import errors
 from lorajob_runtime.contract.errors import PEER, ConfigError, LorajobError
-from lorajob_runtime.contract.events import Event
-from lorajob_runtime.contract.kubernetes import COORDINATOR_PORT, TERMINATION_MESSAGE_PATH, TerminationMessage
+from lorajob_runtime.contract.kubernetes import COORDINATOR_PORT, TerminationMessage
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.contract.termination import to_termination_message
 from lorajob_runtime.run import start, supervisor, worker_node
 from lorajob_runtime.run.coordinator import Coordinator
 from lorajob_runtime.run.log_forwarder import LogForwarder
+from lorajob_runtime.run.termination_message import EndListener
 from lorajob_runtime.system.environment import Environment, Pod
 
 
@@ -30,36 +29,6 @@ def run(spec: RunSpec, environment: Environment, pod: Pod) -> TerminationMessage
         if spec.resources.nodes == 1:
             return _attempt(spec, environment, pod, coordinator=None)
         return _lead(spec, environment, pod)
-
-
-def write_termination_message(termination: TerminationMessage, path: Path = Path(TERMINATION_MESSAGE_PATH)) -> None:
-    """Writes the termination message. A pod that cannot take it ends with its exit code alone."""
-    try:
-        path.write_text(termination.dumps(), encoding="utf-8")
-    except OSError as error:
-        _print(f"cannot write the termination message to {path}: {error}")
-
-
-class EndListener:
-    """A sink that keeps how the run ended."""
-
-    name = "ending"
-
-    def __init__(self) -> None:
-        self.termination: TerminationMessage | None = None
-
-    def handle(self, event: Event) -> None:
-        """Takes one event; the log of a resumed run holds the ends of earlier starts, and the last one stands."""
-        if event["event"] == "end":
-            self.termination = TerminationMessage(
-                exit_code=int(event["exit_code"]),
-                failure=str(event["class"]),
-                message=str(event.get("message") or ""),
-                hint=str(event.get("hint") or ""),
-            )
-
-    def close(self, limit_seconds: float) -> None:
-        """Nothing to finish."""
 
 
 def _lead(spec: RunSpec, environment: Environment, pod: Pod) -> TerminationMessage:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from lorajob_runtime.contract.errors import StoppedError
 from lorajob_runtime.contract.layout import RunFolder
-from lorajob_runtime.train import checkpointing, heartbeat, samples, session
+from lorajob_runtime.train import checkpoint_schedule, checkpointing, heartbeat, samples, session
 from lorajob_runtime.train.job import TrainJob
 from lorajob_runtime.train.parallel import memory_budget
 from lorajob_runtime.train.samples import SamplePrompts
@@ -42,8 +42,7 @@ def train(job: TrainJob, folder: RunFolder, *, clock: Callable[[], float] = time
         _report_step(run, step, result, seconds=clock() - began)
         stopping = result.stop_requested and step < total
         at_epoch_end = run.steps.ends_epoch(step) or step == total
-        # the checkpoint comes before the evaluation, which takes time; the log says when that is done
-        is_saved = step % job.spec.train.save_steps == 0 or step == total or stopping
+        is_saved = checkpoint_schedule.is_due(step, every=job.spec.train.save_steps, total=total, stopping=stopping)
         if is_saved:
             checkpointing.save(run, step, evaluation_pending=at_epoch_end)
         if at_epoch_end and not stopping and not evaluate_and_sample(run, prompts, step):

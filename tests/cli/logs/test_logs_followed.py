@@ -12,9 +12,9 @@ from run_objects import FIRST_POD, failed_pod, running_pod
 from fakes.api_server import DROP, ApiServer, Reply, api_server
 from lorajob.cluster import Cluster, ClusterError, Forbidden
 from lorajob.cluster.access import Access
+from lorajob.logs.follow import Following
 from lorajob.logs.log_lines import Line, LogFilter
-from lorajob.logs.pod_logs import Following
-from lorajob.logs.resuming import Resumed
+from lorajob.logs.seen_lines import SeenLines
 
 REFUSED = Reply(403, {"kind": "Status", "code": 403, "message": 'User "alice" cannot get resource "pods/log"'})
 GONE = Reply(404, {"kind": "Status", "code": 404, "reason": "NotFound", "message": "pods not found"})
@@ -25,7 +25,7 @@ RUNS, ENDED = Reply(200, running_pod()), Reply(200, failed_pod())
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     for name in ("cluster.transport", "runs.patience"):
         monkeypatch.setattr(f"lorajob.{name}._FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr("lorajob.logs.pod_logs.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("lorajob.logs.follow.POLL_SECONDS", 0.01)
     with api_server() as started:
         yield started
 
@@ -43,7 +43,7 @@ def _followed(server: ApiServer, *answers: Any) -> list[str]:
     with Cluster(Access(server=server.address, namespace="team", source="the test"), timeout_seconds=5) as client:
         following = Following(client, "zhenhuan", LogFilter(), lambda _: None)
         following._lines = lines
-        following._pump(0, FIRST_POD, Resumed())
+        following._pump(0, FIRST_POD, SeenLines())
     found = []
     while not lines.empty():
         came = lines.get()

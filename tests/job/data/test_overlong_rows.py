@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorajob_runtime.contract.errors import DataError
-from lorajob_runtime.data.encode import cut
+from lorajob_runtime.data.loss_mask import cut
 from lorajob_runtime.data.tokens import TokenRows, TokenWriter
 
 SHORT = {"instruction": "Q", "output": "A"}

@@ -14,7 +14,7 @@ from lorajob_runtime.data.chat.chat_template import ChatTemplate
 from lorajob_runtime.data.chat.tokenizer import encode
 from lorajob_runtime.data.encode import Encoder
 from lorajob_runtime.data.rows.conversation import Conversation, Message, RowError
-from lorajob_runtime.data.sequences import Segments
+from lorajob_runtime.data.segments import Segments
 
 Sequences = list[tuple[list[int], list[bool]]]
 

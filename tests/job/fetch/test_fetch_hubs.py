@@ -23,7 +23,7 @@ from lorajob_runtime import fetch
 from lorajob_runtime.contract.errors import ConfigError, CredentialsError, HubError, ModelError, StorageError
 from lorajob_runtime.contract.spec import ModelSpec
 from lorajob_runtime.fetch import cache
-from lorajob_runtime.fetch.hubs import Source, errors
+from lorajob_runtime.fetch.hubs import Source, shared_errors
 from lorajob_runtime.system.environment import Environment
 from waiting import wait_until
 
@@ -360,7 +360,7 @@ def test_a_hub_that_is_down_is_named_by_its_host_without_what_is_secret() -> Non
     error = OSError("cannot list the files: [Errno 111] Connection refused")
     error.__cause__ = requests.ConnectionError("[Errno 111] Connection refused", request=request)
 
-    found = errors.explain(error, Source(kind="hf", id="acme/tiny-chat", revision="main"))
+    found = shared_errors.explain(error, Source(kind="hf", id="acme/tiny-chat", revision="main"))
 
     assert isinstance(found, HubError)
     assert "from hub.example:8443" in found.message

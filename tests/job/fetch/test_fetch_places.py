@@ -14,7 +14,7 @@ from lorajob_runtime import fetch
 from lorajob_runtime.contract.errors import HubError, ModelError, StorageError
 from lorajob_runtime.contract.spec import ModelSpec
 from lorajob_runtime.fetch import process, transfer
-from lorajob_runtime.fetch.hubs import Source, errors
+from lorajob_runtime.fetch.hubs import Source, shared_errors
 from lorajob_runtime.models import preflight
 from lorajob_runtime.system.environment import Environment
 
@@ -146,7 +146,7 @@ def test_a_disk_that_fills_up_is_storages_fault_whatever_the_client_makes_of_it(
     wrapped = RuntimeError("the client's own words")
     wrapped.__cause__ = fault
 
-    found = errors.explain(wrapped, Source(kind=kind, id="acme/x", revision="main"))
+    found = shared_errors.explain(wrapped, Source(kind=kind, id="acme/x", revision="main"))
 
     assert isinstance(found, StorageError)
     assert "LORAJOB_CACHE" in found.hint

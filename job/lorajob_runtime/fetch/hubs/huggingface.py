@@ -10,7 +10,7 @@ from typing import Any
 from lorajob_runtime.contract.errors import CredentialsError, LorajobError, ModelError
 from lorajob_runtime.contract.text import error_line
 from lorajob_runtime.fetch import hubs
-from lorajob_runtime.fetch.hubs import Listing, Source, errors
+from lorajob_runtime.fetch.hubs import Listing, Source, shared_errors
 from lorajob_runtime.fetch.selection import RemoteFile
 
 
@@ -68,9 +68,9 @@ def explain(error: Exception, source: Source) -> LorajobError:
         status = error.response.status_code
         says_unknown = error.response.headers.get("X-Error-Code") == "RepoNotFound"
         if status == 404 or says_unknown:
-            return errors.no_such_model(source)
+            return shared_errors.no_such_model(source)
         if status in (401, 403):
-            return errors.access_refused(source)
+            return shared_errors.access_refused(source)
     if isinstance(error, theirs.HFValidationError):
         return ModelError(f"{source} is not the name of a model: {error_line(error)}")
-    return errors.download_failed(source, error)
+    return shared_errors.download_failed(source, error)

@@ -9,7 +9,7 @@ from typing import Any
 from lorajob_runtime.contract.errors import HubError, LorajobError
 from lorajob_runtime.contract.text import error_line
 from lorajob_runtime.fetch import hubs
-from lorajob_runtime.fetch.hubs import Listing, Source, errors
+from lorajob_runtime.fetch.hubs import Listing, Source, shared_errors
 from lorajob_runtime.fetch.selection import RemoteFile
 
 _SETTINGS = {
@@ -61,10 +61,10 @@ def explain(error: Exception, source: Source) -> LorajobError:
     from modelscope_hub import errors as theirs
 
     if isinstance(error, theirs.AuthenticationError | theirs.PermissionDeniedError):
-        return errors.access_refused(source)
+        return shared_errors.access_refused(source)
     if isinstance(error, theirs.NotExistError | theirs.InvalidParameter):
-        return errors.no_such_model(source)
+        return shared_errors.no_such_model(source)
     if isinstance(error, theirs.FileIntegrityError):
         line = error_line(error)
         return HubError(f"{source} sent a file whose content differs from the listed hash: {line}")
-    return errors.download_failed(source, error)
+    return shared_errors.download_failed(source, error)

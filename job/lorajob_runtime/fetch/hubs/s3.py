@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lorajob_runtime.contract.errors import LorajobError, ModelError
 from lorajob_runtime.fetch import hubs
-from lorajob_runtime.fetch.hubs import Listing, Source, errors
+from lorajob_runtime.fetch.hubs import Listing, Source, shared_errors
 from lorajob_runtime.fetch.selection import RemoteFile
 from lorajob_runtime.system import environment
 
@@ -40,4 +40,4 @@ class Client(hubs.Client):
 
 def explain(error: Exception, source: Source) -> LorajobError:
     """For what the store has no error of its own for."""
-    return errors.download_failed(source, error)
+    return shared_errors.download_failed(source, error)

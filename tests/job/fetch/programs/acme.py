@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lorajob_runtime.contract.errors import LorajobError
 from lorajob_runtime.fetch import hubs
-from lorajob_runtime.fetch.hubs import Listing, Source, errors
+from lorajob_runtime.fetch.hubs import Listing, Source, shared_errors
 from lorajob_runtime.fetch.selection import RemoteFile
 
 
@@ -38,5 +38,7 @@ class Client(hubs.Client):
 def explain(error: Exception, source: Source) -> LorajobError:
     status = error.code if isinstance(error, urllib.error.HTTPError) else None
     if status == 404:
-        return errors.no_such_model(source)
-    return errors.access_refused(source) if status in (401, 403) else errors.download_failed(source, error)
+        return shared_errors.no_such_model(source)
+    return (
+        shared_errors.access_refused(source) if status in (401, 403) else shared_errors.download_failed(source, error)
+    )

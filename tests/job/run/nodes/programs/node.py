@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.run import pod as pod_entry
-from lorajob_runtime.run import worker_node
+from lorajob_runtime.run import termination_message, worker_node
 from lorajob_runtime.run.limits import Limits
 from lorajob_runtime.system import environment
 from lorajob_runtime.system.environment import Pod
@@ -22,6 +22,6 @@ if __name__ == "__main__":
         termination = pod_entry.run(spec, settings, pod)
     else:
         termination = worker_node.run(spec, settings, pod, node0_host="127.0.0.1", limits=Limits(stall=60))
-    pod_entry.write_termination_message(termination, Path(sys.argv[3]))
+    termination_message.write(termination, Path(sys.argv[3]))
     # as the container's entry point ends
     os._exit(termination.exit_code)

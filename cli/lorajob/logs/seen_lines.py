@@ -18,7 +18,7 @@ _OVERLAP_SECONDS = 1
 """More than asked for: of the two streams of a container a line may get into the file after one of a later time."""
 
 
-class Resumed:
+class SeenLines:
     """What was shown of one pod's log, as far back as it would come again."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from lorajob.logs.log_lines import Line
-from lorajob.logs.resuming import Resumed
+from lorajob.logs.seen_lines import SeenLines
 
 BEGAN = 1795251600.0
 
@@ -27,7 +27,7 @@ def _served(log: Sequence[Line], since: str | None, end: int) -> Iterator[Line]:
 
 def _followed(log: Sequence[Line], cuts: Sequence[int]) -> list[Line]:
     """What is shown of a log whose stream ends at each of the cuts and then goes on to the end."""
-    seen = Resumed()
+    seen = SeenLines()
     return [line for end in (*cuts, len(log)) for line in seen.new(_served(log, seen.since, end))]
 
 
@@ -54,7 +54,7 @@ def test_what_a_rotation_left_is_shown_once(seed: int) -> None:
         log.append(_at(second, f"line {number}"))
     cut = rng.randint(1, len(log))
     rotated = rng.randint(0, cut)
-    seen = Resumed()
+    seen = SeenLines()
 
     shown = list(seen.new(_served(log, seen.since, cut)))
     shown += seen.new(_served(log[rotated:], seen.since, len(log) - rotated))
@@ -68,7 +68,7 @@ def test_a_stream_goes_on_where_the_log_that_was_read_before_ends(seed: int, rea
     rng = random.Random(2000 + seed)
     log = [_at(rng.choice([0, 0, 0, 1]) + number // 20, rng.choice("aab")) for number in range(60)]
     log.sort(key=lambda line: line.moment)
-    seen = Resumed()
+    seen = SeenLines()
     for line in log[:40] if read == "whole" else log[3:40]:
         seen.take(line)
 
@@ -85,7 +85,7 @@ def test_lines_of_one_buffer_are_all_shown() -> None:
 
 
 def test_of_a_line_that_was_cut_only_the_end_is_shown_when_it_comes_again() -> None:
-    seen = Resumed()
+    seen = SeenLines()
 
     first = list(seen.new([_at(1, "a"), _at(2, "step 1 of 1")]))
     second = list(seen.new([_at(1, "a"), _at(2, "step 1 of 100"), _at(2, "step 2")]))
@@ -96,7 +96,7 @@ def test_of_a_line_that_was_cut_only_the_end_is_shown_when_it_comes_again() -> N
 
 def test_the_end_of_a_line_in_parts_does_not_come_again() -> None:
     """Asked from a second on, a kubelet leaves out the parts of a long line that were written before it."""
-    seen = Resumed()
+    seen = SeenLines()
     list(seen.new([_at(9.9, "part one, part two"), _at(13.0, "next")]))
 
     again = list(seen.new([_at(12.1, "part two"), _at(13.0, "next"), _at(13.0, "new")]))
@@ -105,7 +105,7 @@ def test_the_end_of_a_line_in_parts_does_not_come_again() -> None:
 
 
 def test_it_is_asked_from_whole_seconds_before_the_last_line() -> None:
-    seen = Resumed()
+    seen = SeenLines()
     assert seen.since is None
 
     seen.take(_at(10.75, "a"))

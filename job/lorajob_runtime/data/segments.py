@@ -1,4 +1,4 @@
-"""Joins the answers of a conversation into token sequences, each stretch of text tokenised once.
+"""Splits the texts of a conversation behind the tokens that end turns, so that each stretch is tokenised once.
 
 A tokenizer splits a text at its control tokens before anything else. So behind one that ends turns the rest of a text
 becomes the same tokens with any text before it, and the turns of a conversation need not be tokenised again with every
@@ -8,13 +8,12 @@ answer. Whether a tokenizer keeps to that is tried at the start; one that does n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from lorajob_runtime.data.chat.multi_turn import Answer
 from lorajob_runtime.data.chat.tokenizer import Tokenizer, added_tokens, encode
+from lorajob_runtime.data.loss_mask import Piece, joined
 from lorajob_runtime.data.tokens import Ids, Mask
 
 _BEFORE = ("a", "a ", "a\n", "。")
@@ -69,70 +68,6 @@ class Segments:
         before, said = self.split(answer.before), self.split(answer.answer)
         tail = before[-1] if goes_on and not self.separates(before[-1]) else ""
         return Piece(before=before, tail=tail, answer=said, follows=answer.follows)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
-    """An answer in stretches. `tail` is the last one before it, where that is not closed and the next answer follows:
-    both may share tokens in the prompt of that one.
-    """
-
-    before: list[str]
-    tail: str
-    answer: list[str]
-    follows: bool
-
-    def texts(self) -> list[str]:
-        """All that has to be tokenised."""
-        return [*self.before, *self.answer, self.joint] if self.tail else [*self.before, *self.answer]
-
-    @property
-    def joint(self) -> str:
-        """The first stretch of the answer with what stands before it, as a later prompt has both."""
-        return self.tail + self.answer[0]
-
-
-def joined(pieces: Sequence[Piece], known: Mapping[str, list[int]]) -> list[tuple[Ids, Mask]]:
-    """The answers of one conversation as sequences: one goes on while the next prompt begins with all of it.
-
-    `known` are the tokens of every text. It does not begin so where the template rewrites what was said before, and
-    where the end of a prompt and the beginning of its answer together are other tokens than apart.
-    """
-    ids: list[int] = []
-    spans: list[tuple[int, int]] = []
-    done: list[tuple[Ids, Mask]] = []
-    for piece in pieces:
-        before, said = _tokens(piece.before, known), _tokens(piece.answer, known)
-        if piece.follows:
-            ids += before
-        else:
-            if spans and before[: len(ids)] != ids:
-                done.append(_sequence(ids, spans))
-                spans = []
-            ids = before
-        spans.append((len(ids), len(ids) + len(said)))
-        if piece.tail and known[piece.joint] != known[piece.tail] + known[piece.answer[0]]:
-            done.append(_sequence(ids + said, spans))
-            spans = []
-            ids = ids[: len(ids) - len(known[piece.tail])] + known[piece.joint]
-            said = _tokens(piece.answer[1:], known)
-        ids += said
-    return [*done, _sequence(ids, spans)] if spans else done
-
-
-def _tokens(texts: Iterable[str], known: Mapping[str, list[int]]) -> list[int]:
-    found: list[int] = []
-    for text in texts:
-        found += known[text]
-    return found
-
-
-def _sequence(ids: list[int], spans: Iterable[tuple[int, int]]) -> tuple[Ids, Mask]:
-    targets = np.zeros(len(ids), dtype=np.bool_)
-    for start, stop in spans:
-        targets[start:stop] = True
-    targets[:1] = False
-    return np.asarray(ids, dtype=np.int32), targets
 
 
 def _separates(tokenizer: Tokenizer, end: str) -> bool:
