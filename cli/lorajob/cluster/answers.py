@@ -11,19 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lorajob.cluster.errors import (
-    AlreadyExists,
-    ClusterError,
-    Conflict,
-    Forbidden,
-    Gone,
-    NotFound,
-    QuotaExceeded,
-    Refused,
-    Unauthenticated,
-    Unreachable,
-    run_exists,
-)
+from lorajob.cluster import errors
 from lorajob.cluster.kinds import noun
 from lorajob.cluster.request_target import RequestTarget
 from lorajob_runtime.contract.text import truncate
@@ -35,7 +23,7 @@ PROXY_STATUSES = (401, 413, 429)
 """Codes that mean the same from a proxy between. The server's own `404 page not found` is no Status either."""
 
 
-def error_of(what: RequestTarget, status: int, body: bytes, *, server: str) -> ClusterError:
+def error_of(what: RequestTarget, status: int, body: bytes, *, server: str) -> errors.ClusterError:
     """The error for an answer that is not a success. `body` is a Status object, or what a proxy between put there."""
     answer = _status_object(body)
     reason = str(answer.get("reason") or "")
@@ -47,13 +35,13 @@ def error_of(what: RequestTarget, status: int, body: bytes, *, server: str) -> C
         "details": details if isinstance(details, dict) else {},
     }
     if not answer and status in range(400, 500) and status not in PROXY_STATUSES and not body.startswith(b"404 page"):
-        return Unreachable(
+        return errors.Unreachable(
             f"{server} does not answer as a Kubernetes API does ({status}): {message}",
             hint="correct the server's address in your kubeconfig: https://, the host and the port",
             **known,
         )
     if status == 401:
-        return Unauthenticated(
+        return errors.Unauthenticated(
             f"{server} does not accept your credentials: {message}",
             hint="they are expired or wrong: log in to the cluster again, or choose another --context",
             **known,
@@ -66,16 +54,16 @@ def error_of(what: RequestTarget, status: int, body: bytes, *, server: str) -> C
         return _taken(what, message, known)
     if status == 410:
         known["details"]["continue"] = str((answer.get("metadata") or {}).get("continue") or "")
-        return Gone(f"{what}: {message}", **known)
+        return errors.Gone(f"{what}: {message}", **known)
     if status in (400, 405, 413, 415, 422):
         return _refused(what, message, known)
     if status < 400:
-        return Unreachable(
+        return errors.Unreachable(
             f"{server} answers with a redirect ({status})",
             hint="correct the server's address in your kubeconfig",
             **known,
         )
-    return Unreachable(
+    return errors.Unreachable(
         f"{server} can't answer now ({status}): {message}",
         hint="try again; if it does not recover, ask the people who run the cluster",
         **known,
@@ -95,15 +83,15 @@ _DENIALS = (
 """What an admission rule's answer holds, where it comes with the code of a missing permission."""
 
 
-def _forbidden(what: RequestTarget, message: str, known: Mapping[str, Any]) -> ClusterError:
+def _forbidden(what: RequestTarget, message: str, known: Mapping[str, Any]) -> errors.ClusterError:
     if any(sign in message for sign in _QUOTA):
-        return QuotaExceeded(
+        return errors.QuotaExceeded(
             f"the quota of namespace {what.namespace} does not allow it: {_after(message, 'is forbidden: ')}",
             hint="ask for fewer GPUs, wait until other runs end, or ask for a larger quota",
             **known,
         )
     if "because it is being terminated" in message:
-        return Refused(
+        return errors.Refused(
             f"namespace {what.namespace} is being deleted: nothing can be created in it",
             hint="choose another namespace with -n",
             **known,
@@ -113,14 +101,14 @@ def _forbidden(what: RequestTarget, message: str, known: Mapping[str, Any]) -> C
         return _refused(what, message, known)
     user = re.search(r'User "([^"]+)"', message)
     if user is not None and user[1] == "system:anonymous":
-        return Unauthenticated(
+        return errors.Unauthenticated(
             f"the cluster does not know who asks to {what}",
             hint="your kubeconfig's user has no credential: log in, or choose another --context",
             **known,
         )
     who = f"{user[1]} may not" if user else "you may not"
     scope = "" if what.namespace else " in the cluster"
-    return Forbidden(
+    return errors.Forbidden(
         f"{who} {what}{scope}" if user else f"{who} {what}{scope}: {message}",
         hint=f"ask for the Role lorajob-user of namespace {what.namespace}, which the chart installs"
         if what.namespace
@@ -129,38 +117,38 @@ def _forbidden(what: RequestTarget, message: str, known: Mapping[str, Any]) -> C
     )
 
 
-def _not_found(what: RequestTarget, message: str, known: Mapping[str, Any]) -> ClusterError:
+def _not_found(what: RequestTarget, message: str, known: Mapping[str, Any]) -> errors.ClusterError:
     if re.match(r'namespaces "[^"]*" not found', message):
-        return NotFound(
+        return errors.NotFound(
             f"namespace {what.namespace} does not exist",
             hint="choose another one with -n, or have it created with `kubectl create namespace`",
             **known,
         )
     if not known["details"].get("name") and message.startswith(("404 page", "the server could not find")):
-        return NotFound(
+        return errors.NotFound(
             f"the cluster has no {what.resource}{'.' + what.group if what.group else ''}",
             hint="lorajob needs Kubernetes 1.31 or newer",
             **known,
         )
     where = f" in namespace {what.namespace}" if what.namespace else ""
-    return NotFound(f"{noun(what.resource)} {what.name} not found{where}" if what.name else message, **known)
+    return errors.NotFound(f"{noun(what.resource)} {what.name} not found{where}" if what.name else message, **known)
 
 
-def _taken(what: RequestTarget, message: str, known: Mapping[str, Any]) -> ClusterError:
+def _taken(what: RequestTarget, message: str, known: Mapping[str, Any]) -> errors.ClusterError:
     if known["reason"] != "AlreadyExists":
-        return Conflict(f"{what}: {message}", **known)
+        return errors.Conflict(f"{what}: {message}", **known)
     name = str(known["details"].get("name") or what.name)
     if what.resource != "jobs":
-        return AlreadyExists(
+        return errors.AlreadyExists(
             f"{noun(what.resource)} {name} exists already in namespace {what.namespace}",
             hint="choose another name",
             **known,
         )
-    return run_exists(name, what.namespace, **known)
+    return errors.run_exists(name, what.namespace, **known)
 
 
-def _refused(what: RequestTarget, message: str, known: Mapping[str, Any]) -> ClusterError:
-    return Refused(
+def _refused(what: RequestTarget, message: str, known: Mapping[str, Any]) -> errors.ClusterError:
+    return errors.Refused(
         f"the cluster refuses to {what}: {message}",
         hint="the message says what the cluster's rule asks for; the people who run the cluster can say more",
         **known,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.contract.spec import RunSpec
-from lorajob_runtime.contract.text import error_line
+from lorajob_runtime.contract.text import whole_error
 from lorajob_runtime.report.console import CONSOLE
 from lorajob_runtime.report.job_progress import JOB_PROGRESS
 from lorajob_runtime.report.jsonl import JSON_LINES
@@ -54,7 +54,7 @@ def open(
         try:
             sink = each.open(context)
         except Exception as error:  # noqa: BLE001 a sink may fail in any way, and training goes on
-            warn(f"report to {each.name} is off: {error_line(error, with_class=True)}")
+            warn(f"report to {each.name} is off: {whole_error(error)}")
             continue
         if sink is not None:
             opened.append(sink)

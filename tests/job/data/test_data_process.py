@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lorajob_runtime.contract import spec as specs
-from lorajob_runtime.contract.errors import DataError, LorajobError
+from lorajob_runtime.contract.errors import UNEXPECTED, DataError, LorajobError
 from lorajob_runtime.contract.spec import RunSpec, parse
 from lorajob_runtime.data import check, prepare, process
 
@@ -154,6 +154,35 @@ def test_a_process_that_dies_without_a_word_is_told_by_the_last_line_in_the_log(
 
     assert caught.value.message == f"the process that prepares the data ended with 3: libfoo is missing; more in {log}"
     assert log.read_text("utf-8") == "of an earlier step\nlibfoo is missing\n"
+
+
+def test_a_check_that_fails_as_nobody_foresaw_has_the_trace_as_a_note(
+    with_code: Callable[[str], Path], source: Path, tmp_path: Path
+) -> None:
+    model = with_code("PreTrainedTokenizerFast.decode = lambda self, *tokens, **options: 1 / 0")
+    spec = _spec(source, trusted=True)
+
+    with pytest.raises(LorajobError) as caught:
+        process.check(spec, model_path=model, shown_rows=1, colour=False)
+    with pytest.raises(LorajobError) as logged:
+        process.check(spec, model_path=model, shown_rows=1, colour=False, log=tmp_path / "check.log")
+
+    assert caught.value.failure is UNEXPECTED
+    [note] = caught.value.__notes__
+    for text in (note, (tmp_path / "check.log").read_text("utf-8")):
+        assert "Traceback (most recent call last):" in text
+        assert "ZeroDivisionError: division by zero" in text
+    assert not hasattr(logged.value, "__notes__")
+
+
+def test_a_check_that_ends_with_a_known_error_has_no_note(smollm2: Any, tmp_path: Path) -> None:
+    source = tmp_path / "rows.json"
+    source.write_text('[{"colour": "red"}]', encoding="utf-8")
+
+    with pytest.raises(DataError) as caught:
+        process.check(_spec(source), model_path=smollm2.path, shown_rows=1, colour=False)
+
+    assert not hasattr(caught.value, "__notes__")
 
 
 def test_a_process_whose_supervisor_is_killed_ends_with_it(

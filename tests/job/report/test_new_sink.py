@@ -62,6 +62,18 @@ def events_of(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+def _opened(folder: Path, *, warn: Callable[[str], Any]) -> list[Sink]:
+    return registry.open(
+        parse({"name": "n"}),
+        RunFolder(folder),
+        environment.read(),
+        output="text",
+        shows_here=False,
+        warn=warn,
+        notify=pytest.fail,
+    )
+
+
 def test_every_event_of_a_run_reaches_it_and_storage_has_its_folder(
     start: Callable[..., Any], tmp_path: Path, ledger: dict[str, str]
 ) -> None:
@@ -100,18 +112,24 @@ def test_a_sink_gets_the_variables_that_begin_as_it_says_and_no_others(
     monkeypatch.setenv("LEDGER_API_KEY", "k-1")
     monkeypatch.setenv("OTHER_API_KEY", "k-2")
 
-    opened = registry.open(
-        parse({"name": "n"}),
-        RunFolder(tmp_path),
-        environment.read(),
-        output="text",
-        shows_here=False,
-        warn=pytest.fail,
-        notify=pytest.fail,
-    )
+    opened = _opened(tmp_path, warn=pytest.fail)
 
     assert opened == []
     assert {name for name in given[0].variables if name.endswith("_API_KEY")} == {"LEDGER_API_KEY"}
+
+
+def test_the_warning_of_one_that_cannot_be_opened_has_all_lines_of_its_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(context: SinkContext) -> Sink | None:
+        raise ValueError("2 faults in the settings\nhost: not an address\nkey: too short")
+
+    warnings: list[str] = []
+    monkeypatch.setattr(registry, "SINKS", (SinkType(name="a", open=fail),))
+
+    assert _opened(tmp_path, warn=warnings.append) == []
+
+    assert warnings == ["report to a is off: ValueError: 2 faults in the settings host: not an address key: too short"]
 
 
 def test_names_and_folders_of_sinks_are_their_own() -> None:

@@ -232,3 +232,23 @@ def test_a_pending_evaluation_is_read_under_the_key_of_the_earlier_version_too(p
     checkpoint.save(place.folder, 1, write)
 
     assert place.restore().evaluation_pending
+
+
+def test_what_version_0_1_left_half_written_is_removed_and_what_counts_stays(place: Place) -> None:
+    place.train(1)
+    work = place.folder.work
+    for folder in ("data.new", "data.old", "data"):
+        (work / folder).mkdir()
+        (work / folder / "train.safetensors").write_text(folder)
+    elsewhere = place.storage / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_text("kept")
+    (work / "events.jsonl.arriving").write_text("half")
+    (work / "linked.arriving").symlink_to(elsewhere)
+
+    assert place.restore().step == 1
+
+    assert sorted(path.name for path in work.glob("*ata*")) == ["data"]
+    assert not list(work.glob("*.arriving"))
+    assert (work / "data/train.safetensors").read_text() == "data"
+    assert (elsewhere / "kept").read_text() == "kept"
