@@ -17,7 +17,7 @@ from small_models import smollm2, tiny_llama
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 NUMBER = r"\d+(?:\.\d+)?"
 TUTORIAL = "started by train.py, whose table has a row of its own for it"
-RUN_HERE = {"train.py", "threads.py", "moe.py", "sharding.py", "cli.py", "reading.py", "turns.py"}
+RUN_HERE = {"train.py", "threads.py", "moe.py", "sharding.py", "cli.py", "reading.py", "turns.py", "kernel_counts.py"}
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
     yield run
     # another script may be called so elsewhere
-    for name in ("train", "reading"):
+    for name in ("train", "reading", "counting", "counting.layers", "counting.operations", "counting.backward"):
         sys.modules.pop(name, None)
 
 
@@ -125,3 +125,14 @@ def test_preparing_is_compared_with_another_checkout(model: Path, table: Callabl
         assert _has_row(printed, f"beside: {way}", NUMBER, r"\d+"), printed
     for way in ("single rounds", "conversations"):
         assert re.search(rf"(?m)^{way}, this checkout / the one beside it: {NUMBER}x$", printed), printed
+
+
+def test_kernels_of_a_layer_are_counted_and_compared(model: Path, table: Callable[..., str], tmp_path: Path) -> None:
+    before = str(tmp_path / "before.json")
+    few = ("--model", str(model), "--tokens", "32")
+    table("kernel_counts.py", *few, "--json", before)
+    printed = table("kernel_counts.py", *few, "--beside", before)
+
+    assert _has_row(printed, "backward", "`mm`", r"\d+", "", NUMBER), printed
+    for side in ("before", "now"):
+        assert _has_row(printed, f"{side}: a layer", r"\d+", r"\d+", NUMBER, NUMBER, NUMBER), printed

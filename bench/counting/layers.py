@@ -1,0 +1,140 @@
+"""A decoder layer's share of a micro-batch, as training computes it, counted on tensors of a GPU that is not there.
+
+The model is built by what builds it in training: only its weights are not read, and of its layers there are two or
+three. What three take more than two is one layer; what two take is that twice, with embedding, head and loss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoModelForCausalLM
+
+from counting.backward import backward
+from counting.operations import Count, Counts, OperationCounter
+from lorajob_runtime.contract.spec import ModelSpec, RunSpec
+from lorajob_runtime.models.placement import Placement
+from lorajob_runtime.train import session, step
+from lorajob_runtime.train.base_model import forward, loading
+from lorajob_runtime.train.lora import attach
+from lorajob_runtime.train.parallel.gradients import FlatGradients
+
+DEVICE = torch.device("cuda", 0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MicroBatch:
+    """Documents of `length` tokens, `targets` of each with loss."""
+
+    documents: int
+    length: int
+    targets: int
+
+    @property
+    def tokens(self) -> int:
+        return self.documents * self.length
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counted:
+    """`layer` is one decoder layer; `ends` all else, with the first and the last layer among it."""
+
+    layer: Counts
+    ends: Counts
+
+
+def count(config: Mapping[str, Any], spec: RunSpec, micro_batch: MicroBatch, *, layer: int) -> Counted:
+    """Counts of layer number `layer`, and of those behind it, of a model with this config.json."""
+    two, three = (_counts(config, spec, micro_batch, range(layer, layer + layers)) for layers in (2, 3))
+    difference = {
+        name: {operation: of - two[name].get(operation, Count()) for operation, of in operations.items()}
+        for name, operations in three.items()
+    }
+    return Counted(
+        layer={name: {op: of for op, of in ops.items() if of != Count()} for name, ops in difference.items()}, ends=two
+    )
+
+
+def _counts(config: Mapping[str, Any], spec: RunSpec, micro_batch: MicroBatch, layers: range) -> Counts:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _gpu_that_is_not_there(),
+        FakeTensorMode(),
+        OperationCounter() as mode,
+    ):
+        path = Path(folder)
+        (path / "config.json").write_text(json.dumps(_with_layers(config, layers.stop)))
+        attempt = _attempt(path, spec, layers)
+        ids = np.zeros(micro_batch.tokens, dtype=np.int32)
+        ends = np.arange(micro_batch.documents) * micro_batch.length + micro_batch.length
+        targets = np.concatenate([np.arange(end - micro_batch.targets, end) for end in ends])
+        attempt.masks.start(spec.train.seed, 1, 0, 0)
+        with mode.during("forward"):
+            loss = step._token_loss(attempt, ids, targets, [micro_batch.length] * micro_batch.documents)
+        with mode.during("backward"):
+            backward(loss)
+        return {name: dict(operations) for name, operations in mode.counts.items()}
+
+
+def _with_layers(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
+    """The configuration with so many layers. What it says of each of its layers is a list; the last stands for more."""
+    known = config["num_hidden_layers"]
+    lists = {name: each for name, each in config.items() if isinstance(each, list) and len(each) == known}
+    fitted = {name: [*each, *each[-1:] * layers][:layers] for name, each in lists.items()}
+    return {**config, **fitted, "num_hidden_layers": layers}
+
+
+def _attempt(path: Path, spec: RunSpec, layers: range) -> Any:
+    """What of a session the loss of a micro-batch needs."""
+    job: Any = SimpleNamespace(model_path=str(path), spec=spec)
+    accelerator: Any = SimpleNamespace(device=DEVICE, num_processes=1)
+    decided: Any = SimpleNamespace(packs=True, plain_head=True)
+
+    def load(path: Path, model: ModelSpec, dtype: torch.dtype, *_: Any, **__: Any) -> nn.Module:
+        with DEVICE:
+            built = AutoModelForCausalLM.from_config(loading.configuration(path, model)[0], dtype=dtype)
+        built.model.layers = nn.ModuleList(built.model.layers[number] for number in layers)
+        return built
+
+    with mock.patch.object(loading, "load", load):
+        loaded = session._load_model(job, accelerator, "bf16", Placement(sharded=False, experts=True), decided)
+    FlatGradients(attach.trained(loaded.model).values())
+    return SimpleNamespace(accelerator=accelerator, decided=decided, model=loaded.model, masks=loaded.masks)
+
+
+@contextlib.contextmanager
+def _gpu_that_is_not_there() -> Iterator[None]:
+    """Answers for a GPU of the H100's kind, and takes what is copied to it for memory that it has already."""
+
+    def on_device(array: np.ndarray, device: torch.device) -> Tensor:
+        return torch.empty(array.shape, dtype=torch.from_numpy(array).dtype, device=device)
+
+    def apply(module: nn.Module, function: Any, recurse: bool = True) -> nn.Module:
+        # torch's own exchanges the memory of parameters, and these have none
+        for part in module.modules():
+            for name, item in part.named_parameters(recurse=False):
+                setattr(part, name, nn.Parameter(function(item.detach()), requires_grad=item.requires_grad))
+            for name, item in part.named_buffers(recurse=False):
+                part._buffers[name] = function(item)
+        return module
+
+    own = torch.Generator
+    with (
+        mock.patch.object(nn.Module, "_apply", apply),
+        mock.patch.object(torch.cuda, "get_device_capability", lambda *_: (9, 0)),
+        mock.patch.object(torch, "Generator", lambda *_: own()),
+        mock.patch.object(forward, "on_device", on_device),
+    ):
+        yield
