@@ -8,7 +8,9 @@ Training's own code runs on tensors that say they are on an H100 and have no mem
 operation that reaches the GPU is counted: bf16 weights, document attention by the flash kernel, the adapter and the
 dropout of the spec's defaults. A layer is what a model of three layers takes more than one of two. Views and
 allocations launch nothing; every other operation counts as one kernel, which reads and writes each of its tensors once:
-a Triton kernel or an operation of lorajob's own too. How fast a kernel is, and what caches spare it, is not in it. (A script called kernels.py would be taken for the package of that name.)
+a Triton kernel or an operation of lorajob's own too. How fast a kernel is, and what caches spare it, is not in it.
+
+A script called kernels.py would be taken for the package of that name, which transformers looks for.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ from typing import Any
 
 from counting.layers import Counted, MicroBatch, count
 from counting.operations import Count, Counts
-
 from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.spec import parse
 

@@ -130,11 +130,10 @@ def _gpu_that_is_not_there() -> Iterator[None]:
                 part._buffers[name] = function(item)
         return module
 
-    own = torch.Generator
     with (
         mock.patch.object(nn.Module, "_apply", apply),
-        mock.patch.object(torch.cuda, "get_device_capability", lambda *_: (9, 0)),
-        mock.patch.object(torch, "Generator", lambda *_: own()),
+        mock.patch.object(torch.cuda, "get_device_capability", return_value=(9, 0)),
+        mock.patch.object(torch, "Generator", return_value=torch.Generator()),
         mock.patch.object(forward, "on_device", on_device),
     ):
         yield

@@ -1,4 +1,4 @@
-"""One operation of torch after the other, as the GPU would get it: whether it launches a kernel, and what that moves."""
+"""Every operation of torch as the GPU would get it: whether it launches a kernel, and what that moves."""
 
 from __future__ import annotations
 

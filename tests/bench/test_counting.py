@@ -125,7 +125,7 @@ def test_a_layers_products_are_those_of_its_matrices_and_adapters(spec: RunSpec,
     counted = count(config, spec, batch, layer=layer)
 
     def expected(matrix: Any) -> int:
-        """One pass through the frozen matrix, of experts as often as a token is sent to one, and one through A and B."""
+        """Through the frozen matrix, of experts as often as a token is sent to one, and through A and B."""
         copies = shapes.layers[layer].experts_per_token if matrix.copies > 1 else 1
         thin = 0 if matrix.group == "router" else spec.lora.rank * (matrix.inputs + matrix.outputs)
         return 2 * batch.tokens * copies * (matrix.inputs * matrix.outputs + thin)
