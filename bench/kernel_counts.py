@@ -21,17 +21,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from counting import coefficients
 from counting.layers import Counted, MicroBatch, count
-from counting.operations import Count, Counts
+from counting.operations import Count, Counts, total
 from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.spec import parse
 
 ROW = "| {} | {} | {} | {} | {} |"
-
-
-def total(counts: Counts, *names: str) -> Count:
-    """Of these passes, or of all."""
-    return sum((each for name in names or counts for each in counts[name].values()), Count())
 
 
 def as_json(counted: Counted, about: dict[str, Any]) -> dict[str, Any]:
@@ -85,14 +81,19 @@ def main() -> None:
     parser.add_argument("--layer", type=int, help="which one; the first that has experts, where some have")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts there")
     parser.add_argument("--beside", type=Path, metavar="FILE", help="compare with counts that --json wrote")
+    parser.add_argument("--coefficients", action="store_true", help="the rows of models/kernel_costs.py, and no table")
     arguments = parser.parse_args()
+    if arguments.coefficients:
+        found = [coefficients.counted(*kind) for kind in coefficients.KINDS]
+        print("\n".join([*(coefficients.as_source(each.row) for each in found), f"HEAD_BYTES = {found[1].head_bytes}"]))
+        return
     folder = Path(arguments.model)
     stored = (folder / "config.json").read_text() if folder.is_dir() else None
     config = catalog.get(arguments.model).config if stored is None else json.loads(stored)
     layer = arguments.layer if arguments.layer is not None else config.get("first_k_dense_replace", 0)
     length = min(128, arguments.tokens)
     batch = MicroBatch(documents=arguments.tokens // length, length=length, targets=length // 3)
-    counted = count(config, parse({"model": {"name": "qwen3-8b"}}), batch, layer=layer)
+    counted = count(config, parse({"model": {"name": "qwen3-8b"}}), [batch], layer=layer)[0]
     before = None
     if arguments.beside is not None:
         document = json.loads(arguments.beside.read_text())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,37 +55,52 @@ class Counted:
     ends: Counts
 
 
-def count(config: Mapping[str, Any], spec: RunSpec, micro_batch: MicroBatch, *, layer: int) -> Counted:
-    """Counts of layer number `layer`, and of those behind it, of a model with this config.json."""
-    two, three = (_counts(config, spec, micro_batch, range(layer, layer + layers)) for layers in (2, 3))
-    difference = {
-        name: {operation: of - two[name].get(operation, Count()) for operation, of in operations.items()}
-        for name, operations in three.items()
+def count(
+    config: Mapping[str, Any],
+    spec: RunSpec,
+    micro_batches: Sequence[MicroBatch],
+    *,
+    layer: int,
+    experts: bool = True,
+) -> list[Counted]:
+    """Counts of layer number `layer`, and of those behind it, of a model with this config.json.
+
+    `experts`: whether routed experts have adapters, where there are any and the spec wants them.
+    """
+    sides = [_counts(config, spec, micro_batches, range(layer, layer + layers), experts) for layers in (2, 3)]
+    return [Counted(layer=_difference(three, two), ends=two) for two, three in zip(*sides, strict=True)]
+
+
+def _difference(more: Counts, fewer: Counts) -> Counts:
+    differences = {
+        name: {operation: of - fewer[name].get(operation, Count()) for operation, of in operations.items()}
+        for name, operations in more.items()
     }
-    return Counted(
-        layer={name: {op: of for op, of in ops.items() if of != Count()} for name, ops in difference.items()}, ends=two
-    )
+    return {name: {op: of for op, of in ops.items() if of != Count()} for name, ops in differences.items()}
 
 
-def _counts(config: Mapping[str, Any], spec: RunSpec, micro_batch: MicroBatch, layers: range) -> Counts:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        _gpu_that_is_not_there(),
-        FakeTensorMode(),
-        OperationCounter() as mode,
-    ):
+def _counts(
+    config: Mapping[str, Any], spec: RunSpec, micro_batches: Sequence[MicroBatch], layers: range, experts: bool
+) -> list[Counts]:
+    with tempfile.TemporaryDirectory() as folder, _gpu_that_is_not_there(), FakeTensorMode():
         path = Path(folder)
         (path / "config.json").write_text(json.dumps(_with_layers(config, layers.stop)))
-        attempt = _attempt(path, spec, layers)
-        ids = np.zeros(micro_batch.tokens, dtype=np.int32)
-        ends = np.arange(micro_batch.documents) * micro_batch.length + micro_batch.length
-        targets = np.concatenate([np.arange(end - micro_batch.targets, end) for end in ends])
-        attempt.masks.start(spec.train.seed, 1, 0, 0)
-        with mode.during("forward"):
+        attempt = _attempt(path, spec, layers, experts)
+        return [_passes(attempt, each, spec.train.seed) for each in micro_batches]
+
+
+def _passes(attempt: Any, micro_batch: MicroBatch, seed: int) -> Counts:
+    """Of one forward and one backward pass."""
+    ids = np.zeros(micro_batch.tokens, dtype=np.int32)
+    ends = np.arange(1, micro_batch.documents + 1) * micro_batch.length
+    targets = np.concatenate([np.arange(end - micro_batch.targets, end) for end in ends])
+    attempt.masks.start(seed, 1, 0, 0)
+    with OperationCounter() as counter:
+        with counter.during("forward"):
             loss = step._token_loss(attempt, ids, targets, [micro_batch.length] * micro_batch.documents)
-        with mode.during("backward"):
+        with counter.during("backward"):
             backward(loss)
-        return {name: dict(operations) for name, operations in mode.counts.items()}
+    return {name: dict(operations) for name, operations in counter.counts.items()}
 
 
 def _with_layers(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
@@ -96,11 +111,12 @@ def _with_layers(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
     return {**config, **fitted, "num_hidden_layers": layers}
 
 
-def _attempt(path: Path, spec: RunSpec, layers: range) -> Any:
+def _attempt(path: Path, spec: RunSpec, layers: range, experts: bool) -> Any:
     """What of a session the loss of a micro-batch needs."""
     job: Any = SimpleNamespace(model_path=str(path), spec=spec)
     accelerator: Any = SimpleNamespace(device=DEVICE, num_processes=1)
     decided: Any = SimpleNamespace(packs=True, plain_head=True)
+    placed = Placement(sharded=False, experts=experts)
 
     def load(path: Path, model: ModelSpec, dtype: torch.dtype, *_: Any, **__: Any) -> nn.Module:
         with DEVICE:
@@ -109,7 +125,7 @@ def _attempt(path: Path, spec: RunSpec, layers: range) -> Any:
         return built
 
     with mock.patch.object(loading, "load", load):
-        loaded = session._load_model(job, accelerator, "bf16", Placement(sharded=False, experts=True), decided)
+        loaded = session._load_model(job, accelerator, "bf16", placed, decided)
     FlatGradients(attach.trained(loaded.model).values())
     return SimpleNamespace(accelerator=accelerator, decided=decided, model=loaded.model, masks=loaded.masks)
 

@@ -18,8 +18,8 @@ PRODUCTS = frozenset(
 )
 """Matrix products, which are judged by their operations; what else there is, by the bytes that it moves."""
 
-ATTENTION = frozenset({"_varlen_attn", "_varlen_attn_backward"})
-"""Its operations depend on the documents' lengths, not on the tokens alone: its bytes are counted, not those."""
+THIN = 64
+"""A product takes as long as its bytes where it does fewer operations with each than that."""
 
 _NO_KERNEL = frozenset({"_unsafe_view", "_local_scalar_dense", "lift_fresh", "_pin_memory", "set_", "resize_"})
 _ONLY_WRITES = frozenset({"copy_", "fill_", "zero_", "bernoulli_", "random_", "uniform_", "normal_"})
@@ -30,6 +30,7 @@ _ONLY_WRITES = frozenset({"copy_", "fill_", "zero_", "bernoulli_", "random_", "u
 class Count:
     """`moved` are the bytes of what a kernel reads and writes, each tensor once; of products those are in `operands`.
 
+    `thin` are the operands of products with a side of no more than THIN numbers, as those of adapters have one.
     `products` are floating-point operations, two for every multiplication and addition. `dispatches` are calls of the
     dispatcher, views and allocations among them: what the processor pays for.
     """
@@ -38,6 +39,7 @@ class Count:
     moved: int = 0
     products: int = 0
     operands: int = 0
+    thin: int = 0
     dispatches: int = 0
 
     def __add__(self, other: Count) -> Count:
@@ -49,6 +51,11 @@ class Count:
 
 Counts = dict[str, dict[str, Count]]
 """Pass ("forward", "backward") -> operation -> its count."""
+
+
+def total(counts: Counts, *names: str) -> Count:
+    """Of these passes, or of all."""
+    return sum((each for name in names or counts for each in counts[name].values()), Count())
 
 
 class OperationCounter(TorchDispatchMode):
@@ -93,17 +100,23 @@ def _count(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     # what is written in place is read before, and written: once in each list
     moved = sum(_bytes(tensor) for tensor in [*_distinct(read), *_distinct(written)])
     if name in PRODUCTS:
-        return Count(kernels=1, products=_product(name, args), operands=moved, dispatches=1)
+        operations, narrowest = _product(name, args)
+        thin = moved if narrowest <= THIN else 0
+        return Count(kernels=1, products=operations, operands=moved, thin=thin, dispatches=1)
     return Count(kernels=1, moved=moved, dispatches=1)
 
 
-def _product(name: str, args: tuple[Any, ...]) -> int:
-    """[m, k] x [k, n]; of groups every row goes through one of them, or one group's rows are summed over."""
+def _product(name: str, args: tuple[Any, ...]) -> tuple[int, int]:
+    """Operations of [m, k] x [k, n], and the least of m, k and n.
+
+    Of groups every row goes through one of them, or one group's rows are summed over.
+    """
     tensors = [each for each in args if isinstance(each, Tensor)]
     left, right = tensors[1:3] if name.startswith(("addmm", "baddbmm")) else tensors[:2]
+    narrowest = min(*left.shape[-2:], right.shape[-1])
     if left.dim() == 3 or right.dim() == 2:
-        return 2 * left.numel() * right.shape[-1]
-    return 2 * left.shape[0] * right.shape[-2] * right.shape[-1]
+        return 2 * left.numel() * right.shape[-1], narrowest
+    return 2 * left.shape[0] * right.shape[-2] * right.shape[-1], narrowest
 
 
 def _tensors(values: Any) -> list[Tensor]:

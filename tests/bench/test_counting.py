@@ -122,7 +122,7 @@ def test_a_layers_products_are_those_of_its_matrices_and_adapters(spec: RunSpec,
     assert shapes is not None
     batch = MicroBatch(documents=2, length=16, targets=4)
 
-    counted = count(config, spec, batch, layer=layer)
+    (counted,) = count(config, spec, [batch], layer=layer)
 
     def expected(matrix: Any) -> int:
         """Through the frozen matrix, of experts as often as a token is sent to one, and through A and B."""

@@ -9,35 +9,12 @@ from typing import TYPE_CHECKING
 from lorajob.errors import UsageError
 from lorajob.platform import quantities
 from lorajob_runtime.contract.spec import RunSpec
+from lorajob_runtime.models import gpu_speeds
 from lorajob_runtime.models.gpu_sizes import GIBIBYTE, GPU_SIZES
+from lorajob_runtime.models.gpu_speeds import GpuSpeed
 
 if TYPE_CHECKING:
     from lorajob.platform.platform_config import Platform
-
-NAMED_GPUS: tuple[tuple[str, int | None, int], ...] = (
-    (r"b200", 192, 2250),
-    (r"mi300x?", 192, 1307),
-    (r"h200", 141, 989),
-    (r"h20", 96, 148),
-    (r"rtx.?pro.?6000", 96, 503),
-    (r"h100|h800", 80, 989),
-    (r"a800", 80, 312),
-    (r"a100", None, 312),
-    (r"l40s", 48, 362),
-    (r"l40", 48, 181),
-    (r"(?:rtx.?)?6000.?ada", 48, 364),
-    (r"(?:rtx.?)?a6000", 48, 155),
-    (r"a40", 48, 150),
-    (r"l4", 24, 121),
-    (r"a10", 24, 125),
-    (r"a30", 24, 165),
-    (r"(?:rtx.?)?4090", 24, 165),
-    (r"(?:rtx.?)?3090", 24, 71),
-)
-"""(how a GPU is called, its GB, its teraflops: dense bf16 as its maker gives it). An A100 has one of two sizes."""
-
-TERAFLOPS = {24: 121, 40: 312, 48: 362, 80: 312, 96: 148, 141: 989, 192: 2250}
-"""Of the GPU that a size stands for in GPU_SIZES, where no name is known: with 80 GB an A100."""
 
 _LABEL = "nvidia.com/gpu.memory"
 """In MiB, as NVIDIA's feature discovery sets it."""
@@ -45,11 +22,11 @@ _LABEL = "nvidia.com/gpu.memory"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
-    """One GPU: its memory in bytes, None where nobody knows, who says so, and its teraflops."""
+    """One GPU: its memory in bytes, None where nobody knows, who says so, and what it can compute and move."""
 
     size: int | None
     source: str
-    teraflops: int | None = None
+    speed: GpuSpeed | None = None
 
 
 UNKNOWN = Gpu(size=None, source="not known")
@@ -85,9 +62,9 @@ def find(spec: RunSpec, platform: Platform | None, said: str | None = None) -> G
 
 def _gpu(size: int, source: str, names: str) -> Gpu:
     """`names` is all that the GPU is called: of a part of one (MIG) they do not tell what it can compute."""
-    known = _named(names) if "mig" not in names.lower() else None
+    known = gpu_speeds.named(names) if "mig" not in names.lower() else None
     nearest = min(GPU_SIZES, key=lambda gb: abs(GPU_SIZES[gb] * GIBIBYTE - size))
-    return Gpu(size=size, source=source, teraflops=TERAFLOPS[nearest] if known is None else known[1])
+    return Gpu(size=size, source=source, speed=gpu_speeds.of_size(nearest) if known is None else known.speed)
 
 
 def _size_of(text: str) -> int:
@@ -108,16 +85,9 @@ def _nominal(gb: float) -> int:
 
 
 def _gigabytes(text: str) -> float | None:
-    """GB of a GPU by its name: NVIDIA-A100-SXM4-80GB, of a part of one the part's, or one of NAMED_GPUS."""
+    """GB of a GPU by its name: NVIDIA-A100-SXM4-80GB, of a part of one the part's, or that of one known by its name."""
     written = re.findall(r"(\d+(?:\.\d+)?)\s?gb", text.lower())
     if written:
         return float(written[-1])
-    known = _named(text)
-    return None if known is None else known[0]
-
-
-def _named(text: str) -> tuple[float | None, int] | None:
-    """GB and teraflops of one of NAMED_GPUS."""
-    # an RTX A1000 is no A100
-    patterns = ((rf"(?<![a-z0-9])(?:{name})(?!\d)", gb, flops) for name, gb, flops in NAMED_GPUS)
-    return next(((gb, flops) for pattern, gb, flops in patterns if re.search(pattern, text.lower())), None)
+    known = gpu_speeds.named(text)
+    return None if known is None else known.gigabytes

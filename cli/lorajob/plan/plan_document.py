@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lorajob.plan.run_plan import RunPlan, leaves_experts_open, sizes
+from lorajob.plan.speed import Speed
 from lorajob_runtime.models.gpu_sizes import GPU_SIZES
 from lorajob_runtime.models.placement import EstimatedPlacement
 
@@ -35,14 +36,27 @@ def to_dict(plan: RunPlan) -> dict[str, object]:
         "steps": plan.steps,
         "storageBytes": plan.storage_bytes,
         "enough": _enough(plan),
-        "pace": None
-        if speed is None
-        else {
-            "tokensPerSecond": speed.tokens_per_second,
-            "epochTokens": speed.epoch_tokens,
-            "epochSeconds": speed.epoch_seconds,
-        },
+        "pace": None if speed is None else _pace(speed),
     }
+
+
+def _pace(speed: Speed) -> dict[str, object]:
+    parts = {_CAMEL.get(name, name): seconds for name, seconds in speed.step.parts.items()}
+    return {
+        "tokensPerSecond": speed.tokens_per_second,
+        "epochTokens": speed.epoch_tokens,
+        "epochSeconds": speed.epoch_seconds,
+        "network": speed.network,
+        "step": {
+            "tokens": speed.step.tokens,
+            "microBatches": speed.step.micro_batches,
+            "seconds": parts | {"total": speed.step.total},
+        },
+        "payingGpus": dict(speed.worth),
+    }
+
+
+_CAMEL = {"gradient_sum": "gradientSum"}
 
 
 def _spread(placement: EstimatedPlacement, plan: RunPlan) -> dict[str, object]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from lorajob import tables
 from lorajob.plan import gpus, run_plan
+from lorajob.plan import speed as speed_module
 from lorajob.plan.run_plan import RunPlan
 from lorajob_runtime.contract.text import (
     binary_size,
@@ -17,6 +18,7 @@ from lorajob_runtime.contract.text import (
     short_count,
 )
 from lorajob_runtime.models.gpu_sizes import GPU_SIZES
+from lorajob_runtime.models.gpu_speeds import Network
 from lorajob_runtime.models.placement import MinimumGpus
 
 TITLES = {
@@ -30,6 +32,22 @@ TITLES = {
     "reserve": "reserve",
 }
 """Part of an estimate -> what it is called."""
+
+STEP_TITLES = {
+    "products": "matrix products",
+    "kernels": "other kernels",
+    "launches": "launches",
+    "gathers": "gathering weights",
+    "gradient_sum": "summing gradients",
+    "optimizer": "optimizer",
+    "input": "input",
+}
+"""Part of a step's time -> what it is called."""
+
+_SHOWN_SHARE = 0.01
+"""Of a step's time, below which a part is not worth a word."""
+
+NETWORK_TITLES: dict[Network, str] = {"infiniband": "InfiniBand", "ethernet": "Ethernet"}
 
 
 def lines(plan: RunPlan) -> list[str]:
@@ -46,6 +64,7 @@ def lines(plan: RunPlan) -> list[str]:
         ("results", results_text(plan)),
         ("steps", steps_text(plan)),
         ("time", speed_text(plan)),
+        ("more GPUs", more_gpus_text(plan)),
     ]
     return [*tables.fields(facts), "", *_parts(plan), "", *_enough(plan)]
 
@@ -144,7 +163,7 @@ def steps_text(plan: RunPlan) -> str:
 
 
 def speed_text(plan: RunPlan) -> str:
-    """Roughly how fast, and what that rests on; empty where the GPUs are not known or cannot hold the model."""
+    """How fast, and what a step's time goes to; empty where the GPUs are not known or cannot hold the model."""
     speed = plan.speed
     if speed is None:
         return ""
@@ -152,9 +171,23 @@ def speed_text(plan: RunPlan) -> str:
     if speed.epoch_seconds is not None:
         epoch_tokens = short_count(speed.epoch_tokens or 0)
         text += f", {duration(speed.epoch_seconds)} an epoch of about {epoch_tokens} tokens"
-    if speed.gathered_per_second is not None:
-        return f"{text}, if weights are gathered at {speed.gathered_per_second / 1e9:.0f} GB/s"
-    return f"{text}, if {speed.reached:.0%} of {speed.teraflops} TFLOP/s are reached"
+    if speed.network is not None:
+        text += f" over {NETWORK_TITLES[speed.network]}"
+    shares = {name: seconds / speed.step.total for name, seconds in speed.step.parts.items()}
+    shown = [f"{STEP_TITLES[name]} {share:.0%}" for name, share in shares.items() if share >= _SHOWN_SHARE]
+    return f"{text}: {', '.join(shown)}"
+
+
+def more_gpus_text(plan: RunPlan) -> str:
+    """Up to how many GPUs more of them pay: `each doubling gives at least 1.5 times the speed up to 64 GPUs`."""
+    if plan.speed is None or not plan.speed.worth:
+        return ""
+    counts = plan.speed.worth
+    start = f"each doubling gives at least {speed_module.WORTH_DOUBLING} times the speed up to"
+    if len(set(counts.values())) == 1:
+        return f"{start} {plural(next(iter(counts.values())), 'GPU')}"
+    over = (f"{plural(gpus, 'GPU')} over {NETWORK_TITLES[network]}" for network, gpus in counts.items())
+    return f"{start} {', '.join(over)}"
 
 
 def warnings(plan: RunPlan) -> list[str]:

@@ -1,28 +1,34 @@
-"""Roughly how fast a run trains, from its GPUs, its model and its dataset's size. Pure.
+"""How fast a run would train, from its GPUs, its model and its dataset's size. Pure.
 
-The figures are rough, and `lorajob plan` says with them what they rest on.
+What takes how long is `lorajob_runtime.models.step_time`'s to say. It is worked out, never measured.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from lorajob.plan.gpus import Gpu
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.data.rows.select import select
-from lorajob_runtime.models import memory_plan
+from lorajob_runtime.models import placement as placements
+from lorajob_runtime.models import step_time
+from lorajob_runtime.models.gpu_speeds import NETWORKS, GpuSpeed, Network
 from lorajob_runtime.models.placement import EstimatedPlacement
 from lorajob_runtime.models.shapes import Architecture
+from lorajob_runtime.models.step_time import StepTime
 
 BYTES_PER_TOKEN = 3.5
 """Of a dataset's file: Chinese takes three bytes a character and less than one token, English four bytes a token."""
 
-REACHED, REACHED_BY_EXPERTS = 0.4, 0.12
-"""Share of that which training reaches: published LoRA runs on H100s with dense models, and with routed experts."""
+WORTH_DOUBLING = 1.5
+"""How many times as fast twice as many GPUs must be."""
 
-NODE_BYTES_PER_SECOND, NETWORK_BYTES_PER_SECOND = 150e9, 20e9
-"""At which a GPU gathers sharded weights within a node, and over several."""
+_COUNTS = ((1, 1), (2, 1), (4, 1), (8, 1), (8, 2), (8, 4), (8, 8))
+"""(GPUs of a node, nodes), each twice the one before it."""
 
 
 class KnownDataset(Protocol):
@@ -37,14 +43,16 @@ class KnownDataset(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speed:
-    """Rough speed of all GPUs together, and of one epoch where the dataset is on this machine."""
+    """Speed of all GPUs together as it is worked out, and of one epoch where the dataset is on this machine."""
 
     tokens_per_second: int
     epoch_tokens: int | None
-    teraflops: int
-    reached: float
-    gathered_per_second: float | None
-    """Bytes a second, where gathering sharded weights takes longer than computing with them."""
+    gpu: GpuSpeed
+    step: StepTime
+    network: Network | None
+    """What connects the nodes, as is assumed; None on one node."""
+    worth: Mapping[Network, int]
+    """How many GPUs pay, for what may connect the nodes: up to so many each doubling gives WORTH_DOUBLING."""
 
     @property
     def epoch_seconds(self) -> int | None:
@@ -59,33 +67,79 @@ def estimate(
     most: int | None,
     local: KnownDataset | None,
 ) -> Speed | None:
-    """From 4 (activations recomputed: 6) floating-point operations for every active weight and token, and from what
-    gathering sharded weights twice for every micro-batch takes: the slower of the two counts.
+    """The speed of a run spread so; None where the GPUs are not known or cannot hold the model.
 
     A micro-batch is as large as fits, or all that a GPU has of a step of the dataset where that is less."""
-    if gpu.teraflops is None or most is None:
+    if gpu.speed is None or gpu.size is None or most is None:
         return None
-    ranks = spec.resources.gpus * spec.resources.nodes
+    gpus, nodes = spec.resources.gpus, spec.resources.nodes
     rows, row_tokens = trained_rows(spec, local), _row_tokens(spec, local)
-    step_rows = spec.train.batch_size * spec.train.gradient_accumulation
-    tokens = most if row_tokens is None else min(most, max(1, round(step_rows * row_tokens)))
-    estimate = placement.estimate
-    reached = REACHED_BY_EXPERTS if shapes.has_experts else REACHED
-    operations = (6 if estimate.gradient_checkpointing else 4) * shapes.active_parameters
-    seconds, gathered_per_second = tokens * operations / (gpu.teraflops * 1e12 * reached), None
-    if placement.sharded:
-        is_within_node = placement.replicas > 1 or spec.resources.nodes == 1
-        rate = NODE_BYTES_PER_SECOND if is_within_node else NETWORK_BYTES_PER_SECOND
-        gathering = 2 * memory_plan.weight_bytes(shapes, spec, estimate.precision) / rate
-        if gathering > seconds:
-            seconds, gathered_per_second = gathering, rate
+    network: Network = "infiniband"
+    step = _step(shapes, spec, placement, gpu.speed, most, row_tokens, (gpus, nodes), network)
     return Speed(
-        tokens_per_second=max(1, round(ranks * tokens / seconds)),
+        tokens_per_second=max(1, round(_pace(step, gpus * nodes))),
         epoch_tokens=None if rows is None or row_tokens is None else round(rows * row_tokens),
-        teraflops=gpu.teraflops,
-        reached=reached,
-        gathered_per_second=gathered_per_second,
+        gpu=gpu.speed,
+        step=step,
+        network=network if nodes > 1 else None,
+        worth=_worth(shapes, spec, placement.experts, gpu.speed, gpu.size, row_tokens),
     )
+
+
+def _step(
+    shapes: Architecture,
+    spec: RunSpec,
+    placement: EstimatedPlacement,
+    gpu: GpuSpeed,
+    most: int,
+    row_tokens: float | None,
+    count: tuple[int, int],
+    network: Network,
+) -> StepTime:
+    """Without a dataset to know the rows of, a step is one micro-batch that fills the memory."""
+    tokens, micro_batches = most, 1
+    if row_tokens is not None:
+        tokens = max(1, round(spec.train.batch_size * spec.train.gradient_accumulation * row_tokens))
+        micro_batches = math.ceil(tokens / most)
+    return step_time.estimate(
+        shapes,
+        spec,
+        placement.estimate,
+        gpu,
+        gpus=count[0],
+        nodes=count[1],
+        tokens=tokens,
+        micro_batches=micro_batches,
+        row_tokens=row_tokens,
+        network=network,
+    )
+
+
+def _pace(step: StepTime, gpus: int) -> float:
+    return gpus * step.tokens / step.total
+
+
+def _worth(
+    shapes: Architecture, spec: RunSpec, experts: bool, gpu: GpuSpeed, size: int, row_tokens: float | None
+) -> Mapping[Network, int]:
+    """For each network up to how many GPUs a doubling gives WORTH_DOUBLING, from the fewest that hold the model."""
+    paces: dict[Network, list[tuple[int, float]]] = {network: [] for network in NETWORKS}
+    for gpus, nodes in _COUNTS:
+        placed = placements.choose(shapes, spec, gpus=gpus, nodes=nodes, gpu_bytes=size, experts=experts)
+        if not placed.fits:
+            continue
+        most = placements.most_tokens(shapes, spec, placed.estimate, gpus=gpus, nodes=nodes, gpu_bytes=size)
+        for network, known in paces.items():
+            step = _step(shapes, spec, placed, gpu, most, row_tokens, (gpus, nodes), network)
+            known.append((gpus * nodes, _pace(step, gpus * nodes)))
+    return {network: _last_worth_it(known) for network, known in paces.items() if known}
+
+
+def _last_worth_it(paces: Sequence[tuple[int, float]]) -> int:
+    for (gpus, pace), (_, doubled) in itertools.pairwise(paces):
+        if doubled < WORTH_DOUBLING * pace:
+            return gpus
+    return paces[-1][0]
 
 
 def trained_rows(spec: RunSpec, local: KnownDataset | None) -> int | None:

@@ -144,12 +144,49 @@ def test_a_dataset_at_hand_gives_an_epoch_its_time(lorajob: Call, tmp_path: Path
 
 def test_short_rows_leave_sharded_weights_to_be_gathered_for_few_tokens(lorajob: Call, tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps([{"input": "a" * 90, "output": "b" * 90}] * 1000))
-    given = ("plan", "-m", "hunyuan-a13b", "--gpus", "4", "--gpu-type", "h200")
+    given = ("plan", "-m", "hunyuan-a13b", "--gpus", "4", "--gpu-type", "h200", "-o", "json")
 
-    full, short = lorajob(*given), lorajob(*given, "-d", "rows.json")
+    full, short = (json.loads(lorajob(*given, *more).out)["pace"] for more in ((), ("-d", "rows.json")))
 
-    assert re.search(r"^time: .* tokens a second, if 12% of 989 TFLOP/s are reached$", full.out, re.MULTILINE)
-    assert re.search(r"^time: .* an epoch of .*, if weights are gathered at 150 GB/s$", short.out, re.MULTILINE)
+    shares = [pace["step"]["seconds"]["gathers"] / pace["step"]["seconds"]["total"] for pace in (full, short)]
+    assert shares[0] < 0.4 < 0.6 < shares[1]
+    assert short["step"]["tokens"] < full["step"]["tokens"]
+
+
+@pytest.mark.parametrize("model", [name for name in catalog.entries() if name != "minimax-m2"])
+@pytest.mark.parametrize("nodes", ["1", "2"])
+def test_the_parts_of_a_step_add_up_to_the_pace(lorajob: Call, model: str, nodes: str) -> None:
+    given = ("plan", "-m", model, "--gpus", "8", "--nodes", nodes, "--gpu-type", "h200", "-o", "json")
+
+    pace = json.loads(lorajob(*given).out)["pace"]
+
+    seconds = dict(pace["step"]["seconds"])
+    total = seconds.pop("total")
+    assert total == pytest.approx(sum(seconds.values()))
+    assert pace["tokensPerSecond"] == pytest.approx(8 * int(nodes) * pace["step"]["tokens"] / total, abs=1)
+    assert pace["network"] == (None if nodes == "1" else "infiniband")
+
+
+@pytest.mark.parametrize(
+    ("model", "nodes", "most", "over"), [("qwen3-8b", "1", 64, ""), ("minimax-m2", "4", 16, " over InfiniBand")]
+)
+def test_a_plan_says_when_more_gpus_stop_paying(lorajob: Call, model: str, nodes: str, most: int, over: str) -> None:
+    """Of MiniMax-M2 no node of such GPUs holds the weights, so they go over the network for every micro-batch."""
+    given = ("plan", "-m", model, "--gpus", "8", "--nodes", nodes, "--gpu-type", "h100")
+
+    shown, document = lorajob(*given).out, json.loads(lorajob(*given, "-o", "json").out)
+
+    assert f"each doubling gives at least 1.5 times the speed up to {most} GPUs\n" in shown
+    assert set(document["pace"]["payingGpus"].values()) == {most}
+    assert re.search(rf"^time: .* tokens a second{over}: matrix products \d+%", shown, re.MULTILINE)
+
+
+def test_a_platform_of_cpus_is_promised_no_pace(lorajob: Call, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(PLATFORM | {"device": "cpu"}))
+
+    document = json.loads(lorajob("plan", "-m", "smollm2-135m", "--platform", "p.yaml", "-o", "json").out)
+
+    assert document["pace"] is None
 
 
 def test_a_dataset_at_hand_gives_the_steps_and_what_they_leave_in_storage(
@@ -275,13 +312,15 @@ def test_gpu_types_are_known_by_the_names_of_their_makers(
     found = gpus.find(parse({"resources": {"gpuType": name}}), None)
 
     assert found.size == (None if gigabytes is None else round(GPU_SIZES[gigabytes] * GIBIBYTE))
-    assert found.teraflops == teraflops
+    assert (None if found.speed is None else found.speed.teraflops) == teraflops
 
 
 def test_a_size_that_is_said_keeps_what_its_gpu_type_can_compute() -> None:
     found = gpus.find(parse({"resources": {"gpuType": "a100"}}), None, "40")
 
-    assert (found.size, found.teraflops) == (round(GPU_SIZES[40] * GIBIBYTE), 312)
+    assert found.size == round(GPU_SIZES[40] * GIBIBYTE)
+    assert found.speed is not None
+    assert found.speed.teraflops == 312
 
 
 def test_the_platform_can_say_what_gpus_without_a_type_have(lorajob: Call, tmp_path: Path) -> None:
