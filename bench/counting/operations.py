@@ -89,7 +89,7 @@ def _count(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     name = func._schema.name.split("::")[-1]
     if func.is_view or name in _NO_KERNEL or name.startswith(("empty", "new_empty", "sym_")):
         return Count(dispatches=1)
-    written = _tensors(result)
+    written = _tensors([result, *_written_in_place(func, args, kwargs)])
     read = _tensors((args, kwargs))
     if name in _ONLY_WRITES:
         read = read[1:]
@@ -104,6 +104,13 @@ def _count(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
         thin = moved if narrowest <= THIN else 0
         return Count(kernels=1, products=operations, operands=moved, thin=thin, dispatches=1)
     return Count(kernels=1, moved=moved, dispatches=1)
+
+
+def _written_in_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The arguments that an operation changes: one of our own need not return them."""
+    given = dict(zip((each.name for each in func._schema.arguments), args, strict=False)) | kwargs
+    changed = (each.name for each in func._schema.arguments if each.alias_info and each.alias_info.is_write)
+    return [given.get(name) for name in changed]
 
 
 def _product(name: str, args: tuple[Any, ...]) -> tuple[int, int]:

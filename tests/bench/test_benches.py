@@ -17,7 +17,17 @@ from small_models import smollm2, tiny_llama
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 NUMBER = r"\d+(?:\.\d+)?"
 TUTORIAL = "started by train.py, whose table has a row of its own for it"
-RUN_HERE = {"train.py", "threads.py", "moe.py", "sharding.py", "cli.py", "reading.py", "turns.py", "kernel_counts.py"}
+RUN_HERE = {
+    "train.py",
+    "threads.py",
+    "moe.py",
+    "sharding.py",
+    "cli.py",
+    "reading.py",
+    "turns.py",
+    "kernel_counts.py",
+    "scaling.py",
+}
 
 
 @pytest.fixture
@@ -136,3 +146,12 @@ def test_kernels_of_a_layer_are_counted_and_compared(model: Path, table: Callabl
     assert _has_row(printed, "backward", "`mm`", r"\d+", "", NUMBER), printed
     for side in ("before", "now"):
         assert _has_row(printed, f"{side}: a layer", r"\d+", r"\d+", NUMBER, NUMBER, NUMBER), printed
+
+
+def test_the_pace_of_more_gpus_is_worked_out(table: Callable[..., str]) -> None:
+    printed = table("scaling.py", "--gpu", "h200")
+
+    pace = r"[\d,]+"
+    for network in ("infiniband", "ethernet"):
+        assert _has_row(printed, "qwen3-8b", network, pace, *[rf"{pace} \({NUMBER}x\)"] * 6), printed
+        assert _has_row(printed, "glm-4.5-air", network, "-", pace, *[rf"{pace} \({NUMBER}x\)"] * 5), printed

@@ -76,6 +76,19 @@ def test_an_operation_of_our_own_is_one_kernel() -> None:
     assert (found.kernels, found.moved) == (1, 3 * 64)
 
 
+def test_an_operation_of_our_own_that_changes_its_argument_reads_and_writes_it() -> None:
+    @torch.library.custom_op("counting_test::halve_", mutates_args=("x",))
+    def halve_(x: Tensor, by: Tensor) -> None:
+        x /= by
+
+    halve_.register_fake(lambda x, by: None)
+    with FakeTensorMode():
+        x, by = torch.empty(4, 4, device="cuda"), torch.empty(1, device="cuda")
+        found = _counted(lambda: halve_(x, by))
+
+    assert (found.kernels, found.moved) == (1, 2 * 64 + 4)
+
+
 class _Twice(torch.autograd.Function):
     """Two outputs, an argument that is no tensor, and one that needs no gradient."""
 

@@ -75,7 +75,7 @@ def estimate(
     gpus, nodes = spec.resources.gpus, spec.resources.nodes
     rows, row_tokens = trained_rows(spec, local), _row_tokens(spec, local)
     network: Network = "infiniband"
-    step = _step(shapes, spec, placement, gpu.speed, most, row_tokens, (gpus, nodes), network)
+    step = step_of(shapes, spec, placement, gpu.speed, most, row_tokens, (gpus, nodes), network)
     return Speed(
         tokens_per_second=max(1, round(_pace(step, gpus * nodes))),
         epoch_tokens=None if rows is None or row_tokens is None else round(rows * row_tokens),
@@ -86,7 +86,7 @@ def estimate(
     )
 
 
-def _step(
+def step_of(
     shapes: Architecture,
     spec: RunSpec,
     placement: EstimatedPlacement,
@@ -130,7 +130,7 @@ def _worth(
             continue
         most = placements.most_tokens(shapes, spec, placed.estimate, gpus=gpus, nodes=nodes, gpu_bytes=size)
         for network, known in paces.items():
-            step = _step(shapes, spec, placed, gpu, most, row_tokens, (gpus, nodes), network)
+            step = step_of(shapes, spec, placed, gpu, most, row_tokens, (gpus, nodes), network)
             known.append((gpus * nodes, _pace(step, gpus * nodes)))
     return {network: _last_worth_it(known) for network, known in paces.items() if known}
 
