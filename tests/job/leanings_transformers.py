@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from leanings import TOKENS, adapted, leaned_on, model, parameters
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 import families
 
@@ -125,13 +126,17 @@ def generation() -> None:
 
 
 @leaned_on(
-    "transformers: gradient_checkpointing_enable with use_reentrant, beside frozen weights",
-    by="train/session.py",
+    "transformers: activation_checkpointing_enable with use_reentrant, beside frozen weights; a switch in each layer",
+    by="train/base_model/forward.py",
     why="activations are made again where they do not fit; its own name for it has changed before",
 )
 def checkpointing() -> None:
     tried = adapted.__wrapped__("qwen3")
-    tried.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+    base = tried.get_base_model()
+    base.activation_checkpointing_enable({"use_reentrant": False})
+    layers = [module for module in base.modules() if isinstance(module, GradientCheckpointingLayer)]
+    assert len(layers) == base.config.num_hidden_layers
+    assert all(layer.gradient_checkpointing for layer in layers)
     tried.train()(TOKENS).logits.sum().backward()
     assert any(item.grad is not None for item in tried.parameters())
 

@@ -65,6 +65,7 @@ def _spread(placement: EstimatedPlacement, plan: RunPlan) -> dict[str, object]:
         "replicas": placement.replicas,
         "experts": placement.experts,
         "gradientCheckpointing": placement.estimate.gradient_checkpointing,
+        "recomputeEvery": placement.estimate.recompute_every,
         "precision": placement.estimate.precision,
         "rowTokens": placement.estimate.tokens,
         "mostTokens": plan.most_tokens,

@@ -111,7 +111,7 @@ def spread_text(plan: RunPlan) -> str:
     if plan.placement is None:
         return ""
     estimate, nodes = plan.placement.estimate, plan.spec.resources.nodes
-    saved = "activations recomputed in the backward pass" if estimate.gradient_checkpointing else "activations saved"
+    saved = _saved(estimate.recompute_every)
     if not plan.placement.sharded:
         where = "the whole model on each GPU" if plan.gpus > 1 else "the whole model"
     elif plan.placement.replicas > 1:
@@ -120,6 +120,13 @@ def spread_text(plan: RunPlan) -> str:
         where = f"sharded over all {plan.gpus} GPUs" + (f" of {nodes} nodes" if nodes > 1 else "")
     weights = f"{plan.spec.model.quantize} weights" if plan.spec.model.quantize else estimate.precision
     return f"{where}, {weights}, {saved}"
+
+
+def _saved(recompute_every: int) -> str:
+    if not recompute_every:
+        return "activations saved"
+    of_layers = "" if recompute_every == 1 else f" of 1 layer in {recompute_every}"
+    return f"activations{of_layers} recomputed in the backward pass"
 
 
 def memory_text(plan: RunPlan) -> str:
@@ -132,7 +139,8 @@ def memory_text(plan: RunPlan) -> str:
         if plan.gpu.size is None
         else (f"{gibibytes(estimate.total)} of {gibibytes(plan.gpu.size)}")
     )
-    row = f"{need} a GPU with a row of {estimate.tokens:,} tokens"
+    what = "row" if plan.spec.train.tokens_per_micro_batch is None else "micro-batch"
+    row = f"{need} a GPU with a {what} of {estimate.tokens:,} tokens"
     if plan.placement.fits is False:
         return f"{row}: does not fit"
     more = plan.most_tokens is not None and plan.most_tokens > estimate.tokens

@@ -55,26 +55,22 @@ class Activations:
     stream: int
     tail: int
 
-    def saved(self, tokens: int, *, checkpointing: bool) -> int:
-        """Bytes that autograd saves of a micro-batch of so many tokens, at the most.
+    def peak(self, tokens: int, *, loss: int, recompute_every: int = 0) -> tuple[int, int]:
+        """(saved, transient) bytes when a micro-batch of so many tokens takes most: what autograd has saved by then,
+        and what comes and goes beside it, in the backward pass of a layer or for the loss, which takes `loss` bytes.
 
-        With checkpointing every layer saves its input, and one at a time all that its backward pass needs.
+        Every `recompute_every`-th layer (0: none), the first one among them, saves its input, and in its backward pass
+        what that needs; the others save that from the start, and their backward passes let go of it.
         """
-        layers = [layer.saved.at(tokens) for layer in self.layers]
-        if checkpointing:
-            return len(layers) * self.stream * tokens + max(layers) + self.tail * tokens
-        return sum(layers) + self.tail * tokens
-
-    def transient(self, tokens: int, *, loss: int, checkpointing: bool) -> int:
-        """Most bytes that come and go beside `saved`: in the backward pass of a layer, or for the loss.
-
-        With checkpointing no layer is there while the loss is worked out, and another one than that which saves most
-        may hold most in all.
-        """
-        if not checkpointing:
-            return max(loss, *(layer.transient.at(tokens) for layer in self.layers))
-        most = max((layer.saved + layer.transient).at(tokens) for layer in self.layers)
-        return max(most, loss) - max(layer.saved.at(tokens) for layer in self.layers)
+        saved = [layer.saved.at(tokens) for layer in self.layers]
+        is_recomputed = [recompute_every > 0 and index % recompute_every == 0 for index in range(len(self.layers))]
+        kept = sum(size for size, again in zip(saved, is_recomputed, strict=True) if not again)
+        moments = [(kept, loss)]
+        for layer, size, again in reversed(list(zip(self.layers, saved, is_recomputed, strict=True))):
+            moments.append((kept + size if again else kept, layer.transient.at(tokens)))
+            kept -= 0 if again else size
+        most, beside = max(moments, key=sum)
+        return (sum(is_recomputed) * self.stream + self.tail) * tokens + most, beside
 
 
 @functools.lru_cache(maxsize=16)

@@ -35,6 +35,9 @@ The one at work; the one being gathered for after it; and what it is gathered th
 a stream of its own until the next layer's is copied out.
 """
 
+RECOMPUTE_EVERY = (8, 4, 3, 2, 1)
+"""One layer in so many may compute its activations again: tried in turn, since the fewer do, the faster it is."""
+
 WORKSPACE_BYTES = 768 * 2**20
 """The CUDA context and its kernels, and the workspace of cuBLAS."""
 
@@ -56,7 +59,8 @@ class Estimate:
     replicas: int
     """1: the shards of all GPUs are one model; else that many sets of GPUs hold one each. 1 under ddp."""
     experts: bool
-    gradient_checkpointing: bool
+    recompute_every: int
+    """1: all layers compute their activations again, 2: every second one…; 0: none, they are saved."""
     precision: Precision
     tokens: int
     trained_parameters: int
@@ -76,6 +80,11 @@ class Estimate:
     reserve: int
     host: int
     """Host memory of one process, in bytes."""
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether any layer computes its activations again."""
+        return self.recompute_every > 0
 
     @property
     def total(self) -> int:
@@ -113,36 +122,37 @@ def estimate(
     sharding: Sharding = "ddp",
     replicas: int = 1,
     experts: bool | None = None,
-    gradient_checkpointing: bool = False,
+    recompute_every: int = 0,
     precision: Precision | None = None,
     tokens: int | None = None,
 ) -> Estimate:
     """What one of `gpus` GPUs on each of `nodes` nodes has to hold.
 
     `experts` None: as the recipe. `precision` None: the spec's, auto standing for bf16. `tokens` of a micro-batch,
-    None: one row of the longest allowed, the least that training can do with.
+    None: what the spec asks for, but at least one row of the longest allowed, which training cannot do without.
     """
     precision = precision or ("fp32" if spec.train.precision == "fp32" else "bf16")
     experts = wants_experts(arch, spec.lora) if experts is None else experts
-    tokens = tokens or spec.data.max_length
+    tokens = tokens or micro_batch_tokens(spec)
     shards = gpus * nodes // max(1, replicas) if sharding == "fsdp" else 1
     size = WEIGHT_BYTES[precision]
     trained = adapter_parameters(arch, spec.lora, experts=experts)
     quantized = spec.model.quantize is not None
     saved = activations.of(arch, spec.lora, experts=experts, element_bytes=size, quantized=quantized)
     loss = activations.loss_bytes(arch, tokens, element_bytes=size)
+    most_saved, transient = saved.peak(tokens, loss=loss, recompute_every=recompute_every)
     parts = {
         **_weights(arch, spec, precision, shards),
         "adapter": trained * (ADAPTER_BYTES + GRADIENT_BYTES + OPTIMIZER_BYTES),
-        "activations": saved.saved(tokens, checkpointing=gradient_checkpointing),
-        "transient": saved.transient(tokens, loss=loss, checkpointing=gradient_checkpointing),
+        "activations": most_saved,
+        "transient": transient,
         "workspace": WORKSPACE_BYTES + (COMMUNICATION_BYTES if gpus * nodes > 1 else 0),
     }
     return Estimate(
         sharding=sharding,
         replicas=replicas,
         experts=experts,
-        gradient_checkpointing=gradient_checkpointing,
+        recompute_every=recompute_every,
         precision=precision,
         tokens=tokens,
         trained_parameters=trained,
@@ -168,6 +178,13 @@ def _parameters(arch: Architecture, shards: int) -> Mapping[str, int]:
         "gathered_layers": GATHERED_LAYERS * shards * max(layer.shard_size(shards) for layer in arch.layers),
         "gathered_embedding_and_head": shards * arch.embedding_and_head_shard_size(shards),
     }
+
+
+def micro_batch_tokens(spec: RunSpec) -> int:
+    """Tokens of the largest micro-batch that there has to be room for, as far as the spec says."""
+    rows = spec.train.batch_size * spec.train.gradient_accumulation
+    asked = min(spec.train.tokens_per_micro_batch or 0, rows * spec.data.max_length)
+    return max(spec.data.max_length, asked)
 
 
 def host_bytes(arch: Architecture) -> int:

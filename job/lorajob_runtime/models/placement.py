@@ -9,7 +9,7 @@ from lorajob_runtime.contract.errors import ConfigError
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.models.gpu_sizes import GPU_COUNTS
 from lorajob_runtime.models.lora_weights import adapter_parameters, wants_experts
-from lorajob_runtime.models.memory_plan import Estimate, Precision, Sharding, estimate
+from lorajob_runtime.models.memory_plan import RECOMPUTE_EVERY, Estimate, Precision, Sharding, estimate
 from lorajob_runtime.models.shapes import Architecture
 
 GPU_TOKENS = 16_384
@@ -53,9 +53,9 @@ def choose(
     """The placement of a run on GPUs of `gpu_bytes` each: the first of these that fits, else the most frugal.
 
     With the experts that the recipe wants before without them; for each of the two the whole model on every GPU, then
-    sharded within each node, then sharded over all GPUs; for each of these with activations saved, then
-    recomputed. What the spec says outright (lora.experts, train.sharding, train.gradientCheckpointing) is not varied.
-    One GPU has nothing to shard over. `experts`: what was decided before, where it was.
+    sharded within each node, then sharded over all GPUs; for each of these with activations saved, then those of some
+    layers recomputed, then all. What the spec says outright (lora.experts, train.sharding, train.gradientCheckpointing)
+    is not varied. One GPU has nothing to shard over. `experts`: what was decided before, where it was.
 
     Where the memory is not known, `fits` is None: experts as the recipe, and the first way that leaves each GPU no more
     than UNKNOWN_GPU_WEIGHTS of weights.
@@ -75,7 +75,7 @@ def _candidates(
     """Every way that the spec leaves open, in the order of preference."""
     for with_experts in experts_to_try(arch, spec) if experts is None else (experts,):
         for sharding, replicas in _sharding_options(spec, gpus=gpus, nodes=nodes):
-            for checkpointing in _checkpointing_to_try(spec):
+            for every in _recompute_to_try(spec):
                 yield estimate(
                     arch,
                     spec,
@@ -84,7 +84,7 @@ def _candidates(
                     sharding=sharding,
                     replicas=replicas,
                     experts=with_experts,
-                    gradient_checkpointing=checkpointing,
+                    recompute_every=every,
                     precision=precision,
                 )
 
@@ -123,9 +123,9 @@ def _sharding_options(spec: RunSpec, *, gpus: int, nodes: int) -> tuple[tuple[Sh
     return sharded if asked == "fsdp" else (("ddp", 1), *sharded)
 
 
-def _checkpointing_to_try(spec: RunSpec) -> tuple[bool, ...]:
+def _recompute_to_try(spec: RunSpec) -> tuple[int, ...]:
     asked = spec.train.gradient_checkpointing
-    return (False, True) if asked == "auto" else (asked,)
+    return (0, *RECOMPUTE_EVERY) if asked == "auto" else (int(asked),)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,8 +149,11 @@ def min_gpus(arch: Architecture, spec: RunSpec, *, gpu_bytes: int) -> MinimumGpu
 def most_tokens(arch: Architecture, spec: RunSpec, chosen: Estimate, *, gpus: int, nodes: int, gpu_bytes: int) -> int:
     """Tokens of the largest micro-batch that still fits the way `chosen` is spread, at least one longest row.
 
-    Never more than GPU_TOKENS, nor than a step has for each GPU. What grows with the tokens grows evenly.
+    Never more than GPU_TOKENS, nor than a step has for each GPU. What grows with the tokens grows evenly. Where the
+    spec says how many, as many.
     """
+    if spec.train.tokens_per_micro_batch is not None:
+        return chosen.tokens
     twice = estimate(
         arch,
         spec,
@@ -159,7 +162,7 @@ def most_tokens(arch: Architecture, spec: RunSpec, chosen: Estimate, *, gpus: in
         sharding=chosen.sharding,
         replicas=chosen.replicas,
         experts=chosen.experts,
-        gradient_checkpointing=chosen.gradient_checkpointing,
+        recompute_every=chosen.recompute_every,
         precision=chosen.precision,
         tokens=2 * chosen.tokens,
     )

@@ -162,13 +162,16 @@ def _targets(event: Event) -> list[Line]:
 
 def _decided(event: Event) -> list[Line]:
     where = plural(event["processes"], f"{event['device']} process", f"{event['device']} processes")
+    every = event.get("recompute_every", 1)
     checkpointing = "with" if event["gradient_checkpointing"] else "without"
+    of_layers = f" of 1 layer in {every}" if event["gradient_checkpointing"] and every > 1 else ""
     # a dataset may have fewer rows than a step would take
     batch = min(event["global_batch"], event.get("rows", event["global_batch"]))
     said = f"training: {plural(event['total_steps'], 'step')} of {plural(batch, 'row')} on {where}"
     spread = f", weights in {shards} parts" if (shards := event.get("shards", 1)) > 1 else ""
     attention = f", {event['attention']} attention" if event["device"] == "cuda" and "attention" in event else ""
-    return [Line(f"{said}, {event['precision']}{attention}{spread}, {checkpointing} gradient checkpointing", "quiet")]
+    text = f"{said}, {event['precision']}{attention}{spread}, {checkpointing} gradient checkpointing{of_layers}"
+    return [Line(text, "quiet")]
 
 
 _REPORTS: dict[str, Callable[[Event], list[Line]]] = {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from accelerate import Accelerator
 from torch import nn
 
+from lorajob_runtime.contract.spec import TrainSpec
 from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.models.memory_plan import Precision
 from lorajob_runtime.models.placement import GPU_TOKENS, Placement
@@ -25,12 +26,23 @@ class Decisions:
     global_batch: int
     precision: Precision
     token_budget: int
+    asked_tokens: int | None = None
+    """What the spec asked for as token budget; what memory was not enough for since then is not in it."""
     gradient_checkpointing: bool
+    recompute_every: int = 1
+    """With gradient checkpointing: 1, all layers are computed again, as in version 0.1; 2, every second one…"""
     packs: bool
     plain_head: bool
     sharded: bool = False
     replicas: int = 1
     experts: bool = False
+
+    def asked_again(self, train: TrainSpec) -> Decisions:
+        """The same for a run that goes on, with the token budget of its spec where that asks for another one now."""
+        asked = train.tokens_per_micro_batch
+        if asked == self.asked_tokens:
+            return self
+        return replace(self, asked_tokens=asked, token_budget=asked if asked and self.packs else self.token_budget)
 
 
 def decide(
@@ -57,13 +69,16 @@ def decide(
         longest_row=int(rows.lengths.max()),
         device_tokens=memory_budget.CPU_TOKENS if accelerator.device.type == "cpu" else GPU_TOKENS,
         asked=train.gradient_checkpointing,
+        asked_tokens=train.tokens_per_micro_batch,
     )
     mine = Decisions(
         world_size=world,
         global_batch=train.batch_size * train.gradient_accumulation * world,
         precision=precision,
         token_budget=outcome.token_budget if traits.packs else 1,
+        asked_tokens=train.tokens_per_micro_batch,
         gradient_checkpointing=outcome.gradient_checkpointing,
+        recompute_every=outcome.recompute_every,
         packs=traits.packs,
         plain_head=traits.plain_head,
         sharded=placed.sharded,

@@ -125,7 +125,7 @@ def start(job: TrainJob, folder: RunFolder, accelerator: Accelerator) -> Session
     saved = None if job.resume_step is None else checkpoint.read_state(folder.checkpoint(job.resume_step))
     made_with = _identity(job, folder, saved)
     broadcast.check_same_weights(str(made_with.weights), job, accelerator)
-    decided = None if saved is None else Decisions(**saved["decided"])
+    decided = None if saved is None else Decisions(**saved["decided"]).asked_again(train)
     precision = decided.precision if decided else model_module.choose_precision(train.precision, accelerator.device)
     placed = _placement(job, accelerator, precision, decided)
     rows = TokenRows.load(folder.train_rows)
@@ -133,9 +133,9 @@ def start(job: TrainJob, folder: RunFolder, accelerator: Accelerator) -> Session
     if decided is None:
         decided = decisions.decide(job, accelerator, loaded.model, rows, precision, loaded.traits, placed)
     if decided.gradient_checkpointing:
-        # keeping torch's random state costs a layer more than it should where nothing draws from it
-        options = {"use_reentrant": False, "preserve_rng_state": loaded.draws_random_numbers}
-        loaded.base.gradient_checkpointing_enable(options)
+        model_module.recompute(
+            loaded.base, every=decided.recompute_every, draws_random_numbers=loaded.draws_random_numbers
+        )
     adapter = attach.trained(loaded.model)
     session = Session(
         job=job,

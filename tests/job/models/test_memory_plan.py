@@ -89,16 +89,52 @@ def test_what_the_spec_says_outright_is_not_varied(groups, field, value) -> None
 
 def test_activations_are_saved_where_there_is_room_and_recomputed_where_not() -> None:
     saved, recomputed = (
-        placement.choose(shapes("qwen3-8b"), spec(), gpus=1, gpu_bytes=round(GPU_SIZES[size] * GIBIBYTE)).estimate
-        for size in (40, 24)
+        placement.choose(shapes("qwen3-8b"), spec(), gpus=1, gpu_bytes=size).estimate
+        for size in (round(GPU_SIZES[40] * GIBIBYTE), 19 * GIBIBYTE)
     )
 
     assert not saved.gradient_checkpointing
     assert recomputed.gradient_checkpointing
     assert recomputed.activations < saved.activations / 5
-    assert dataclasses.replace(recomputed, activations=0, transient=0, reserve=0, gradient_checkpointing=False) == (
+    assert dataclasses.replace(recomputed, activations=0, transient=0, reserve=0, recompute_every=0) == (
         dataclasses.replace(saved, activations=0, transient=0, reserve=0)
     )
+
+
+def test_no_more_layers_are_recomputed_than_have_to_be() -> None:
+    found = []
+    for gib in range(16, 40):
+        placed = placement.choose(shapes("qwen3-8b"), spec(), gpus=1, gpu_bytes=gib * GIBIBYTE)
+        if placed.fits:
+            found.append(placed.estimate.recompute_every or 99)
+            assert placed.estimate.total <= gib * GIBIBYTE
+
+    assert found == sorted(found)
+    assert set(found) >= {1, 2, 4, 99}
+    assert {each for each in found if each < 99} <= set(memory_plan.RECOMPUTE_EVERY)
+
+
+@pytest.mark.parametrize(("model", "every"), [("qwen3-8b", 1), ("qwen3-8b", 4), ("glm-4.5-air", 3), ("glm-4.5-air", 0)])
+def test_the_fewer_layers_are_recomputed_the_more_memory_it_takes(model: str, every: int) -> None:
+    totals = [
+        memory_plan.estimate(shapes(model), spec(), gpus=8, sharding="fsdp", recompute_every=number).total
+        for number in (every, 0)
+    ]
+    counted = memory_plan.estimate(shapes(model), spec(), gpus=8, sharding="fsdp", recompute_every=every)
+
+    assert counted.gradient_checkpointing == (every > 0)
+    assert totals[0] < totals[1] if every else totals[0] == totals[1]
+
+
+@pytest.mark.parametrize(("asked", "tokens"), [(None, 1024), (200, 1024), (4096, 4096), (10**6, 16 * 1024)])
+def test_a_micro_batch_that_is_asked_for_is_what_the_memory_is_estimated_for(asked: int | None, tokens: int) -> None:
+    wanted = spec(train={"tokensPerMicroBatch": asked})
+    chosen = placement.choose(shapes("qwen3-8b"), wanted, gpus=1, gpu_bytes=H100).estimate
+
+    most = placement.most_tokens(shapes("qwen3-8b"), wanted, chosen, gpus=1, nodes=1, gpu_bytes=H100)
+
+    assert chosen.tokens == tokens
+    assert (most == tokens) == (asked is not None)
 
 
 def test_sharding_divides_the_weights_and_nothing_of_the_adapter() -> None:

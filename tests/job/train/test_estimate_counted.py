@@ -21,6 +21,7 @@ from lorajob_runtime.models import architecture, memory_plan
 from lorajob_runtime.train import job as plans
 from lorajob_runtime.train import session as sessions
 from lorajob_runtime.train import step as steps
+from lorajob_runtime.train.parallel import memory_budget
 
 TOKENS = 128
 TOLERANCE = 0.1
@@ -94,7 +95,7 @@ def count(root: Path, family: str, lora: dict[str, Any], *, quantize: str | None
             session.job.spec,
             gpus=1,
             experts=session.decided.experts,
-            gradient_checkpointing=session.decided.gradient_checkpointing,
+            recompute_every=session.decided.recompute_every if session.decided.gradient_checkpointing else 0,
             precision=session.decided.precision,
             tokens=TOKENS,
         ),
@@ -107,6 +108,19 @@ def count(root: Path, family: str, lora: dict[str, Any], *, quantize: str | None
 def test_a_step_takes_what_was_estimated(family: str, precision: str, train: dict[str, Any], tmp_path: Path) -> None:
     counted = count(tmp_path, family, {"dropout": 0.1}, precision=precision, **train)
 
+    _compare(counted)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "glm-4.5"])
+def test_a_step_that_computes_some_of_its_layers_again_takes_what_was_estimated(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_budget, "RECOMPUTE_EVERY", (2,))
+    monkeypatch.setattr(memory_budget, "free_bytes", lambda *_: 2**20)
+
+    counted = count(tmp_path, family, {"dropout": 0.1}, precision="bf16")
+
+    assert counted.estimate.recompute_every == 2
     _compare(counted)
 
 

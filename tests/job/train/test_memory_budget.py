@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
@@ -40,12 +41,35 @@ def test_when_the_longest_row_does_not_fit_activations_are_recomputed() -> None:
 
 
 def test_recomputed_a_micro_batch_is_no_larger_than_what_one_layer_and_all_inputs_leave_room_for() -> None:
-    little, much = decide(free_bytes=4 * GIB), decide(asked=True)
+    little, much = decide(free_bytes=4 * GIB, asked=True), decide(asked=True)
 
+    assert (little.recompute_every, much.recompute_every) == (1, 1)
     assert little.token_budget == int(
         int(4 * GIB * memory_budget.SHARE / (10 * 2**20)) / (1 / 36 + memory_budget.CHECKPOINTED_SHARE)
     )
     assert much.token_budget == GPU_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("gib", "every"), [(17, None), (16, 8), (15, 4), (14, 4), (13, 3), (12, 2), (10, 2), (8, 1), (4, 1), (1, 1)]
+)
+def test_no_more_layers_are_recomputed_than_leave_room_for_the_longest_row(gib: int, every: int | None) -> None:
+    decision = decide(free_bytes=gib * GIB)
+
+    assert (decision.recompute_every if decision.gradient_checkpointing else None) == every
+    assert decision.token_budget >= 1024
+    if every is not None and every > 1:
+        share = (36 - 36 // every + 1 + memory_budget.CHECKPOINTED_SHARE * 36 // every) / 36
+        assert 1024 * 10 * 2**20 * share <= gib * GIB * memory_budget.SHARE * 1.05
+
+
+@pytest.mark.parametrize("tokens", [100, 2000, 100_000])
+@pytest.mark.parametrize("asked", ["auto", True, False])
+def test_the_micro_batch_that_is_asked_for_is_taken_and_decides_what_is_recomputed(asked: object, tokens: int) -> None:
+    decision = decide(free_bytes=20 * GIB, asked=asked, asked_tokens=tokens)
+
+    assert decision.token_budget == tokens
+    assert decision.gradient_checkpointing == (asked is True or (asked == "auto" and tokens > 1228))
 
 
 def test_what_is_asked_for_outranks_the_measurement() -> None:

@@ -74,6 +74,41 @@ def test_what_was_decided_stays_when_the_run_is_resumed(ranks: ForkedRanks, tmp_
     assert budgets(folder) == [kept] * 4
 
 
+@pytest.mark.parametrize(("asked", "expected"), [(90, 90), (20, 20), (None, 50)])
+def test_another_token_budget_may_be_asked_for_when_the_run_is_resumed(
+    ranks: ForkedRanks, tmp_path: Path, tiny_model: Path, asked: int | None, expected: int
+) -> None:
+    def settings(tokens: int | None) -> dict[str, Any]:
+        return {"train": SETTINGS["train"] | {"tokensPerMicroBatch": tokens}}
+
+    plenty = write_run(tmp_path / "plenty", tiny_model, ROWS, SETTINGS)
+    folder = write_run(tmp_path / "run", tiny_model, ROWS, settings(50))
+    ranks.run("train_many", [str(plenty.root), str(folder.root)], processes=1)
+    event_log.cut_back(folder.events, 2)
+
+    ranks.train(write_run(tmp_path / "run", tiny_model, ROWS, settings(asked), resume_step=2))
+
+    assert budgets(folder) == [50, 50, expected, expected]
+    assert [step["loss"] for step in steps_of(folder)] == pytest.approx(
+        [step["loss"] for step in steps_of(plenty)], rel=1e-6
+    )
+
+
+def test_what_memory_was_not_enough_for_is_not_asked_for_again(
+    ranks: ForkedRanks, tmp_path: Path, tiny_model: Path
+) -> None:
+    settings = {"train": SETTINGS["train"] | {"tokensPerMicroBatch": 200}}
+    folder = write_run(tmp_path, tiny_model, ROWS, settings)
+    short(ranks, folder, 1, rank=0, tokens=60, calls=1)
+    kept = budgets(folder)[0]
+    event_log.cut_back(folder.events, 2)
+
+    ranks.train(write_run(tmp_path, tiny_model, ROWS, settings, resume_step=2))
+
+    assert kept <= 60
+    assert budgets(folder) == [kept] * 4
+
+
 def test_a_row_alone_that_finds_no_memory_ends_the_run_on_every_rank(
     ranks: ForkedRanks, tmp_path: Path, tiny_model: Path
 ) -> None:

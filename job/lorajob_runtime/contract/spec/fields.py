@@ -177,6 +177,14 @@ class TrainSpec:
         at_least=1,
         resume="may change",
     )
+    tokens_per_micro_batch: int | None = option(
+        None,
+        "Most tokens that go through the model at a time; a longer row goes alone. A step's rows stay as they are.",
+        absent="chosen by the memory that is free",
+        at_least=1,
+        right="at least 1, or null",
+        resume="may change",
+    )
     gradient_checkpointing: Literal["auto"] | bool = option(
         "auto", "Compute activations again instead of keeping them: slower, in less memory."
     )

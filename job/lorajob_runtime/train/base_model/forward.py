@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lorajob_runtime.contract.errors import ConfigError
 from lorajob_runtime.contract.spec import ModelSpec
@@ -170,6 +171,19 @@ def draws_random_numbers(model: PreTrainedModel) -> bool:
         for name, value in settings.items()
         if any(part in name for part in _RANDOM_SETTINGS)
     )
+
+
+def recompute(model: PreTrainedModel, *, every: int, draws_random_numbers: bool) -> None:
+    """Has every `every`-th layer, the first one among them, compute its activations again in the backward pass.
+
+    A model whose layers transformers cannot tell apart computes all of them again.
+    """
+    # keeping torch's random state costs a layer more than it should where nothing draws from it
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    enable({"use_reentrant": False, "preserve_rng_state": draws_random_numbers})
+    found = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for index, layer in enumerate(found):
+        layer.gradient_checkpointing = index % every == 0
 
 
 def layers(model: nn.Module) -> int:

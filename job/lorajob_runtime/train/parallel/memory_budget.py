@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, UntypedStorage, nn
 
-from lorajob_runtime.models.memory_plan import GRADIENT_BYTES, OPTIMIZER_BYTES
+from lorajob_runtime.models.memory_plan import GRADIENT_BYTES, OPTIMIZER_BYTES, RECOMPUTE_EVERY
 from lorajob_runtime.system import cgroup
 from lorajob_runtime.train.base_model import forward as model_module
 from lorajob_runtime.train.parallel import sharding
@@ -31,10 +31,14 @@ SHARE = 0.6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryBudget:
-    """`token_budget`: tokens of a micro-batch. The bytes are what the decision rests on."""
+    """`token_budget`: tokens of a micro-batch. The bytes are what the decision rests on.
+
+    `recompute_every`: with gradient checkpointing, 1: all layers are computed again, 2: every second one…
+    """
 
     token_budget: int
     gradient_checkpointing: bool
+    recompute_every: int
     activation_bytes_per_token: int
     free_bytes: int
 
@@ -47,24 +51,38 @@ def decide(
     longest_row: int,
     device_tokens: int,
     asked: Literal["auto"] | bool,
+    asked_tokens: int | None = None,
 ) -> MemoryBudget:
     """Keeps activations when a micro-batch of the longest row, or of what fills a CPU, fits; `asked` outranks that.
 
-    With checkpointing what is kept is the activations of one of the `layers`, and each one's input, which is no more
-    than a tenth of what a layer keeps.
+    Else as few of the `layers` are computed again as leave enough room for that: of these their inputs are kept, each
+    no more than a tenth of what a layer keeps, and the activations of one at a time. `asked_tokens` is the token budget
+    that the spec asks for, in place of what would fill the memory.
     """
     affordable = int(free_bytes * SHARE / max(1, kept_bytes_per_token))
-    enough = max(longest_row, min(device_tokens, CPU_TOKENS))
+    enough = max(longest_row, min(device_tokens, CPU_TOKENS) if asked_tokens is None else asked_tokens)
     checkpointing = affordable < enough if asked == "auto" else asked
+    every = 1
     if checkpointing:
-        affordable = int(affordable / (1 / max(1, layers) + CHECKPOINTED_SHARE))
-    budget = min(device_tokens, affordable)
+        whole = affordable
+        for every in RECOMPUTE_EVERY if asked == "auto" else (1,):
+            affordable = int(whole / _kept_share(max(1, layers), every))
+            if affordable >= enough:
+                break
+    budget = min(device_tokens, affordable) if asked_tokens is None else asked_tokens
     return MemoryBudget(
-        token_budget=max(budget, longest_row),
+        token_budget=max(budget, longest_row) if asked_tokens is None else budget,
         gradient_checkpointing=checkpointing,
+        recompute_every=every,
         activation_bytes_per_token=kept_bytes_per_token,
         free_bytes=free_bytes,
     )
+
+
+def _kept_share(layers: int, every: int) -> float:
+    """What is kept of all layers' activations, at the most, when one layer in `every` is computed again."""
+    recomputed = -(-layers // every)
+    return (layers - recomputed + 1 + CHECKPOINTED_SHARE * recomputed) / layers
 
 
 def kept_bytes_per_token(model: nn.Module, *, tokens: int = 128) -> int:
