@@ -174,7 +174,12 @@ def lorajob_side(model: Path, root: Path) -> Callable[[], None]:
     )
     started = session.start(plan, folder, session.join_process_group(plan))
     train_step(started, 1)
-    return lambda: checkpointing.save(started, 1, evaluation_pending=False)
+
+    def save() -> None:
+        with checkpointing.Writer(started) as checkpoints:
+            checkpoints.save(1, evaluation_pending=False)
+
+    return save
 
 
 def accelerate_side(model: Path, root: Path) -> Callable[[], None]:

@@ -9,7 +9,7 @@ sinks. Steps are explicit numbers, and a resumed run cuts the log back to its ch
     {"event": "evaluation", "time": …, "step": …, "loss": …, "perplexity": …, "target_tokens": …}
     {"event": "sample", "time": …, "step": …, "index": …, "prompt": …, "output": …, "reference": …,
      "thought": …}      the last only where the model thought first
-    {"event": "checkpoint", "time": …, "step": …, "path": "checkpoints/step-000100"}
+    {"event": "checkpoint", "time": …, "step": …, "path": "checkpoints/step-000100"}      later steps may come before it
     {"event": "report", "time": …, "name": "looked", "step": …}      all of the evaluation and samples are made
     {"event": "report", "time": …, "name": "targets", …}      what was decided or counted, once a start
     {"event": "end", "time": …, "exit_code": 0, "class": "succeeded", "message": …}
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,18 +32,24 @@ Event = dict[str, Any]
 
 
 class EventLog:
-    """Appends events. Each line is flushed at once; `sync` makes sure that the lines so far survive a power cut."""
+    """Appends events. Each line is flushed at once; `sync` makes sure that the lines so far survive a power cut.
+
+    Threads may share it.
+    """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: IO[str] = path.open("a", encoding="utf-8")
         self._clock = clock
+        self._lock = threading.Lock()
 
     def append(self, event: str, **values: Any) -> None:
         """Adds one event with the present time (Unix seconds). Raises ValueError for NaN or infinity."""
         line = {"event": event, "time": round(self._clock(), 3)} | values
-        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
+        text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
+        with self._lock:
+            self._file.write(text)
+            self._file.flush()
 
     def sync(self) -> None:
         """Waits until what was appended is on the disk."""

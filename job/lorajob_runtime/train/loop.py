@@ -31,27 +31,38 @@ def train(job: TrainJob, folder: RunFolder, *, clock: Callable[[], float] = time
         if run.job.resume_step is not None:
             checkpointing.load(run, run.job.resume_step)
     prompts = samples.load(folder.sample_prompts)
-    total = run.steps.total_steps
     if run.evaluation_pending and not evaluate_and_sample(run, prompts, run.step):
-        _stop(run.step, total)
+        _stop(run.step, run.steps.total_steps)
+    with checkpointing.Writer(run) as checkpoints:
+        last = _train(run, prompts, checkpoints, clock)
+    if last < run.steps.total_steps:
+        _stop(last, run.steps.total_steps)
+    _wait_for_everyone()
+
+
+def _train(run: Session, prompts: SamplePrompts, checkpoints: checkpointing.Writer, clock: Callable[[], float]) -> int:
+    """Makes the steps that are left, until the last one or a stop request. Returns the last step that was made."""
+    total = run.steps.total_steps
     if run.step < total:
         run.doing(f"makes step {run.step + 1}")
     for step in range(run.step + 1, total + 1):
         began = clock()
         result = train_step(run, step)
         _report_step(run, step, result, seconds=clock() - began)
+        checkpoints.raise_failure()
         stopping = result.stop_requested and step < total
         at_epoch_end = run.steps.ends_epoch(step) or step == total
-        is_saved = checkpoint_schedule.is_due(step, every=job.spec.train.save_steps, total=total, stopping=stopping)
+        every = run.job.spec.train.save_steps
+        is_saved = checkpoint_schedule.is_due(step, every=every, total=total, stopping=stopping)
         if is_saved:
-            checkpointing.save(run, step, evaluation_pending=at_epoch_end)
+            checkpoints.save(step, evaluation_pending=at_epoch_end)
         if at_epoch_end and not stopping and not evaluate_and_sample(run, prompts, step):
             stopping = True
             if not is_saved:
-                checkpointing.save(run, step, evaluation_pending=True)
+                checkpoints.save(step, evaluation_pending=True)
         if stopping:
-            _stop(step, total)
-    _wait_for_everyone()
+            return step
+    return total
 
 
 def _stop(step: int, total: int) -> NoReturn:

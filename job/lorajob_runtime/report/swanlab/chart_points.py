@@ -46,8 +46,13 @@ class Points:
         self._made: dict[Kind, int] = {}
 
     def take(self, event: Event) -> list[Point]:
-        """The points that this event completes. A step's samples are complete when something else follows them."""
+        """The points that this event completes. A step's samples are complete when something else follows them.
+
+        Not a checkpoint, which is written meanwhile.
+        """
         kind = event["event"]
+        if kind == "checkpoint":
+            return []
         made = []
         if self._samples and not (kind == "sample" and event["step"] == self._samples[0]["step"]):
             if kind != "end" or event.get("exit_code") == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,12 +147,13 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: item for name, item in model.named_parameters() if item.requires_grad}
 
 
-def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """The adapter's weights under the names that plain PEFT loads, on the CPU.
+def adapter_state(model: nn.Module, values: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The adapter's weights under the names that plain PEFT loads, on the CPU. `values`: copies of what is `trained`.
 
     Of the adapter alone: a state dict of the whole model would move sharded weights, which all ranks must do together.
     """
-    state: dict[str, Tensor] = get_peft_model_state_dict(model, state_dict=trained(model), save_embedding_layers=False)
+    own = dict(trained(model) if values is None else values)
+    state: dict[str, Tensor] = get_peft_model_state_dict(model, state_dict=own, save_embedding_layers=False)
     return {name: item.detach().cpu().contiguous() for name, item in state.items()}
 
 

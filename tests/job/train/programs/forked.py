@@ -21,7 +21,15 @@ from lorajob_runtime.system import processes
 # PEFT would import it, which takes seconds
 sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
 
-NAMES = ("train_many", "load_sharded", "answer_sharded", "reference_trainer", "train_short_of_memory", "worker")
+NAMES = (
+    "train_many",
+    "load_sharded",
+    "answer_sharded",
+    "reference_trainer",
+    "train_short_of_memory",
+    "killed_while_saving",
+    "worker",
+)
 PROGRAMS = {name: importlib.import_module(name) for name in NAMES}
 
 
