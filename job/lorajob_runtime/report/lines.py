@@ -171,7 +171,12 @@ def _decided(event: Event) -> list[Line]:
     spread = f", weights in {shards} parts" if (shards := event.get("shards", 1)) > 1 else ""
     attention = f", {event['attention']} attention" if event["device"] == "cuda" and "attention" in event else ""
     text = f"{said}, {event['precision']}{attention}{spread}, {checkpointing} gradient checkpointing{of_layers}"
-    return [Line(text, "quiet")]
+    lines = [Line(text, "quiet")]
+    if measured := event.get("product_milliseconds"):
+        figures = " and ".join(f"{milliseconds:g} ms in {name}" for name, milliseconds in measured.items())
+        why = f"precision: {event['precision']}, since this processor takes {figures} for a product"
+        lines.append(Line(why, "quiet"))
+    return lines
 
 
 _REPORTS: dict[str, Callable[[Event], list[Line]]] = {

@@ -27,6 +27,7 @@ from lorajob_runtime.models.memory_plan import Precision
 from lorajob_runtime.models.placement import Placement
 from lorajob_runtime.storage import checkpoint
 from lorajob_runtime.train import decisions
+from lorajob_runtime.train import precision as precisions
 from lorajob_runtime.train.base_model import attention
 from lorajob_runtime.train.base_model import forward as model_module
 from lorajob_runtime.train.base_model.forward import Traits
@@ -126,7 +127,12 @@ def start(job: TrainJob, folder: RunFolder, accelerator: Accelerator) -> Session
     made_with = _identity(job, folder, saved)
     broadcast.check_same_weights(str(made_with.weights), job, accelerator)
     decided = None if saved is None else Decisions(**saved["decided"]).asked_again(train)
-    precision = decided.precision if decided else model_module.choose_precision(train.precision, accelerator.device)
+    chosen = (
+        precisions.Choice(precision=decided.precision)
+        if decided
+        else precisions.choose(train.precision, accelerator.device)
+    )
+    precision = chosen.precision
     placed = _placement(job, accelerator, precision, decided)
     rows = TokenRows.load(folder.train_rows)
     loaded = _load_model(job, accelerator, precision, placed, decided)
@@ -157,7 +163,7 @@ def start(job: TrainJob, folder: RunFolder, accelerator: Accelerator) -> Session
         step=job.resume_step or 0,
         evaluation_pending=saved is None or (checkpoint.evaluation_pending(saved) and job.evaluation_pending),
     )
-    _report_start(session, loaded.warnings)
+    _report_start(session, loaded.warnings, chosen)
     return session
 
 
@@ -227,7 +233,7 @@ def _identity(job: TrainJob, folder: RunFolder, saved: dict[str, Any] | None) ->
     return mine
 
 
-def _report_start(session: Session, warnings: list[str]) -> None:
+def _report_start(session: Session, warnings: list[str], chosen: precisions.Choice) -> None:
     session.report(
         "report", name="targets", **asdict(attach.report(session.model, dropout=session.job.spec.lora.dropout))
     )
@@ -249,5 +255,6 @@ def _report_start(session: Session, warnings: list[str]) -> None:
         resumed_from=session.job.resume_step,
         shards=session.sharding.shards,
         rows=len(session.rows),
+        product_milliseconds=chosen.milliseconds,
         attention=attention.backend(session.model, model_module.DTYPES[session.decided.precision]),
     )

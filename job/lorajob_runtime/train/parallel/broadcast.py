@@ -63,6 +63,11 @@ def _spans_nodes(accelerator: Accelerator) -> bool:
     return ranks > environment.torchrun().ranks_here(ranks)
 
 
+def is_first() -> bool:
+    """Whether this is rank 0, or the only one."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
 def broadcast_object(value: T) -> T:
     """Rank 0's value, on every rank. Called by all ranks together."""
     box = [value]
