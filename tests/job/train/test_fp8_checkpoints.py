@@ -73,12 +73,44 @@ def test_any_part_of_a_weight_is_that_part_of_the_whole(data: st.DataObject) -> 
     top, left = data.draw(st.tuples(st.integers(0, rows), st.integers(0, columns)))
     bottom, right = data.draw(st.tuples(st.integers(top, rows), st.integers(left, columns)))
 
-    weight = fp8.Dequantized("w", Stored(quantised), Stored(scales), BLOCKS, torch.float32)
+    weight = fp8.Dequantized("w", Stored(quantised), Stored(scales), BLOCKS, torch.float32, CPU)
 
     whole = dequantise(quantised, scales)
     assert torch.equal(weight[...], whole)
     assert torch.equal(weight[top:bottom, left:right], whole[top:bottom, left:right])
     assert torch.equal(weight[(slice(top, bottom),)], whole[top:bottom])
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_many_blocks_at_a_time_are_the_same_numbers(data: st.DataObject) -> None:
+    rows, columns = data.draw(st.tuples(st.integers(1, 700), st.integers(1, 300)))
+    quantised, scales = quantise(torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows)))
+    top = data.draw(st.integers(0, rows - 1))
+    weight = fp8.Dequantized("w", Stored(quantised), Stored(scales), BLOCKS, torch.float32, CPU)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fp8.Dequantized, "_rows_together", lambda *_: 128 * data.draw(st.integers(1, 7)))
+        assert torch.equal(weight[(slice(top, rows),)], dequantise(quantised, scales)[top:])
+
+
+def test_the_bytes_go_to_the_device_as_they_are_stored_and_are_dequantised_there() -> None:
+    quantised, scales = quantise(torch.randn(300, 200))
+    moved: list[tuple[torch.dtype, str]] = []
+
+    class Watched(torch.Tensor):
+        def to(self, device: Any, *_: Any, **__: Any) -> torch.Tensor:
+            moved.append((self.dtype, str(device)))
+            return self.as_subclass(torch.Tensor).to(device)
+
+    elsewhere = torch.device("meta")
+    stored = [Stored(tensor.as_subclass(Watched)) for tensor in (quantised, scales)]
+    weight = fp8.Dequantized("w", *stored, BLOCKS, torch.bfloat16, elsewhere)
+
+    part = weight[10:290, 5:]
+
+    assert (part.device, part.dtype, part.shape) == (elsewhere, torch.bfloat16, (280, 195))
+    assert moved == [(torch.float8_e4m3fn, "meta"), (torch.float32, "meta")]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +126,7 @@ def test_any_part_of_a_weight_is_that_part_of_the_whole(data: st.DataObject) -> 
 def test_scales_of_other_shapes_and_types_are_understood(scales: torch.Tensor, blocks: Fp8Blocks) -> None:
     quantised = torch.randn(300, 200).to(torch.float8_e4m3fn)
 
-    weight = fp8.Dequantized("w", Stored(quantised), Stored(scales), blocks, torch.float32)
+    weight = fp8.Dequantized("w", Stored(quantised), Stored(scales), blocks, torch.float32, CPU)
 
     assert torch.equal(weight[...], quantised.float() * 0.5)
 
@@ -104,7 +136,7 @@ def test_scales_that_are_not_one_a_block_are_refused(grid: list[int]) -> None:
     quantised = torch.zeros(300, 200).to(torch.float8_e4m3fn)
 
     with pytest.raises(ModelError, match=r"w has shape \[300, 200\] and scales of .*: they must be one a block"):
-        fp8.Dequantized("w", Stored(quantised), Stored(torch.ones(grid)), BLOCKS, torch.float32)
+        fp8.Dequantized("w", Stored(quantised), Stored(torch.ones(grid)), BLOCKS, torch.float32, CPU)
 
 
 @pytest.mark.slow

@@ -33,9 +33,9 @@ from lorajob_runtime.train.base_model.native_class import native_type
 def load(path: Path, model: ModelSpec, dtype: torch.dtype, device: torch.device, **options: Any) -> PreTrainedModel:
     """The model in `path`, its weights converted to `dtype`. `options` are `from_pretrained`'s.
 
-    With `distributed_config` every rank reads, and dequantises, its own part of each tensor only. 4-bit weights are on
-    `device`. Raises ModelError for what transformers cannot load, and for files that lack some of the weights;
-    ConfigError where 4-bit weights cannot be; OutOfMemoryError; and what may pass as it is.
+    With `distributed_config` every rank reads its own part of each tensor only, and dequantises it on `device`. 4-bit
+    weights are there too. Raises ModelError for what transformers cannot load, and for files that lack some of the
+    weights; ConfigError where 4-bit weights cannot be; OutOfMemoryError; and what may pass as it is.
     """
     try:
         config, own_code = configuration(path, model)
@@ -44,7 +44,7 @@ def load(path: Path, model: ModelSpec, dtype: torch.dtype, device: torch.device,
             options |= _four_bit(model).options(dtype, device)
         blocks = quantization.fp8_blocks(model.name, config.to_dict())
         if blocks is not None:
-            loaded, found = _from_fp8(path, model, blocks, options)
+            loaded, found = _from_fp8(path, model, blocks, options, device)
         else:
             loaded, found = AutoModelForCausalLM.from_pretrained(
                 path, trust_remote_code=own_code, use_safetensors=True, **options
@@ -111,7 +111,7 @@ def _four_bit(model: ModelSpec) -> ModuleType:
 
 
 def _from_fp8(
-    path: Path, model: ModelSpec, blocks: quantization.Fp8Blocks, options: dict[str, Any]
+    path: Path, model: ModelSpec, blocks: quantization.Fp8Blocks, options: dict[str, Any], device: torch.device
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     config = options["config"]
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
@@ -121,7 +121,7 @@ def _from_fp8(
     del config.quantization_config
     if (path / config_files.GENERATION_CONFIG).is_file():
         options = options | {"generation_config": GenerationConfig.from_pretrained(path)}
-    with fp8.opened(path, blocks, options["dtype"]) as weights:
+    with fp8.opened(path, blocks, options["dtype"], device) as weights:
         # given weights in place of a folder, it reads them by slices just the same
         loaded, found = model_class.from_pretrained(None, state_dict=weights, **options)
     loaded.config.name_or_path = loaded.name_or_path = str(path)
