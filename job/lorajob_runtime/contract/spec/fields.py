@@ -217,7 +217,7 @@ class SamplesSpec:
     )
     before: int | None = option(None, "Of these at most so many before training.", absent="all", at_least=0)
     every: Literal["epoch", "never"] = option("epoch", "When sample answers are written.")
-    max_new_tokens: int = option(512, "Longest sample answer in tokens.", at_least=1)
+    max_new_tokens: int = option(128, "Longest sample answer in tokens.", at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
