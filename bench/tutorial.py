@@ -9,12 +9,8 @@ same tokens; their order is the same too, since both shuffle by the same seed.
 
 from __future__ import annotations
 
-import json
-import resource
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -24,59 +20,33 @@ from transformers import (
     AutoTokenizer,
     DataCollatorForSeq2Seq,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
 )
 
 from lorajob_runtime.contract.layout import RunFolder
 from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.train import job as train_job
-
-IGNORED = -100
-
-
-class Clock(TrainerCallback):  # type: ignore[misc]
-    """Seconds and loss of every optimizer step."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, float]] = []
-        self._began = 0.0
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self._began = _now()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.steps.append({"seconds": _now() - self._began})
-
-    def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
-        if "loss" in logs:
-            self.steps[-1]["loss"] = logs["loss"]
-
-
-def _now() -> float:
-    """The clock, once a GPU has done what it was given: the optimizer step is only queued when a step ends."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
+from peers import rows as token_rows
+from peers import steps
 
 
 def examples(rows: TokenRows) -> list[dict[str, list[int]]]:
     """The rows as the tutorials' process_func gives them."""
-    made = []
-    for index in range(len(rows)):
-        ids, targets = rows.row(index)
-        labels = [int(token) if target else IGNORED for token, target in zip(ids, targets, strict=True)]
-        made.append({"input_ids": ids.tolist(), "attention_mask": [1] * len(labels), "labels": labels})
-    return made
+    made = [token_rows.example(rows, [index]) for index in range(len(rows))]
+    return [
+        {"input_ids": row["input_ids"], "attention_mask": [1] * len(row["labels"]), "labels": row["labels"]}
+        for row in made
+    ]
 
 
 def main(root: str, output: str) -> None:
-    """Trains and writes {"steps": [{"seconds", "loss"}], "memory_bytes"}."""
+    """Trains and writes what `steps.write` writes."""
     folder = RunFolder(Path(root))
     job = train_job.loads(folder.train_job.read_text())
     train, lora = job.spec.train, job.spec.lora
     tokenizer = AutoTokenizer.from_pretrained(job.model_path)
-    model = AutoModelForCausalLM.from_pretrained(job.model_path, dtype=torch.bfloat16)
+    dtype = torch.bfloat16 if train.precision == "bf16" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(job.model_path, dtype=dtype)
     model.enable_input_require_grads()
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
@@ -87,7 +57,7 @@ def main(root: str, output: str) -> None:
         lora_dropout=lora.dropout,
     )
     torch.manual_seed(train.seed)
-    clock = Clock()
+    clock = steps.Clock()
     trainer = Trainer(
         model=get_peft_model(model, config),
         args=TrainingArguments(
@@ -110,10 +80,7 @@ def main(root: str, output: str) -> None:
         callbacks=[clock],
     )
     trainer.train()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated()
-    Path(output).write_text(json.dumps({"steps": clock.steps, "memory_bytes": peak}))
+    steps.write(Path(output), clock)
 
 
 if __name__ == "__main__":
