@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import subprocess
@@ -19,6 +20,7 @@ NUMBER = r"\d+(?:\.\d+)?"
 TUTORIAL = "started by train.py, whose table has a row of its own for it"
 RUN_HERE = {
     "train.py",
+    "startup.py",
     "threads.py",
     "moe.py",
     "sharding.py",
@@ -62,12 +64,17 @@ def test_every_script_is_run_by_a_test_here() -> None:
 
 
 @pytest.mark.slow
-def test_training_is_compared_with_the_tutorials_recipe(model: Path, table: Callable[..., str]) -> None:
-    printed = table("train.py", "--model", str(model), "--rows", "8", "--steps", "2", "--rounds", "1")
+def test_training_is_compared_with_the_tutorials_recipe(model: Path, table: Callable[..., str], tmp_path: Path) -> None:
+    few = ("--model", str(model), "--rows", "8", "--steps", "2", "--rounds", "1", "--sides", "lorajob", "tutorial")
+    kept = tmp_path / "figures.json"
+    printed = table("train.py", *few, "--json", str(kept))
 
     for side in ("tutorial's recipe", "lorajob"):
-        assert _has_row(printed, side, NUMBER, NUMBER, r"\d+\.\d{4}", NUMBER), printed
-    assert re.search(rf"(?m)^lorajob / tutorial: {NUMBER}x \(rounds: {NUMBER}\)$", printed)
+        assert _has_row(printed, side, NUMBER, NUMBER, r"\d+\.\d{4}", NUMBER, NUMBER), printed
+    assert re.search(rf"(?m)^lorajob / tutorial's recipe: {NUMBER}x \(rounds: {NUMBER}\)$", printed), printed
+    figures = json.loads(kept.read_text())
+    assert figures["without_speed"] == {}
+    assert len(figures["sides"]["lorajob"][0]["losses"]) == 2
 
 
 @pytest.mark.slow
@@ -155,3 +162,13 @@ def test_the_pace_of_more_gpus_is_worked_out(table: Callable[..., str]) -> None:
     for network in ("infiniband", "ethernet"):
         assert _has_row(printed, "qwen3-8b", network, pace, *[rf"{pace} \({NUMBER}x\)"] * 6), printed
         assert _has_row(printed, "glm-4.5-air", network, "-", pace, *[rf"{pace} \({NUMBER}x\)"] * 5), printed
+
+
+@pytest.mark.slow
+def test_a_start_is_compared_with_the_least_that_training_has_to_do(model: Path, table: Callable[..., str]) -> None:
+    printed = table("startup.py", "--model", str(model), "--rounds", "1")
+
+    for part in ("until it holds the run", "weights", "dataset", "training process, until its first step is done"):
+        assert _has_row(printed, part, NUMBER), printed
+    assert _has_row(printed, "the least, to its first step", NUMBER), printed
+    assert re.search(rf"(?m)^lorajob / the least: {NUMBER}x \(rounds: {NUMBER}\)$", printed), printed
