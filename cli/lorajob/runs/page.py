@@ -160,10 +160,9 @@ def _data(source: str | None) -> str:
     """The dataset by its own name, without the place where the pods find it."""
     if source is None:
         return ""
-    name = source.rpartition("/")[2]
     if is_mounted(source):
-        return name.removesuffix(".gz")
-    return name if f"/{layout.DATA_PREFIX}/" in source else source
+        return source.rpartition("/")[2].removesuffix(".gz")
+    return layout.data_file(source) or source
 
 
 def _when(time: datetime | None, now: datetime) -> str:

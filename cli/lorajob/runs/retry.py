@@ -86,18 +86,12 @@ def with_settings(spec: RunSpec, settings: Sequence[str]) -> RunSpec:
             changed = specs.parse(values)
         except ConfigError as error:
             raise UsageError(f"--set {text}: {error.message}") from error
-        fixed = [change.field for change in specs.changes(spec, changed)]
-        fixed += [field for field in ("name", "storage.uri", "data.source") if _differs(spec, changed, field)]
-        if fixed:
+        if fixed := specs.changes(spec, changed, place=True):
             raise UsageError(
-                f"--set {text}: {fixed[0]} can't change when a run resumes from its checkpoint",
+                f"--set {text}: {fixed[0].field} can't change when a run resumes from its checkpoint",
                 hint="submit a run of another name",
             )
     return specs.parse(values)
-
-
-def _differs(was: RunSpec, now: RunSpec, field: str) -> bool:
-    return bool(specs.value_at(was, field) != specs.value_at(now, field))
 
 
 def _job(cluster: Cluster, name: str) -> Object | None:

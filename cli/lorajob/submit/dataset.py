@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorajob.submit.manifest import DATA_MAX_BYTES, DataFile
+from lorajob_runtime.contract import layout
 from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.kubernetes import CACHE_FOLDER
-from lorajob_runtime.contract.layout import DATA_PREFIX
 from lorajob_runtime.contract.spec import DataSpec
 from lorajob_runtime.data.rows.files import ending_of, located, stamp
 from lorajob_runtime.data.rows.issues import refuse_unusable
@@ -62,11 +62,11 @@ class LocalData:
     @property
     def key(self) -> str:
         """Where the file lies in storage, below DATA_PREFIX: the same content is there once."""
-        return f"{self.sha256}/{plain_name(self.path)}"
+        return layout.data_key(self.sha256, plain_name(self.path))
 
     def address(self, storage_uri: str) -> str:
         """The address of the file in storage, for `data.source`."""
-        return f"{storage_uri.rstrip('/')}/{DATA_PREFIX}/{self.key}"
+        return layout.data_address(storage_uri, self.key)
 
 
 def compressed(pieces: Iterable[bytes], limit: int) -> bytes | None:

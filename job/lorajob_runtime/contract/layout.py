@@ -22,7 +22,7 @@ OWNER = "owner.json"
 LEASES = "lease"
 
 DATA_PREFIX = ".data"
-"""Beside the runs, where none can be named so: `.data/<sha256>/<file>` is a dataset that runs share."""
+"""Beside the runs, where none can be named so: the datasets that runs share, by `data_key`."""
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -74,6 +74,21 @@ def checkpoint_file(key: str) -> tuple[int, str] | None:
     folder, *rest = key.split("/")
     step = step_of(rest[0]) if folder == CHECKPOINTS and len(rest) == 2 else None
     return None if step is None else (step, rest[1])
+
+
+def data_key(sha256: str, file: str) -> str:
+    """Key of a dataset below DATA_PREFIX: of the same content, by its SHA-256 in hexadecimal digits, there is one."""
+    return f"{sha256}/{file}"
+
+
+def data_address(storage_uri: str, key: str) -> str:
+    """The address of a dataset's file, for `data.source`: `<uri>/.data/<sha256>/<file>`."""
+    return f"{storage_uri.rstrip('/')}/{DATA_PREFIX}/{key}"
+
+
+def data_file(address: str) -> str | None:
+    """The name of the file at an address of `data_address`; None for any other address."""
+    return address.rpartition("/")[2] if f"/{DATA_PREFIX}/" in address else None
 
 
 def adapter_key(file: str) -> str:

@@ -79,18 +79,8 @@ def prepare(
     stack.enter_context(run_lock.hold(folder.lock))
     store.check(patience_seconds=limits.storage_at_start)
     lease = _hold(store, environment, folder, limits, notice, stack)
-    warnings: list[str] = []
-    found = resume.restore(folder, store, spec, warn=warnings.append)
-    if found.is_published:
-        identity.refuse_others(
-            found.made_with,
-            _at_hand(found.made_with, spec, folder, environment),
-            result=f"the finished run {spec.run_name!r}",
-        )
-    if spec.resources.nodes > 1 and coordinator is None:
-        warnings.append(f"resources.nodes is {spec.resources.nodes}, but `lorajob run` trains on this machine alone")
-    if environment.pod is not None and spec.model.trust_remote_code and not key_isolation.can_confine():
-        warnings.append("this node's kernel has no Landlock: the model's code can read the token of the pod's account")
+    found, warnings = _restore(spec, environment, folder, store)
+    warnings += _warnings(spec, environment, coordinator)
     events = EventWriter(folder.events, folder.supervisor_log(found.attempt))
     for warning in warnings:
         events.warn(warning)
@@ -107,6 +97,29 @@ def prepare(
         coordinator=coordinator,
         lease=lease,
     )
+
+
+def _restore(spec: RunSpec, environment: Environment, folder: RunFolder, store: Store) -> tuple[ResumePoint, list[str]]:
+    """Where the run goes on, and what to warn of. Raises ConfigError where it is done with other data or weights."""
+    warnings: list[str] = []
+    found = resume.restore(folder, store, spec, warn=warnings.append)
+    if found.is_published:
+        identity.refuse_others(
+            found.made_with,
+            _at_hand(found.made_with, spec, folder, environment),
+            result=f"the finished run {spec.run_name!r}",
+        )
+    return found, warnings
+
+
+def _warnings(spec: RunSpec, environment: Environment, coordinator: Coordinator | None) -> list[str]:
+    """What a person should know of how this machine will do the run."""
+    warnings = []
+    if spec.resources.nodes > 1 and coordinator is None:
+        warnings.append(f"resources.nodes is {spec.resources.nodes}, but `lorajob run` trains on this machine alone")
+    if environment.pod is not None and spec.model.trust_remote_code and not key_isolation.can_confine():
+        warnings.append("this node's kernel has no Landlock: the model's code can read the token of the pod's account")
+    return warnings
 
 
 def _hold(

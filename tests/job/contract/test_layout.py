@@ -43,3 +43,11 @@ def test_files_of_checkpoints_and_leases_are_known_by_their_keys() -> None:
     assert layout.checkpoint_file(f"adapter/{layout.step_name(1)}/x") is None
     assert layout.lease_number(layout.lease_key(7)) == 7
     assert layout.lease_number("lease/new.json") is None
+
+
+def test_a_dataset_that_runs_share_is_known_by_its_address() -> None:
+    address = layout.data_address("s3://bucket/lora/", layout.data_key("90a1", "poems.csv"))
+
+    assert address == "s3://bucket/lora/.data/90a1/poems.csv"
+    assert layout.data_file(address) == "poems.csv"
+    assert layout.data_file("s3://bucket/lora/poems.csv") is None

@@ -19,13 +19,14 @@ class Change:
     now: Any
 
 
-def changes(was: RunSpec, now: RunSpec) -> list[Change]:
+def changes(was: RunSpec, now: RunSpec, *, place: bool = False) -> list[Change]:
     """What differs in fields that are fixed: with any of these a resumed run would not be the same run.
 
-    The dataset's identity is its hash, checked apart, and no field.
+    With `place`, also in fields that say where the run or its data are. The dataset's identity is its hash, checked
+    apart, and no field.
     """
     return [
         Change(field=field.path, was=schema.plain(field.value_in(was)), now=schema.plain(field.value_in(now)))
         for field in every_field()
-        if field.is_fixed and field.value_in(was) != field.value_in(now)
+        if (field.is_fixed or (place and field.is_place)) and field.value_in(was) != field.value_in(now)
     ]

@@ -73,7 +73,7 @@ class DataSpec:
         submit="Dataset: a JSON, JSONL, CSV, TSV or Parquet file here, or s3://… of one.",
         absent="the small example set that comes with lorajob",
         rule=rules.DATA_SOURCE,
-        resume="may change",
+        resume="place",
         flag="data",
         short="-d",
         completes="file",
@@ -272,6 +272,7 @@ class StorageSpec:
         absent="./runs",
         absent_in_cluster="the platform's",
         rule=rules.STORAGE,
+        resume="place",
         flag="storage",
         short="-s",
         completes="file",
@@ -289,6 +290,7 @@ class RunSpec:
         submit="Name of the run: its Job, its storage prefix and its experiment.",
         absent="made from the model's name",
         rule=NAME,
+        resume="place",
     )
     model: ModelSpec = group(ModelSpec, "Model")
     data: DataSpec = group(DataSpec, "Data")

@@ -35,6 +35,11 @@ class SpecField:
         """Whether a resumed run with another value would not be the same run."""
         return self.group.resume == self.option.resume == "fixed"
 
+    @property
+    def is_place(self) -> bool:
+        """Whether it says where the run or its data are, which a retry keeps."""
+        return self.option.resume == "place"
+
     def value_in(self, spec: RunSpec) -> Any:
         """The field's value in a spec."""
         return functools.reduce(getattr, self.attributes, spec)

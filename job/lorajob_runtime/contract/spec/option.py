@@ -13,7 +13,9 @@ from lorajob_runtime.contract.schema import Reading
 
 T = TypeVar("T")
 Command = Literal["run", "submit", "plan"]
-Resume = Literal["fixed", "may change"]
+Resume = Literal["fixed", "may change", "place"]
+"""What a run that goes on may have otherwise: nothing, anything, or, for a field that says where the run or its data
+are, what another start says, but not a retry, which goes on where the run is."""
 
 OPTION, GROUP = "option", "group"
 """Keys in the metadata of a field, and of a group of fields."""
