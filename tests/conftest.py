@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from family_models import FamilyModels
+from golden.said import FOLDER, Said
 from lorajob_runtime.system import environment as environment_module
 from lorajob_runtime.system.environment import Environment
 from proxies import Proxy
@@ -83,3 +84,11 @@ def s3_keys(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     for name, value in s3_server.variables().items():
         monkeypatch.setenv(name, value)
     return s3_server
+
+
+@pytest.fixture
+def said(request: pytest.FixtureRequest) -> Iterator[Said]:
+    """`said(text)` compares a sentence with the golden file of the test's module (tests/golden/said.py)."""
+    made = Said(path=FOLDER / f"{request.path.stem}.txt", test=request.node.name)
+    yield made
+    made.check()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from calling import Call, Outcome
-from golden.said import FOLDER, Said
 from lorajob.__main__ import main
 
 
@@ -23,11 +21,3 @@ def lorajob(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
         return Outcome(code=code, out=captured.out, err=captured.err)
 
     return call
-
-
-@pytest.fixture
-def said(request: pytest.FixtureRequest) -> Iterator[Said]:
-    """`said(text)` compares a sentence with the golden file of the test's module (tests/golden/said.py)."""
-    made = Said(path=FOLDER / f"{request.path.stem}.txt", test=request.node.name)
-    yield made
-    made.check()

@@ -101,6 +101,7 @@ def _check_consent(model: ModelSpec, sources: list[Source], environment: Environ
         raise ConfigError(
             "model.trustRemoteCode is true: this platform does not run code of model repositories",
             hint="take a model that transformers knows, or have LORAJOB_TRUST_REMOTE_CODE set to true",
+            path="model.trustRemoteCode",
         )
     if any(source.hub.is_remote for source in sources):
         check_pinned(model)

@@ -73,6 +73,7 @@ def _check_commit(source: Source, commit: str) -> None:
             f"model.trustRemoteCode is true and model.revision {source.revision!r}, which may move: "
             f"today it is the commit {commit} of {source}",
             hint="read the code of that commit, and give it as model.revision",
+            path="model.revision",
         )
 
 

@@ -37,4 +37,6 @@ def may_think(template: str) -> bool:
 
 def refuse_thinking(model: str) -> ConfigError:
     """The error for thinking asked of a model that cannot."""
-    return ConfigError(f"data.thinking is true: {model} has no thinking mode, so it must be false or left out")
+    return ConfigError(
+        f"data.thinking is true: {model} has no thinking mode, so it must be false or left out", path="data.thinking"
+    )

@@ -69,11 +69,12 @@ def select(candidates: Sequence[AnyCandidate], lora: LoraSpec, *, experts: bool,
         if any(each.tied for each in called):
             raise ConfigError(
                 f"lora.targets has {name!r}: {model} has one weight for its head and its embedding, and an adapter on "
-                "one of them would be another model when it is merged; leave it out"
+                "one of them would be another model when it is merged; leave it out",
+                path="lora.targets",
             )
         usable = [each for each in called if each.group != "router" and (experts or each.group != "experts")]
         if lora.targets != "auto" and not usable:
-            raise ConfigError(_no_match_message(name, called, candidates, model))
+            raise ConfigError(_no_match_message(name, called, candidates, model), path="lora.targets")
         chosen |= {each.full_name for each in usable}
         _require_gate_and_up(name, _asked(lora), usable)
     if lora.targets == "auto" and chosen:
@@ -86,7 +87,8 @@ def select(candidates: Sequence[AnyCandidate], lora: LoraSpec, *, experts: bool,
         chosen |= {each.full_name for each in candidates if each.group == "router"}
     if not chosen:
         raise ConfigError(
-            f"lora.targets is auto: {model} has none of {', '.join(AUTO_TARGETS)}; it has {names(candidates)}"
+            f"lora.targets is auto: {model} has none of {', '.join(AUTO_TARGETS)}; it has {names(candidates)}",
+            path="lora.targets",
         )
     return [each for each in candidates if each.full_name in chosen]
 
@@ -116,7 +118,9 @@ def _refuse_absent(candidates: Sequence[Candidate], lora: LoraSpec, model: str) 
         ("router", lora.router, "router", "router"),
     ):
         if asked and group not in groups:
-            raise ConfigError(f"lora.{field} is true: {model} has no {title}, so it must be false or left out")
+            raise ConfigError(
+                f"lora.{field} is true: {model} has no {title}, so it must be false or left out", path=f"lora.{field}"
+            )
 
 
 def _no_match_message(name: str, matches: Sequence[Candidate], candidates: Sequence[Candidate], model: str) -> str:
@@ -152,7 +156,8 @@ def _refuse_bare_layers(candidates: Sequence[Candidate], chosen: set[str], model
         count = len({_layer(each) for each in bare})
         raise ConfigError(
             f"lora.targets is auto: {count} of {model}'s layers have no attention and no MLP that it knows; "
-            f"name what is to train, which in those can be {names(bare)}"
+            f"name what is to train, which in those can be {names(bare)}",
+            path="lora.targets",
         )
 
 
@@ -164,5 +169,6 @@ def _require_gate_and_up(name: str, asked: Sequence[str], usable: Sequence[Candi
     if not any(other.rsplit(".", 1)[-1] == partner for other in asked):
         raise ConfigError(
             f"lora.targets has {name!r} without {partner!r}: the routed experts hold both in one weight; "
-            "name both, or set lora.experts to false"
+            "name both, or set lora.experts to false",
+            path="lora.targets",
         )

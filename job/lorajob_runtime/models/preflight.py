@@ -80,7 +80,8 @@ def check(spec: RunSpec, architecture: Architecture | None, *, template: str | N
     if spec.model.quantize is not None and architecture.has_experts:
         raise ConfigError(
             f"model.quantize is {spec.model.quantize!r}: {name} is a mixture of experts, whose experts are no layers "
-            "that can be quantised; leave it out"
+            "that can be quantised; leave it out",
+            path="model.quantize",
         )
     experts = lora_weights.wants_experts(architecture, spec.lora)
     lora_weights.adapted(architecture, spec.lora, experts=experts, model=name)
@@ -151,5 +152,6 @@ def _check_combination(spec: RunSpec) -> None:
     if quantize is not None and spec.train.sharding == "fsdp":
         raise ConfigError(
             f"model.quantize is {quantize!r} and train.sharding 'fsdp': quantised weights are whole on every GPU, "
-            "so one of the two must be left out"
+            "so one of the two must be left out",
+            path="model.quantize",
         )

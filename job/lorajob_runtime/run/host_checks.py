@@ -59,6 +59,7 @@ def choose_machine(
         raise ConfigError(
             f"{field} is {wanted}, but {found} here",
             hint="ask for fewer, or set LORAJOB_DEVICE=cpu to train on the CPU",
+            path="resources.gpus" if processes is None else "",
         )
     capability = gpu_driver.oldest_capability() if capability is None else capability
     if capability is not None and capability < gpu_driver.OLDEST_CAPABILITY:
@@ -90,6 +91,7 @@ def check_trainable(spec: RunSpec) -> Architecture | None:
         raise ConfigError(
             f"model.quantize is {spec.model.quantize!r}: bitsandbytes is not installed here",
             hint="install lorajob[runtime] again, or leave model.quantize out",
+            path="model.quantize",
         )
     return shapes
 

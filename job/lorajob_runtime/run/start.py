@@ -154,5 +154,8 @@ def _at_hand(was: Identity, spec: RunSpec, folder: RunFolder, environment: Envir
 
 def _storage_uri(spec: RunSpec) -> str:
     if spec.storage.uri is None:
-        raise ConfigError("storage.uri is null: a run needs a place for its results, s3://bucket/prefix or a folder")
+        raise ConfigError(
+            "storage.uri is null: a run needs a place for its results, s3://bucket/prefix or a folder",
+            path="storage.uri",
+        )
     return spec.storage.uri

@@ -37,5 +37,5 @@ def run_folder(uri: str, name: str, environment: Environment) -> RunFolder:
 
 def _folder(uri: str) -> Path:
     if not uri or _SCHEME.match(uri):
-        raise ConfigError(f"storage.uri is {uri!r}: it must be s3://bucket/prefix or a folder")
+        raise ConfigError(f"storage.uri is {uri!r}: it must be s3://bucket/prefix or a folder", path="storage.uri")
     return Path(uri).expanduser().absolute()

@@ -44,12 +44,13 @@ def bound_to_parent(command: Iterable[str], *, parent: int | None) -> list[str]:
 def kill_tree(process_id: int) -> None:
     """Kills a process and all that descend from it, whatever groups and sessions they made for themselves."""
     # the first one first: it would take the end of its children for an end of its own
-    for each in [process_id, *_descendants(process_id)]:
+    for each in [process_id, *descendants(process_id)]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(each, signal.SIGKILL)
 
 
-def _descendants(process_id: int) -> list[int]:
+def descendants(process_id: int) -> list[int]:
+    """The processes that descend from one, each behind the one that started it."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from golden.said import Said
 from lorajob_runtime.contract.errors import DataError, ModelError, StorageError
 from lorajob_runtime.contract.spec import RunSpec, parse
 from lorajob_runtime.data.chat.inference import prompt_ids
@@ -95,14 +96,10 @@ def test_a_run_without_a_dataset_takes_the_example_set(smollm2: Any, tmp_path: P
     assert (report.rows_dropped, report.rows_truncated) == ({}, 0)
 
 
-def test_a_row_without_the_needed_keys_is_named_with_its_number(smollm2: Any, prepared: Any) -> None:
+def test_a_row_without_the_needed_keys_is_named_with_its_number(smollm2: Any, prepared: Any, said: Said) -> None:
     with pytest.raises(DataError) as caught:
         prepared(smollm2, [*ROWS, {"instruction": "Q", "ouput": "A"}, {"question": "Q", "output": "A"}])
-    assert caught.value.message.endswith(
-        "2 of 8 rows in data.rows cannot be used (25.0%, data.maxDropped is 5%): "
-        "row 7: has the keys 'instruction', 'ouput': the form alpaca needs instruction and output; "
-        "row 8: has the keys 'question', 'output': the form alpaca needs instruction and output"
-    )
+    said(caught.value.message.partition("rows.json: ")[2])
 
 
 def test_rows_outside_the_selection_may_be_at_fault(smollm2: Any, prepared: Any) -> None:

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from golden.said import Said
 from lorajob_runtime.contract.text import binary_size, duration, short_count, truncate
 from lorajob_runtime.report.console import Console
 from lorajob_runtime.report.progress import Progress, View, bar
@@ -93,33 +94,12 @@ def show(stream, log, **options) -> None:
     console.close(5)
 
 
-def test_without_a_terminal_there_are_plain_lines():
+def test_without_a_terminal_there_are_plain_lines(said: Said):
     stream = io.StringIO()
 
     show(stream, a_run())
 
-    assert stream.getvalue().splitlines() == [
-        "fetch",
-        "model: hf:org/name, revision abc",
-        "data",
-        "data: alpaca: instruction, input, output",
-        "data: 200 of 203 rows, 5 held out, 12.3k tokens an epoch, 4k of them with loss, the longest row 300",
-        "warning: left out: 3 rows (without an answer)",
-        "warning: 2 rows were cut at data.maxLength",
-        "data: column text is not used",
-        "train",
-        "LoRA: 4.88M of 139M parameters (3.5 %) in 30 q_proj, 30 v_proj",
-        "training: 25 steps of 16 rows on 2 cpu processes, bf16, without gradient checkpointing",
-        "sample at step 0: Who are you? -> ?[31mI am? red",
-        "step 10/25  40%  loss 3.0000  12.3k tokens/s  ETA 15s",
-        "step 20/25  80%  loss 3.0000  12.3k tokens/s  ETA 5s",
-        "step 25/25  100%  loss 3.0000  12.3k tokens/s",
-        "evaluation at step 25: loss 1.5000, perplexity 4.482",
-        "checkpoint at step 25",
-        "warning: SwanLab: no key",
-        "odd: a=1 b=1,2 c=x:1",
-        "done after 37s: the adapter is runs/poems/adapter",
-    ]
+    said(stream.getvalue())
 
 
 def test_adapters_that_train_without_the_dropout_asked_for_are_a_warning():

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from golden.said import Said
 from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.errors import ConfigError, DataError, LorajobError, ModelError
 from lorajob_runtime.contract.spec import DataSpec, parse
@@ -120,8 +121,9 @@ def test_four_bits_without_their_library_are_refused_before_the_weights(monkeypa
     check_trainable(spec)
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
 
-    with pytest.raises(ConfigError, match=r"^model\.quantize is 'nf4': bitsandbytes is not installed here$"):
+    with pytest.raises(ConfigError) as caught:
         check_trainable(spec)
+    assert caught.value.path == "model.quantize"
 
 
 def test_gpus_that_cannot_hold_the_model_are_refused_before_it_is_fetched(monkeypatch) -> None:
@@ -157,17 +159,14 @@ def test_a_host_that_can_hold_the_weights_or_must_try_is_let_through(
 
 
 def test_a_host_without_gpus_that_cannot_hold_the_weights_does_not_fetch_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Said
 ) -> None:
     monkeypatch.setattr(cgroup, "host_bytes", lambda: 24 * 2**30)
 
     with pytest.raises(ConfigError) as caught:
         _inspect_minimax(tmp_path, nodes=1, oversize=False)
 
-    assert caught.value.message == (
-        "minimax-m2 does not fit: its weights alone take 426.0 GiB, and without a GPU they are to be in the host's "
-        "memory of 24.0 GiB"
-    )
+    said(caught.value.message)
 
 
 def _inspect_minimax(folder: Path, *, nodes: int, oversize: bool) -> Inspection:

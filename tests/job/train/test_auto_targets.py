@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 
+from golden.said import Said
 from lorajob_runtime.contract.errors import ConfigError
 from lorajob_runtime.contract.spec import LoraSpec
 from lorajob_runtime.models.lora_targets import AUTO_TARGETS
@@ -58,13 +59,11 @@ def test_the_gate_of_shared_experts_is_left_alone_as_a_router_is() -> None:
     assert list(attached(config).targets) == sorted(AUTO_TARGETS)
 
 
-def test_layers_that_auto_knows_nothing_of_are_named_in_one_line() -> None:
+def test_layers_that_auto_knows_nothing_of_are_named_in_one_line(said: Said) -> None:
     config = transformers.NemotronHConfig(**SIZES, layers_block_type=["mamba", "attention"], mamba_num_heads=4)
 
     with pytest.raises(ConfigError) as caught:
         attached(config)
 
-    assert caught.value.message == (
-        "lora.targets is auto: 1 of NemotronHForCausalLM's layers have no attention and no MLP that it knows; "
-        "name what is to train, which in those can be in_proj, out_proj"
-    )
+    assert caught.value.path == "lora.targets"
+    said(caught.value.message)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from lorajob_runtime.models.families.family import (
     ATTENTION_PROJECTIONS,
     MLP_PROJECTIONS,
@@ -14,7 +12,7 @@ from lorajob_runtime.models.families.family import (
     TiktokenFile,
 )
 from lorajob_runtime.models.families.fields import Fields
-from lorajob_runtime.models.families.layers import Attention, Mlp, biased_as_configured, gated_matrices, sparse_mlp
+from lorajob_runtime.models.families.layers import Mlp, biased_with_head_norms, gated_matrices, sparse_mlp
 
 _RENAMED_FIELDS = {"head_dim": "attention_head_dim"}
 
@@ -22,10 +20,6 @@ _STACKED_ONLY = (
     "vLLM 0.33 runs Hunyuan on transformers' code and loads its experts only as PEFT stacks them: there serve the "
     'adapter as it was, with --enable-mixed-moe-lora-format and "is_3d_lora_weight": true'
 )
-
-
-def _attention(fields: Fields) -> Attention:
-    return replace(biased_as_configured(fields), head_norms="head")
 
 
 def _sparse(fields: Fields, layer: int) -> Mlp:
@@ -46,13 +40,13 @@ FAMILY = Family(
         ModelType(
             name="hunyuan_v1_dense",
             class_name="HunYuanDenseV1ForCausalLM",
-            attention=_attention,
+            attention=biased_with_head_norms,
             renamed_fields=_RENAMED_FIELDS,
         ),
         ModelType(
             name="hunyuan_v1_moe",
             class_name="HunYuanMoEV1ForCausalLM",
-            attention=_attention,
+            attention=biased_with_head_norms,
             mlp=_sparse,
             renamed_fields=_RENAMED_FIELDS,
             experts=ExpertNames(vllm_linear=ATTENTION_PROJECTIONS | MLP_PROJECTIONS, vllm_note=_STACKED_ONLY),

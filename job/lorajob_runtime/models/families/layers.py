@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lorajob_runtime.models.families.fields import Fields
 from lorajob_runtime.models.shapes import EXPERT_STACKS, Group, HeadNorms, Layer, Matrix
@@ -29,6 +29,11 @@ def biased_as_configured(fields: Fields) -> Attention:
     """Biases on all four projections where `attention_bias` says so."""
     biased = fields.flag("attention_bias")
     return Attention(qkv_bias=biased, output_bias=biased)
+
+
+def biased_with_head_norms(fields: Fields) -> Attention:
+    """Biases as configured, and norms of each head's queries and keys."""
+    return replace(biased_as_configured(fields), head_norms="head")
 
 
 def dense_mlp(fields: Fields, layer: int, *, bias: bool = False) -> Mlp:

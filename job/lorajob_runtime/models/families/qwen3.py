@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from lorajob_runtime.models.families.family import (
     ATTENTION_PROJECTIONS,
     MLP_PROJECTIONS,
@@ -13,11 +11,7 @@ from lorajob_runtime.models.families.family import (
     ModelType,
 )
 from lorajob_runtime.models.families.fields import Fields
-from lorajob_runtime.models.families.layers import Attention, Mlp, biased_as_configured, dense_mlp, sparse_mlp
-
-
-def _attention(fields: Fields) -> Attention:
-    return replace(biased_as_configured(fields), head_norms="head")
+from lorajob_runtime.models.families.layers import Mlp, biased_with_head_norms, dense_mlp, sparse_mlp
 
 
 def _sparse(fields: Fields, layer: int) -> Mlp:
@@ -37,11 +31,11 @@ def _sparse(fields: Fields, layer: int) -> Mlp:
 FAMILY = Family(
     name="qwen3",
     model_types=(
-        ModelType(name="qwen3", class_name="Qwen3ForCausalLM", attention=_attention),
+        ModelType(name="qwen3", class_name="Qwen3ForCausalLM", attention=biased_with_head_norms),
         ModelType(
             name="qwen3_moe",
             class_name="Qwen3MoeForCausalLM",
-            attention=_attention,
+            attention=biased_with_head_norms,
             mlp=_sparse,
             experts=ExpertNames(
                 vllm_linear=ATTENTION_PROJECTIONS | MLP_PROJECTIONS | {"gate", "lm_head", "embed_tokens"}

@@ -108,9 +108,14 @@ def _check(chosen: list[Target], model: nn.Module) -> None:
     """Raises ConfigError unless exactly the chosen weights have an adapter."""
     wanted, got = {target.key for target in chosen}, {target.key for target, _ in _adapted(model)}
     if missing := sorted(wanted - got):
-        raise ConfigError(f"lora.targets: PEFT attached no adapter to {missing[0]} ({len(missing)} weights in all)")
+        raise ConfigError(
+            f"lora.targets: PEFT attached no adapter to {missing[0]} ({len(missing)} weights in all)",
+            path="lora.targets",
+        )
     if surplus := sorted(got - wanted):
-        raise ConfigError(f"lora.targets: PEFT attached an adapter to {surplus[0]}, which nothing asked for")
+        raise ConfigError(
+            f"lora.targets: PEFT attached an adapter to {surplus[0]}, which nothing asked for", path="lora.targets"
+        )
 
 
 def report(model: nn.Module, *, dropout: float) -> TargetReport:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from row_shapes import A, Q, converted
 
+from golden.said import Said
 from lorajob_runtime.contract.errors import DataError
 from lorajob_runtime.contract.spec import DataSpec
 from lorajob_runtime.data.rows.conversation import Conversation, RowError
@@ -125,12 +126,11 @@ def test_two_readings_that_fit_equally_are_asked_about(row: dict[str, Any], ways
     assert converted(row, columns=names).messages[0] == Q
 
 
-def test_a_reading_that_was_not_taken_is_said() -> None:
+def test_a_reading_that_was_not_taken_is_said(said: Said) -> None:
     row = {"problem": "Q", "solution": "A", "messages": [Q, A]}
-    assert detect([row], DataSpec()).verdict == (
-        "detected as messages, turns in messages; qa input=problem output=solution would fit as well "
-        "(choose with data.format or data.columns)"
-    )
+    found = detect([row], DataSpec())
+    assert (found.name, found.convert(row).messages) == ("messages", [Q, A])
+    said(found.verdict)
     assert detect([row], DataSpec(format="qa")).convert(row) == Conversation(messages=[Q, A])
 
 
