@@ -29,12 +29,16 @@ import sys
 source = read(Path(sys.argv[1]))
 assert sum(1 for _ in source) == len(source)
 """
-TOKENISE = """
+WITHOUT_TORCH = """
 import sys
+sys.modules["torch"] = None
+"""
+"""As the process of a run that prepares its data: transformers loads torch wherever it finds it."""
+TOKENISE = f"""{WITHOUT_TORCH}
 from pathlib import Path
 from lorajob_runtime.data.prepare import prepare
 from lorajob_runtime.contract.spec import parse
-spec = parse({"data": {"source": sys.argv[1]}})
+spec = parse({{"data": {{"source": sys.argv[1]}}}})
 prepare(spec, model_path=Path(sys.argv[2]), folder=Path(sys.argv[3]))
 """
 

@@ -21,17 +21,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from reading import measured, model_folder
+from reading import WITHOUT_TORCH, measured, model_folder
 
-PREPARE = """
-import sys, time
+PREPARE = f"""{WITHOUT_TORCH}
+import time
 from pathlib import Path
 from lorajob_runtime.data.prepare import prepare
 from lorajob_runtime.contract.spec import parse
 model, folder, *sources = sys.argv[1:]
 for source in sources:
     began = time.process_time() if source != sources[0] else 0
-    spec = parse({"data": {"source": source, "maxLength": 1000000}})
+    spec = parse({{"data": {{"source": source, "maxLength": 1000000}}}})
     report = prepare(spec, model_path=Path(model), folder=Path(folder))
     assert report.rows_used == report.rows_read
 """

@@ -13,6 +13,15 @@ from pathlib import Path
 import pytest
 
 VARIABLE = "LORAJOB_TEST_SHARED"
+_MARK = "mark.cluster"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves files out of a pytest for the tests that need a cluster where they have none: most of those load torch."""
+    if VARIABLE not in os.environ or config.option.markexpr != "cluster" or collection_path.suffix != ".py":
+        return None
+    places = (collection_path, collection_path.with_name("conftest.py"))
+    return None if any(_MARK in place.read_text("utf-8") for place in places if place.exists()) else True
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -53,6 +53,21 @@ def test_the_tests_for_a_cluster_run_beside_the_others_and_each_part_writes_its_
         assert re.search(rf"(?m)^ *{kind}(-2)?: tests/test_it.py \.", said), said
 
 
+def test_a_file_without_a_test_for_a_cluster_is_not_imported_beside_one(project: Any, tmp_path: Path) -> None:
+    (tmp_path / "tests/marked").mkdir(parents=True)
+    (tmp_path / "tests/marked/conftest.py").write_text("# adds pytest.mark.cluster to every test here")
+    for name in ("test_other", "marked/test_below"):
+        imported = (
+            f"pathlib.Path({str(tmp_path)!r}, 'imported').open('a').write(f'{Path(name).name} {{os.getpid()}}\\n')"
+        )
+        (tmp_path / f"tests/{name}.py").write_text(f"import os, pathlib\n{imported}\ndef test_nothing(): pass\n")
+
+    said, _ = project(PASSES).communicate(timeout=60)
+
+    names = [line.split()[0] for line in (tmp_path / "imported").read_text().splitlines()]
+    assert (names.count("test_other"), names.count("test_below")) == (2, 4), said
+
+
 def test_two_parts_share_the_files_and_run_every_test_once(project: Any, tmp_path: Path) -> None:
     (tmp_path / "tests/deeper").mkdir(parents=True)
     names = [f"{folder}_{number}.py" for folder in ("test", "deeper/test_below") for number in range(20)]

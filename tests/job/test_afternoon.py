@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from lorajob.__main__ import main
 from lorajob_runtime.contract import events
 
 pytestmark = pytest.mark.slow
@@ -138,7 +139,7 @@ FILES = {
 }
 
 
-def _lorajob(folder: Path, *arguments: str) -> str:
+def _in_a_process(folder: Path, *arguments: str) -> str:
     """What a command printed on standard output. It must succeed, and nothing must look like a fault."""
     done = subprocess.run(
         [sys.executable, "-m", "lorajob", *arguments],
@@ -154,14 +155,25 @@ def _lorajob(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def _here(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The same in this process, which has imported what answers with a model once for all files."""
+    code = main(arguments)
+    printed = capsys.readouterr()
+    assert code == 0, f"{arguments}: {printed.out}\n{printed.err}"
+    return printed.out
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_of_someone_is_looked_at_trained_on_and_asked(name: str, tmp_path: Path) -> None:
+def test_a_file_of_someone_is_looked_at_trained_on_and_asked(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     file = FILES[name]
     data = str(file.write(tmp_path))
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
 
     looked_at = json.loads(
-        _lorajob(tmp_path, "data", "check", data, *file.flags, "--max-length", "256", "--rows-shown", "2", "-o", "json")
+        _here(capsys, "data", "check", data, *file.flags, "--max-length", "256", "--rows-shown", "2", "-o", "json")
     )
     assert looked_at["problem"] is None
     assert (looked_at["format"], looked_at["rows_read"]) == (file.form, file.rows)
@@ -173,7 +185,7 @@ def test_a_file_of_someone_is_looked_at_trained_on_and_asked(name: str, tmp_path
     assert all(text in trained for text in file.trained), spans
     assert all(text in untrained and text not in trained for text in file.untrained), spans
 
-    printed = _lorajob(tmp_path, "run", "--data", data, *file.flags, "--name", name, *settings)
+    printed = _in_a_process(tmp_path, "run", "--data", data, *file.flags, "--name", name, *settings)
     told = list(events.read(tmp_path / "runs" / name / "events.jsonl"))
     (report,) = (event for event in told if event["event"] == "report" and event["name"] == "data")
     for count in ("format", "rows_read", "rows_used", "rows_dropped", "unused", "tokens", "target_tokens"):
@@ -183,7 +195,5 @@ def test_a_file_of_someone_is_looked_at_trained_on_and_asked(name: str, tmp_path
 
     (following,) = (line for line in printed.splitlines() if line.startswith("next:"))
     assert f"lorajob generate ./runs/{name}/adapter" in following
-    answer = _lorajob(
-        tmp_path, "generate", f"./runs/{name}/adapter", "--prompt", "Who are you?", "--max-new-tokens", "4"
-    )
+    answer = _here(capsys, "generate", f"./runs/{name}/adapter", "--prompt", "Who are you?", "--max-new-tokens", "4")
     assert answer.strip()

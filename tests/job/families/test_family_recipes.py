@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-import signal
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +28,10 @@ from lorajob_runtime.generate.generator import Generator
 from lorajob_runtime.publish import adapter_lookup
 from lorajob_runtime.storage import checkpoint
 from lorajob_runtime.system import environment
+from process_trees import standing_still
 from waiting import wait_until
 
+NAME = "run"
 STEPS = 20
 SETTINGS = [f"train.maxSteps={STEPS}", "train.saveSteps=5", "train.batchSize=2", "train.gradientAccumulation=2"]
 SETTINGS += ["report.swanlab.mode=disabled", "report.samples.count=4", "report.samples.maxNewTokens=4"]
@@ -50,7 +52,10 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Runs:
-    """What one family's recipe came to: the run `whole`, and `broken`, which was killed and typed again."""
+    """What one family's recipe came to: the run `whole`, and `broken`, which was killed and typed again.
+
+    What a kill leaves is a copy of what `whole` had written while its processes stood still: no start of its own.
+    """
 
     family: str
     model: Path
@@ -76,21 +81,21 @@ def runs(request: pytest.FixtureRequest, hub: HubServer, tmp_path_factory: pytes
     person = Person(root, hub, tmp_path_factory.getbasetemp() / "family-cache")
     data = family_runs.write_data(family, root, STEPS * 4 + 5)
 
-    def line(name: str) -> list[str]:
-        example = ["run", "-f", str(RECIPES[family].file), "--data", str(data), "--name", name]
-        return [*example, "--storage", "stored", "--processes", "1", *family_runs.settings(*SETTINGS)]
+    def line(storage: str) -> list[str]:
+        example = ["run", "-f", str(RECIPES[family].file), "--data", str(data), "--name", NAME]
+        return [*example, "--storage", storage, "--processes", "1", *family_runs.settings(*SETTINGS)]
 
-    whole, broken = RunFolder(root / "stored" / "whole"), RunFolder(root / "stored" / "broken")
-    with person.start(*line("whole")) as first, person.start(*line("broken")) as second:
+    whole, broken = RunFolder(root / "stored" / NAME), RunFolder(root / "killed" / NAME)
+    with person.start(*line("stored")) as first:
         try:
-            wait_until((broken.checkpoint(5) / layout.MANIFEST).exists, seconds=400, what="a first checkpoint")
-            second.send_signal(signal.SIGKILL)
+            wait_until((whole.checkpoint(5) / layout.MANIFEST).exists, seconds=400, what="a first checkpoint")
+            with standing_still(first.pid):
+                shutil.copytree(root / "stored", root / "killed", symlinks=True)
             _, told = first.communicate(timeout=400)
             assert first.returncode == 0, told
         finally:
             first.kill()
-            second.kill()
-    again = person.run(*line("broken"))
+    again = person.run(*line("killed"))
     assert again.returncode == 0, again.stderr
     return Runs(family, model, person, whole, broken, again.stderr)
 
