@@ -257,6 +257,11 @@ class RunFolder:
         return self.work / "stop"
 
     @property
+    def data_awaited(self) -> Path:
+        """While it exists, training processes that have started already wait for the dataset."""
+        return self.work / "data-awaited"
+
+    @property
     def alive(self) -> Path:
         """Touched by training where it has nothing to log for a while."""
         return self.work / "alive"

@@ -49,6 +49,8 @@ class Launch:
     """Which of the run's nodes this is; the first has rank 0."""
     node0_host: str = "127.0.0.1"
     """Where node 0 is, for the processes of all nodes to meet."""
+    awaits_data: bool = False
+    """The dataset is not prepared yet: the workers import what they need, and wait for `Training.data_is_there`."""
 
     @property
     def ranks(self) -> range:
@@ -74,6 +76,7 @@ def begin(
     nodes: int = 1,
     node: int = 0,
     node0_host: str = "127.0.0.1",
+    awaits_data: bool = False,
 ) -> Training:
     """Writes down what an attempt is to train, and starts its processes on this machine, without keys to anything.
 
@@ -103,6 +106,7 @@ def begin(
         nodes=nodes,
         node=node,
         node0_host=node0_host,
+        awaits_data=awaits_data,
     )
     return Training(launch)
 
@@ -115,6 +119,8 @@ class Training:
         self._launch = launch
         self._memory_kills_before = cgroup.memory_kills()
         _forget_last_attempt(launch.folder)
+        if launch.awaits_data:
+            launch.folder.data_awaited.touch()
         launch.log.parent.mkdir(parents=True, exist_ok=True)
         with launch.log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -133,6 +139,10 @@ class Training:
         except subprocess.TimeoutExpired:
             return False
         return True
+
+    def data_is_there(self) -> None:
+        """Has workers that wait for the dataset go on."""
+        self._launch.folder.data_awaited.unlink(missing_ok=True)
 
     def ask_to_stop(self) -> None:
         """Asks for a checkpoint after the current step, and an end."""
@@ -216,5 +226,5 @@ def last_log_line(launch: Launch) -> str:
 
 def _forget_last_attempt(folder: RunFolder) -> None:
     folder.work.mkdir(parents=True, exist_ok=True)
-    for stale in [folder.stop_request, *folder.work.glob("cause-*.json")]:
+    for stale in [folder.stop_request, folder.data_awaited, *folder.work.glob("cause-*.json")]:
         stale.unlink(missing_ok=True)

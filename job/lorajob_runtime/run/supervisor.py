@@ -34,7 +34,7 @@ from lorajob_runtime.run.coordinator import Coordinator
 from lorajob_runtime.run.delivery import Delivery
 from lorajob_runtime.run.event_stream import EventTailer
 from lorajob_runtime.run.host_checks import inspector, localize
-from lorajob_runtime.run.launcher import WORKER
+from lorajob_runtime.run.launcher import WORKER, Training
 from lorajob_runtime.run.limits import Limits, limits_of
 from lorajob_runtime.run.reports import Reports
 from lorajob_runtime.run.signals import StopSignals
@@ -156,16 +156,20 @@ class Attempt(PreparedRun):
         events = self.events
         if self.resume_point.step is not None:
             events.notice(f"going on from the checkpoint of step {self.resume_point.step}")
-        with self.signals.interruptible():
-            events.add("phase", name="fetch")
-            model = self._fetch()
-            events.add("phase", name="data")
-            self._prepare_data(model)
-        if not self.resume_point.is_trained:
-            self._gather()
-            events.add("phase", name="train")
-            events.doing("loads the model")
-            self._train(model, tailer, worker)
+        with ExitStack() as ends:
+            with self.signals.interruptible():
+                events.add("phase", name="fetch")
+                model = self._fetch()
+                events.add("phase", name="data")
+                training = self._begin_early(model, worker, ends)
+                self._prepare_data(model)
+            if not self.resume_point.is_trained:
+                self._gather()
+                events.add("phase", name="train")
+                events.doing("loads the model")
+                if self.coordinator is not None:
+                    self.coordinator.begin(self.resume_point.attempt)
+                self._train(training or self._begin(model, worker), tailer)
         self._check_lease()
         events.add("phase", name="publish")
         self._publish(model)
@@ -199,10 +203,19 @@ class Attempt(PreparedRun):
             with self.signals.interruptible():
                 self.coordinator.gather(patience_seconds=self.limits.stall, say=self.events.doing)
 
-    def _train(self, model: FetchedModel, tailer: EventTailer, worker: str) -> None:
-        if self.coordinator is not None:
-            self.coordinator.begin(self.resume_point.attempt)
-        training = launcher.begin(
+    def _begin_early(self, model: FetchedModel, worker: str, ends: ExitStack) -> Training | None:
+        """Training processes that import their libraries while the dataset is prepared; killed when `ends` closes.
+
+        None where nothing is to be trained, where other nodes come first, and for workers that would not wait.
+        """
+        if self.resume_point.is_trained or self.coordinator is not None or worker != WORKER:
+            return None
+        training = self._begin(model, worker, awaits_data=True)
+        ends.callback(training.kill)
+        return training
+
+    def _begin(self, model: FetchedModel, worker: str, *, awaits_data: bool = False) -> Training:
+        return launcher.begin(
             self.spec,
             model,
             self.machine,
@@ -212,7 +225,11 @@ class Attempt(PreparedRun):
             evaluation_pending=self.resume_point.evaluation_pending,
             worker=worker,
             nodes=1 if self.coordinator is None else self.spec.resources.nodes,
+            awaits_data=awaits_data,
         )
+
+    def _train(self, training: Training, tailer: EventTailer) -> None:
+        training.data_is_there()
         TrainingWatch(
             folder=self.folder,
             limits=self.limits,

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lorajob_runtime.models import quantization
 from lorajob_runtime.system import atomic, environment, processes
 from lorajob_runtime.train import job as train_job
 
+_DATA_POLL_SECONDS = 0.05
 _CAUSE_LENGTH = 4000
 """Of a failure's first line: what a cause is recognised by may stand at its end."""
 
@@ -35,6 +37,7 @@ def main(arguments: list[str]) -> int:
         quantization.block_bitsandbytes_import(job.spec.model)
         from lorajob_runtime.train import loop
 
+        wait_for_data(folder)
         loop.train(job, folder)
     except LorajobError as error:
         if error.failure is errors.STOPPED:
@@ -68,6 +71,12 @@ def _redirect(path: Path) -> None:
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)
+
+
+def wait_for_data(folder: RunFolder) -> None:
+    """Returns when the dataset is prepared, which takes its time while this process imports what it needs."""
+    while folder.data_awaited.exists():
+        time.sleep(_DATA_POLL_SECONDS)
 
 
 def _close_process_group() -> None:
