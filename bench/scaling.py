@@ -32,8 +32,8 @@ def pace(model: str, kind: str, count: tuple[int, int], row_tokens: float | None
     placed = placement.choose(shapes, spec, gpus=gpus, nodes=nodes, gpu_bytes=gpu.size)
     if not placed.fits:
         return None
-    most = placement.most_tokens(shapes, spec, placed.estimate, gpus=gpus, nodes=nodes, gpu_bytes=gpu.size)
-    step = speed.step_of(shapes, spec, placed, gpu.speed, most, row_tokens, count, network)
+    usual = placement.usual_tokens(shapes, spec, placed.estimate, gpus=gpus, nodes=nodes, gpu_bytes=gpu.size)
+    step = speed.step_of(shapes, spec, placed, gpu.speed, usual, row_tokens, count, network)
     return gpus * nodes * step.tokens / step.total
 
 

@@ -90,7 +90,7 @@ def plan(spec: RunSpec, gpu: Gpu, local: KnownDataset | None = None) -> RunPlan:
             shapes, spec, placement.estimate, gpus=resources.gpus, nodes=resources.nodes, gpu_bytes=gpu.size
         )
     if shapes is not None and placement is not None:
-        rate = speed.estimate(shapes, spec, placement, gpu, most, local)
+        rate = speed.estimate(shapes, spec, placement, gpu, local)
     return RunPlan(
         spec=spec,
         entry=preflight.entry_of(spec.model),

@@ -64,18 +64,19 @@ def estimate(
     spec: RunSpec,
     placement: EstimatedPlacement,
     gpu: Gpu,
-    most: int | None,
     local: KnownDataset | None,
 ) -> Speed | None:
     """The speed of a run spread so; None where the GPUs are not known or cannot hold the model.
 
-    A micro-batch is as large as fits, or all that a GPU has of a step of the dataset where that is less."""
-    if gpu.speed is None or gpu.size is None or most is None:
+    A micro-batch is as large as training makes it, or all that a GPU has of a step of the dataset where that is less.
+    """
+    if gpu.speed is None or gpu.size is None or not placement.fits:
         return None
     gpus, nodes = spec.resources.gpus, spec.resources.nodes
     rows, row_tokens = trained_rows(spec, local), _row_tokens(spec, local)
     network: Network = "infiniband"
-    step = step_of(shapes, spec, placement, gpu.speed, most, row_tokens, (gpus, nodes), network)
+    usual = placements.usual_tokens(shapes, spec, placement.estimate, gpus=gpus, nodes=nodes, gpu_bytes=gpu.size)
+    step = step_of(shapes, spec, placement, gpu.speed, usual, row_tokens, (gpus, nodes), network)
     return Speed(
         tokens_per_second=max(1, round(_pace(step, gpus * nodes))),
         epoch_tokens=None if rows is None or row_tokens is None else round(rows * row_tokens),
@@ -91,16 +92,16 @@ def step_of(
     spec: RunSpec,
     placement: EstimatedPlacement,
     gpu: GpuSpeed,
-    most: int,
+    usual_tokens: int,
     row_tokens: float | None,
     count: tuple[int, int],
     network: Network,
 ) -> StepTime:
-    """Without a dataset to know the rows of, a step is one micro-batch that fills the memory."""
-    tokens, micro_batches = most, 1
+    """Without a dataset to know the rows of, a step is one micro-batch as large as training makes them."""
+    tokens, micro_batches = usual_tokens, 1
     if row_tokens is not None:
         tokens = max(1, round(spec.train.batch_size * spec.train.gradient_accumulation * row_tokens))
-        micro_batches = math.ceil(tokens / most)
+        micro_batches = math.ceil(tokens / usual_tokens)
     return step_time.estimate(
         shapes,
         spec,
@@ -128,9 +129,9 @@ def _worth(
         placed = placements.choose(shapes, spec, gpus=gpus, nodes=nodes, gpu_bytes=size, experts=experts)
         if not placed.fits:
             continue
-        most = placements.most_tokens(shapes, spec, placed.estimate, gpus=gpus, nodes=nodes, gpu_bytes=size)
+        usual = placements.usual_tokens(shapes, spec, placed.estimate, gpus=gpus, nodes=nodes, gpu_bytes=size)
         for network, known in paces.items():
-            step = step_of(shapes, spec, placed, gpu, most, row_tokens, (gpus, nodes), network)
+            step = step_of(shapes, spec, placed, gpu, usual, row_tokens, (gpus, nodes), network)
             known.append((gpus * nodes, _pace(step, gpus * nodes)))
     return {network: _last_worth_it(known) for network, known in paces.items() if known}
 

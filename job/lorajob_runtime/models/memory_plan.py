@@ -38,6 +38,9 @@ a stream of its own until the next layer's is copied out.
 RECOMPUTE_EVERY = (8, 4, 3, 2, 1)
 """One layer in so many may compute its activations again: tried in turn, since the fewer do, the faster it is."""
 
+ACTIVATION_SHARE = 0.6
+"""Share of the free memory that kept activations may take; the rest is for the loss, workspaces and fragmentation."""
+
 WORKSPACE_BYTES = 768 * 2**20
 """The CUDA context and its kernels, and the workspace of cuBLAS."""
 

@@ -9,7 +9,14 @@ from lorajob_runtime.contract.errors import ConfigError
 from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.models.gpu_sizes import GPU_COUNTS
 from lorajob_runtime.models.lora_weights import adapter_parameters, wants_experts
-from lorajob_runtime.models.memory_plan import RECOMPUTE_EVERY, Estimate, Precision, Sharding, estimate
+from lorajob_runtime.models.memory_plan import (
+    ACTIVATION_SHARE,
+    RECOMPUTE_EVERY,
+    Estimate,
+    Precision,
+    Sharding,
+    estimate,
+)
 from lorajob_runtime.models.shapes import Architecture
 
 GPU_TOKENS = 16_384
@@ -170,3 +177,17 @@ def most_tokens(arch: Architecture, spec: RunSpec, chosen: Estimate, *, gpus: in
     rows = spec.train.batch_size * spec.train.gradient_accumulation
     room = chosen.tokens + (gpu_bytes - chosen.total) // token_bytes
     return max(chosen.tokens, min(GPU_TOKENS, rows * spec.data.max_length, room))
+
+
+def usual_tokens(arch: Architecture, spec: RunSpec, chosen: Estimate, *, gpus: int, nodes: int, gpu_bytes: int) -> int:
+    """Tokens of the micro-batches that training makes of a long step, which are fewer than would just fit.
+
+    What autograd saves of them takes ACTIVATION_SHARE of the memory that is free before a step, as training measures.
+    """
+    most = most_tokens(arch, spec, chosen, gpus=gpus, nodes=nodes, gpu_bytes=gpu_bytes)
+    if spec.train.tokens_per_micro_batch is not None:
+        return most
+    gathered = chosen.gathered_layers + chosen.gathered_embedding_and_head
+    free = gpu_bytes - chosen.weights - gathered - chosen.adapter - chosen.workspace
+    affordable = int(ACTIVATION_SHARE * free * chosen.tokens / chosen.activations)
+    return max(chosen.tokens, min(most, affordable))

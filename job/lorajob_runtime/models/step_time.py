@@ -144,12 +144,13 @@ class _Work:
     def passes(self, tokens: float) -> Iterator[tuple[PassCost, float, float]]:
         """(what is launched, seconds of products, of other kernels) of every pass through a layer.
 
-        Where activations are recomputed there is one forward pass more.
+        Of layers whose activations are recomputed there is one forward pass more.
         """
-        for layer, trained in zip(self._architecture.layers, self._trained, strict=True):
+        every = self._chosen.recompute_every
+        for number, (layer, trained) in enumerate(zip(self._architecture.layers, self._trained, strict=True)):
             cost = kernel_costs.of_layer(self._architecture, layer, adapted_experts=self._chosen.experts)
             frozen, attention = self._products(layer, tokens), self._attention_operations(tokens) / self._attention
-            for _ in range(2 if self._chosen.gradient_checkpointing else 1):
+            for _ in range(2 if every and number % every == 0 else 1):
                 yield cost.forward, frozen + attention, self._other(layer, cost.forward, tokens, trained)
             # flash attention computes its scores again, which makes five products of two
             yield cost.backward, frozen + 2.5 * attention, self._other(layer, cost.backward, tokens, trained)

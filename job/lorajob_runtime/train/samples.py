@@ -16,6 +16,7 @@ from transformers import StoppingCriteria
 
 from lorajob_runtime.data.chat.reasoning import MARK_TOKENS, Reply, opens_thought, split
 from lorajob_runtime.data.chat.tokenizer import decode, decode_answer, load_tokenizer
+from lorajob_runtime.models import memory_plan
 from lorajob_runtime.system import device_errors, environment
 from lorajob_runtime.train import answering, heartbeat
 from lorajob_runtime.train.base_model import forward as model_module
@@ -73,7 +74,7 @@ def _spare_bytes(session: Session) -> int:
         return 0
     device = session.accelerator.device
     free = memory_budget.free_bytes(device, environment.torchrun().ranks_here(session.ranks))
-    return memory_budget.least_over_ranks(int(memory_budget.SHARE * free), device)
+    return memory_budget.least_over_ranks(int(memory_plan.ACTIVATION_SHARE * free), device)
 
 
 def _answer(session: Session, prompts: SamplePrompts, chosen: list[dict[str, Any]]) -> list[Reply]:

@@ -214,3 +214,16 @@ def test_a_micro_batch_takes_the_room_that_is_left() -> None:
     larger = memory_plan.estimate(shapes("qwen3-8b"), spec(), gpus=1, tokens=tokens)
     assert chosen.tokens < tokens < placement.GPU_TOKENS
     assert 0.98 * 40 * GIBIBYTE < larger.total <= 40 * GIBIBYTE
+
+
+@pytest.mark.parametrize(("model", "gpus"), [("qwen3-8b", 1), ("glm-4.5-air", 8), ("hunyuan-a13b", 4)])
+@pytest.mark.parametrize("asked", [None, 2048])
+def test_micro_batches_are_usually_smaller_than_the_largest_that_fits(model: str, gpus: int, asked: int | None) -> None:
+    wanted = spec(train={"tokensPerMicroBatch": asked})
+    chosen = placement.choose(shapes(model), wanted, gpus=gpus, gpu_bytes=H200).estimate
+    given = {"gpus": gpus, "nodes": 1, "gpu_bytes": H200}
+
+    usual = placement.usual_tokens(shapes(model), wanted, chosen, **given)
+
+    most = placement.most_tokens(shapes(model), wanted, chosen, **given)
+    assert usual == asked if asked else chosen.tokens <= usual < most

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lorajob_runtime.contract.spec import LoraSpec
+from lorajob_runtime.models.memory_plan import ACTIVATION_SHARE
 from lorajob_runtime.models.placement import GPU_TOKENS
 from lorajob_runtime.system import cgroup
 from lorajob_runtime.train.lora import attach
@@ -33,7 +34,7 @@ def test_with_room_activations_are_kept_and_micro_batches_fill_what_fits() -> No
     decision = decide()
 
     assert not decision.gradient_checkpointing
-    assert decision.token_budget == int(64 * GIB * memory_budget.SHARE / (10 * 2**20))
+    assert decision.token_budget == int(64 * GIB * ACTIVATION_SHARE / (10 * 2**20))
 
 
 def test_when_the_longest_row_does_not_fit_activations_are_recomputed() -> None:
@@ -45,7 +46,7 @@ def test_recomputed_a_micro_batch_is_no_larger_than_what_one_layer_and_all_input
 
     assert (little.recompute_every, much.recompute_every) == (1, 1)
     assert little.token_budget == int(
-        int(4 * GIB * memory_budget.SHARE / (10 * 2**20)) / (1 / 36 + memory_budget.CHECKPOINTED_SHARE)
+        int(4 * GIB * ACTIVATION_SHARE / (10 * 2**20)) / (1 / 36 + memory_budget.CHECKPOINTED_SHARE)
     )
     assert much.token_budget == GPU_TOKENS
 
@@ -60,7 +61,7 @@ def test_no_more_layers_are_recomputed_than_leave_room_for_the_longest_row(gib: 
     assert decision.token_budget >= 1024
     if every is not None and every > 1:
         share = (36 - 36 // every + 1 + memory_budget.CHECKPOINTED_SHARE * 36 // every) / 36
-        assert 1024 * 10 * 2**20 * share <= gib * GIB * memory_budget.SHARE * 1.05
+        assert 1024 * 10 * 2**20 * share <= gib * GIB * ACTIVATION_SHARE * 1.05
 
 
 @pytest.mark.parametrize("tokens", [100, 2000, 100_000])

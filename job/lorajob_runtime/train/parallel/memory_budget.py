@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, UntypedStorage, nn
 
-from lorajob_runtime.models.memory_plan import GRADIENT_BYTES, OPTIMIZER_BYTES, RECOMPUTE_EVERY
+from lorajob_runtime.models.memory_plan import ACTIVATION_SHARE, GRADIENT_BYTES, OPTIMIZER_BYTES, RECOMPUTE_EVERY
 from lorajob_runtime.system import cgroup
 from lorajob_runtime.train.base_model import forward as model_module
 from lorajob_runtime.train.parallel import sharding
@@ -25,8 +25,6 @@ CPU_TOKENS = 640
 """Tokens of a micro-batch on a CPU: more does not fit its caches and was slower, fewer leaves its cores idle."""
 CHECKPOINTED_SHARE = 0.1
 """Most that a layer's input is of what the layer keeps: the attention's and the MLP's inputs alone are ten times it."""
-SHARE = 0.6
-"""Share of the free memory that kept activations may take; the rest is for the loss, workspaces and fragmentation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +57,7 @@ def decide(
     no more than a tenth of what a layer keeps, and the activations of one at a time. `asked_tokens` is the token budget
     that the spec asks for, in place of what would fill the memory.
     """
-    affordable = int(free_bytes * SHARE / max(1, kept_bytes_per_token))
+    affordable = int(free_bytes * ACTIVATION_SHARE / max(1, kept_bytes_per_token))
     enough = max(longest_row, min(device_tokens, CPU_TOKENS) if asked_tokens is None else asked_tokens)
     checkpointing = affordable < enough if asked == "auto" else asked
     every = 1
