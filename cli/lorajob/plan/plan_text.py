@@ -119,7 +119,8 @@ def spread_text(plan: RunPlan) -> str:
     else:
         where = f"sharded over all {plan.gpus} GPUs" + (f" of {nodes} nodes" if nodes > 1 else "")
     weights = f"{plan.spec.model.quantize} weights" if plan.spec.model.quantize else estimate.precision
-    return f"{where}, {weights}, {saved}"
+    products = f" with products in {base.upper()}" if (base := plan.spec.train.base_compute) else ""
+    return f"{where}, {weights}{products}, {saved}"
 
 
 def _saved(recompute_every: int) -> str:

@@ -144,6 +144,8 @@ def estimate(
     saved = activations.of(arch, spec.lora, experts=experts, element_bytes=size, quantized=quantized)
     loss = activations.loss_bytes(arch, tokens, element_bytes=size)
     most_saved, transient = saved.peak(tokens, loss=loss, recompute_every=recompute_every)
+    if spec.train.base_compute is not None:
+        transient += _fp8_rows(arch) * tokens
     parts = {
         **_weights(arch, spec, precision, shards),
         "adapter": trained * (ADAPTER_BYTES + GRADIENT_BYTES + OPTIMIZER_BYTES),
@@ -163,6 +165,11 @@ def estimate(
         host=host_bytes(arch),
         **parts,
     )
+
+
+def _fp8_rows(arch: Architecture) -> int:
+    """Bytes of a token's widest row, scaled and then rounded. Both copies of a weight take what it takes in bf16."""
+    return 3 * max(max(m.inputs, m.outputs) for layer in arch.layers for m in layer.matrices)
 
 
 def _weights(arch: Architecture, spec: RunSpec, precision: Precision, shards: int) -> dict[str, int]:

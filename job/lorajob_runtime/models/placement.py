@@ -122,7 +122,8 @@ def experts_to_try(arch: Architecture, spec: RunSpec) -> tuple[bool, ...]:
 def _sharding_options(spec: RunSpec, *, gpus: int, nodes: int) -> tuple[tuple[Sharding, int], ...]:
     """(sharding, replicas): the less goes over a network, the earlier. Quantised weights cannot be sharded."""
     asked = spec.train.sharding
-    if gpus * nodes == 1 or asked == "ddp" or spec.model.quantize is not None:
+    is_quantized = spec.model.quantize is not None or spec.train.base_compute is not None
+    if gpus * nodes == 1 or asked == "ddp" or is_quantized:
         return (("ddp", 1),)
     sharded: tuple[tuple[Sharding, int], ...] = (("fsdp", nodes), ("fsdp", 1))
     if nodes == 1 or gpus == 1:

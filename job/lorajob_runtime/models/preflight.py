@@ -59,6 +59,10 @@ def folder_of(model: ModelSpec) -> Path | None:
     return path if place.startswith(FOLDERS) or path.is_dir() else None
 
 
+_FP8_CAPABILITY = (8, 9)
+"""Compute capability of the first GPUs that multiply FP8 (Ada)."""
+
+
 def refuse_bare_folder(model: ModelSpec) -> None:
     """Raises ModelError for a folder that is there and has no config.json."""
     folder = folder_of(model)
@@ -82,6 +86,12 @@ def check(spec: RunSpec, architecture: Architecture | None, *, template: str | N
             f"model.quantize is {spec.model.quantize!r}: {name} is a mixture of experts, whose experts are no layers "
             "that can be quantised; leave it out",
             path="model.quantize",
+        )
+    if spec.train.base_compute is not None and architecture.has_experts:
+        raise ConfigError(
+            f"train.baseCompute is {spec.train.base_compute!r}: {name} is a mixture of experts, whose experts do not "
+            "multiply in FP8; leave it out",
+            path="train.baseCompute",
         )
     experts = lora_weights.wants_experts(architecture, spec.lora)
     lora_weights.adapted(architecture, spec.lora, experts=experts, model=name)
@@ -154,4 +164,34 @@ def _check_combination(spec: RunSpec) -> None:
             f"model.quantize is {quantize!r} and train.sharding 'fsdp': quantised weights are whole on every GPU, "
             "so one of the two must be left out",
             path="model.quantize",
+        )
+    _check_base_compute(spec)
+
+
+def check_fp8(capability: tuple[int, int] | None) -> None:
+    """Raises ConfigError for a GPU of a compute capability, or a CPU (None), that does not multiply FP8."""
+    if capability is None or capability < _FP8_CAPABILITY:
+        device = "a CPU" if capability is None else f"a GPU of compute capability {capability[0]}.{capability[1]}"
+        raise ConfigError(
+            f"train.baseCompute is 'fp8': {device} does not multiply FP8, GPUs of "
+            f"{'.'.join(map(str, _FP8_CAPABILITY))} or newer do (Ada, Hopper, Blackwell)",
+            hint="leave train.baseCompute out",
+            path="train.baseCompute",
+        )
+
+
+def _check_base_compute(spec: RunSpec) -> None:
+    """Raises ConfigError for products in FP8 beside what they cannot be beside."""
+    wanted = spec.train.base_compute
+    others = {
+        f"model.quantize {spec.model.quantize!r}": spec.model.quantize is not None,
+        "train.precision 'fp32'": spec.train.precision == "fp32",
+        "train.sharding 'fsdp'": spec.train.sharding == "fsdp",
+    }
+    other = next((what for what, is_there in others.items() if is_there), None)
+    if wanted is not None and other is not None:
+        raise ConfigError(
+            f"train.baseCompute is {wanted!r} and {other}: FP8 is made of whole weights in bf16, so one of the two "
+            "must be left out",
+            path="train.baseCompute",
         )

@@ -169,8 +169,11 @@ def _decided(event: Event) -> list[Line]:
     batch = min(event["global_batch"], event.get("rows", event["global_batch"]))
     said = f"training: {plural(event['total_steps'], 'step')} of {plural(batch, 'row')} on {where}"
     spread = f", weights in {shards} parts" if (shards := event.get("shards", 1)) > 1 else ""
+    products = f" with products in {base.upper()}" if (base := event.get("base_compute")) else ""
     attention = f", {event['attention']} attention" if event["device"] == "cuda" and "attention" in event else ""
-    text = f"{said}, {event['precision']}{attention}{spread}, {checkpointing} gradient checkpointing{of_layers}"
+    text = (
+        f"{said}, {event['precision']}{products}{attention}{spread}, {checkpointing} gradient checkpointing{of_layers}"
+    )
     lines = [Line(text, "quiet")]
     if measured := event.get("product_milliseconds"):
         figures = " and ".join(f"{milliseconds:g} ms in {name}" for name, milliseconds in measured.items())

@@ -96,6 +96,16 @@ def check_trainable(spec: RunSpec) -> Architecture | None:
     return shapes
 
 
+def check_products(spec: RunSpec, machine: Machine) -> None:
+    """Raises ConfigError for products in FP8 on what has none."""
+    if spec.train.base_compute is None:
+        return
+    if machine.device == "cpu":
+        preflight.check_fp8(None)
+    elif (capability := gpu_driver.oldest_capability()) is not None:
+        preflight.check_fp8(capability)
+
+
 def check_memory(spec: RunSpec, machine: Machine, *, nodes: int) -> EstimatedPlacement | None:
     """How the run lies on its GPUs, as far as the catalog or the model's folder tell its size.
 

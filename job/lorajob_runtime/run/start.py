@@ -18,6 +18,7 @@ from lorajob_runtime.run.host_checks import (
     Machine,
     check_memory,
     check_not_missing,
+    check_products,
     check_trainable,
     choose_machine,
     dataset_at_hand,
@@ -72,6 +73,7 @@ def prepare(
     """
     check_trainable(spec)
     machine = choose_machine(processes=processes, gpus=spec.resources.gpus, device=environment.device)
+    check_products(spec, machine)
     check_memory(spec, machine, nodes=1 if coordinator is None else spec.resources.nodes)
     store = open_store(_storage_uri(spec), spec.run_name, environment)
     check_not_missing(spec.data, environment, is_done=lambda: resume.is_published(store))

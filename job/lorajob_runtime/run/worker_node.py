@@ -19,7 +19,7 @@ from lorajob_runtime.contract.spec import RunSpec
 from lorajob_runtime.contract.termination import to_error, to_termination_message
 from lorajob_runtime.run import coordinator_client, launcher
 from lorajob_runtime.run.coordinator_client import CoordinatorClient
-from lorajob_runtime.run.host_checks import Machine, check_trainable, choose_machine
+from lorajob_runtime.run.host_checks import Machine, check_products, check_trainable, choose_machine
 from lorajob_runtime.run.launcher import WORKER, Training
 from lorajob_runtime.run.limits import Limits, limits_of
 from lorajob_runtime.run.node_logs import NodeLogs, print_line
@@ -64,6 +64,7 @@ def run(
         try:
             check_trainable(spec)
             machine = choose_machine(processes=None, gpus=spec.resources.gpus, device=environment.device)
+            check_products(spec, machine)
             folder = folder_of(spec, environment)
             stack.enter_context(run_lock.hold(folder.lock))
             store = open_store(spec.storage.uri or "", spec.run_name, environment)

@@ -33,7 +33,7 @@ from lorajob_runtime.train.base_model import forward as model_module
 from lorajob_runtime.train.base_model.forward import Traits
 from lorajob_runtime.train.decisions import Decisions
 from lorajob_runtime.train.job import TrainJob
-from lorajob_runtime.train.lora import attach, linear
+from lorajob_runtime.train.lora import attach, fp8_product, linear
 from lorajob_runtime.train.lora.dropout import DropoutMasks
 from lorajob_runtime.train.parallel import broadcast, memory_budget, placement, sharding
 from lorajob_runtime.train.parallel.gradients import FlatGradients
@@ -124,6 +124,8 @@ def start(job: TrainJob, folder: RunFolder, accelerator: Accelerator) -> Session
     job = broadcast.from_first_node(job, folder, accelerator)
     train = job.spec.train
     saved = None if job.resume_step is None else checkpoint.read_state(folder.checkpoint(job.resume_step))
+    if train.base_compute is not None:
+        fp8_product.check(accelerator.device)
     made_with = _identity(job, folder, saved)
     broadcast.check_same_weights(str(made_with.weights), job, accelerator)
     decided = None if saved is None else Decisions(**saved["decided"]).asked_again(train)
@@ -195,6 +197,8 @@ def _load_model(
         traits = dataclasses.replace(traits, plain_head=False)
     masks = DropoutMasks()
     linear.fuse(model, masks)
+    if job.spec.train.base_compute is not None:
+        fp8_product.quantize(model)
     model.train()
     return _LoadedModel(
         base=base, model=model, masks=masks, traits=traits, draws_random_numbers=draws, warnings=warnings
@@ -255,6 +259,7 @@ def _report_start(session: Session, warnings: list[str], chosen: precisions.Choi
         resumed_from=session.job.resume_step,
         shards=session.sharding.shards,
         rows=len(session.rows),
+        base_compute=session.job.spec.train.base_compute,
         product_milliseconds=chosen.milliseconds,
         attention=attention.backend(session.model, model_module.DTYPES[session.decided.precision]),
     )

@@ -16,6 +16,7 @@ from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.system import device_errors
 from lorajob_runtime.train import batches, heartbeat, loss, schedule
 from lorajob_runtime.train.base_model import forward as model_module
+from lorajob_runtime.train.lora import fp8_product
 from lorajob_runtime.train.parallel import memory_budget, sharding
 from lorajob_runtime.train.session import Session
 
@@ -132,6 +133,9 @@ def diverged(session: Session, what: str, updates: int) -> DivergedError:
 
 
 def _is_finite(tensor: Tensor) -> bool:
+    if fp8_product.of(tensor) is not None:
+        # something else stands for it
+        return True
     # of a sharded weight this rank's part; and no copy of it, since memory may be short
     part = sharding.local(tensor)
     if not part.is_floating_point() or not part.numel():

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lorajob_runtime.train.lora import fp8_product
+
 
 def forward(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """rows [T, in] through a frozen weight [out, in] and bias [out]: a tensor [T, out] of its own, in rows' type."""
+    if (in_fp8 := fp8_product.of(weight)) is not None:
+        return fp8_product.forward(rows, in_fp8, bias)
     if bias is None:
         return rows @ weight.t()
     return bias.addmm(rows, weight.t())
@@ -20,6 +24,9 @@ def forward(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def backward(gradient: Tensor, weight: Tensor, into: Tensor | None = None) -> Tensor:
     """The gradient of rows [T, in] by that of the output [T, out]; added to `into` [T, in], in place, where given."""
+    if (in_fp8 := fp8_product.of(weight)) is not None:
+        through = fp8_product.backward(gradient, in_fp8)
+        return through if into is None else into.add_(through)
     if into is None:
         return gradient @ weight
     return into.addmm_(gradient, weight)
