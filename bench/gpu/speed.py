@@ -99,7 +99,7 @@ def _memory(session: Session, config: PreTrainedConfig) -> dict[str, float]:
         session.job.spec,
         gpus=1,
         experts=session.decided.experts,
-        gradient_checkpointing=session.decided.gradient_checkpointing,
+        recompute_every=session.decided.recompute_every if session.decided.gradient_checkpointing else 0,
         tokens=tokens,
     )
     peak, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
