@@ -1,7 +1,7 @@
 """Lets several pytests share the tests of one run: each takes the next file that no other one has taken.
 
 LORAJOB_TEST_SHARED names the folder in which a file's name is written by the one that runs its tests. Without it every
-test is run. A whole file goes to one pytest, since its fixtures are made once for all of it.
+test is run. Slow files come first. A whole file goes to one pytest, since its fixtures are made once for all of it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     folder = os.environ.get(VARIABLE)
     if folder is None or session.config.option.collectonly or session.testsfailed:
         return None
-    items = taken(session.items, Path(folder))
+    items = taken(slow_first(session.items), Path(folder))
     item = next(items, None)
     while item is not None:
         following = next(items, None)
@@ -41,6 +41,19 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
             raise session.Interrupted(session.shouldstop)
         item = following
     return True
+
+
+def slow_first(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """The tests with those of slow files in front, so that no pytest begins one when the others have nothing left.
+
+    A file is slow that has a test marked so, or one that trains in pods, for which it asks for the fixture `image`.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow") or "image" in _fixtures(item)}
+    return sorted(items, key=lambda item: item.path not in slow)
+
+
+def _fixtures(item: pytest.Item) -> Sequence[str]:
+    return item.fixturenames if isinstance(item, pytest.Function) else ()
 
 
 def taken(items: Sequence[pytest.Item], folder: Path) -> Iterator[pytest.Item]:

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+import sharing
 from side_by_side import exit_code
 
 PROGRAM = Path(__file__).with_name("side_by_side.py")
@@ -66,6 +67,28 @@ def test_a_file_without_a_test_for_a_cluster_is_not_imported_beside_one(project:
 
     names = [line.split()[0] for line in (tmp_path / "imported").read_text().splitlines()]
     assert (names.count("test_other"), names.count("test_below")) == (2, 4), said
+
+
+def test_files_with_slow_tests_come_first_and_stay_whole(tmp_path: Path) -> None:
+    marks = {"a": "", "b": "", "x": "@pytest.mark.slow", "y": "@pytest.mark.usefixtures('image')"}
+    for name, mark in marks.items():
+        (tmp_path / f"test_{name}.py").write_text(f"""
+import pytest
+@pytest.fixture
+def image(): pass
+def test_first(): print("ran", {name!r})
+{mark}
+def test_second(): print("ran", {name!r})
+""")
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\npythonpath = {PROGRAM.parent}\nmarkers = slow: is slow\n")
+    (tmp_path / "shared").mkdir()
+
+    command = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "sharing", "-p", "no:timeout"]
+    variables = os.environ | {sharing.VARIABLE: str(tmp_path / "shared")}
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"ran (\w)", done.stdout) == ["x", "x", "y", "y", "a", "a", "b", "b"]
 
 
 def test_two_parts_share_the_files_and_run_every_test_once(project: Any, tmp_path: Path) -> None:
