@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from forked_ranks import ForkedRanks
-from training_runs import random_rows, run_training, write_run
+from training_runs import random_rows, write_run
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from lorajob_runtime.contract import events, spec
@@ -87,11 +87,11 @@ def test_a_head_of_its_own_takes_one_and_merges_to_the_same_model(tmp_path: Path
     torch.testing.assert_close(merged, adapted, atol=1e-5, rtol=0)
 
 
-def test_a_tied_head_is_refused_by_a_whole_training_with_10(tmp_path: Path) -> None:
+def test_a_tied_head_is_refused_by_a_whole_training_with_10(ranks: ForkedRanks, tmp_path: Path) -> None:
     path = tied(tmp_path / "model", is_tied=True)
     folder = write_run(tmp_path / "run", path, random_rows(9), {"lora": {"targets": ["lm_head"]}})
 
-    assert run_training(folder) == 10
+    assert ranks.end_of(folder) == 10
     assert "embedding" in json.loads(folder.cause(0).read_text())["message"]
 
 
@@ -135,7 +135,7 @@ def test_what_peft_warns_of_is_told_by_the_run(
 
 
 def test_numbers_that_are_broken_before_training_are_not_blamed_on_the_learning_rate(
-    tmp_path: Path, tiny_model: Path
+    ranks: ForkedRanks, tmp_path: Path, tiny_model: Path
 ) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     with torch.no_grad():
@@ -143,7 +143,7 @@ def test_numbers_that_are_broken_before_training_are_not_blamed_on_the_learning_
     model.save_pretrained(tmp_path / "broken")
     folder = write_run(tmp_path / "run", tmp_path / "broken", random_rows(8))
 
-    assert run_training(folder) == 15
+    assert ranks.end_of(folder) == 15
 
     cause = json.loads(folder.cause(0).read_text())
     assert "at step 1" in cause["message"]

@@ -44,7 +44,7 @@ def test_killed_after_a_checkpoint_and_resumed_it_ends_bit_identical(
     event_log.cut_back(broken.events, kept)
 
     resumed = write_run(tmp_path / "broken", tiny_model, rows, SETTINGS, resume_step=kept, attempt=2)
-    assert run_training(resumed, processes=processes) == 0
+    ranks.train(resumed, processes=processes)
 
     assert final(resumed) == final(whole)
     assert [step["step"] for step in steps_of(resumed)] == list(range(1, steps_of(whole)[-1]["step"] + 1))
@@ -87,7 +87,7 @@ def test_a_stop_in_a_long_evaluation_is_seen_in_it_and_the_evaluation_made_at_th
 
 
 def test_a_checkpoint_is_there_before_the_look_that_belongs_to_it_which_a_killed_run_makes_anew(
-    tmp_path: Path, tiny_model: Path
+    tmp_path: Path, tiny_model: Path, ranks: ForkedRanks
 ) -> None:
     settings = {"train": {"maxSteps": 1, "saveSteps": 1}}
     folder = write_run(tmp_path, tiny_model, random_rows(4), settings, eval_rows=random_rows(300, seed=1))
@@ -101,7 +101,7 @@ def test_a_checkpoint_is_there_before_the_look_that_belongs_to_it_which_a_killed
     again = write_run(
         tmp_path, tiny_model, random_rows(4), settings, eval_rows=random_rows(9, seed=1), resume_step=1, attempt=2
     )
-    assert run_training(again) == 0
+    ranks.train(again)
 
     assert events.was_evaluated(again.events, 1)
     assert [event["step"] for event in events.read(again.events) if event["event"] == "evaluation"] == [0, 1]
