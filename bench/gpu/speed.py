@@ -35,6 +35,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without dropout": {"lora": {"dropout": 0.0}},
     "activations recomputed": {"train": {"gradientCheckpointing": True}},
 }
+CARD_VARIANTS: dict[str, dict[str, Any]] = {"base products in FP8": {"train": {"baseCompute": "fp8"}}}
+"""What a CPU refuses."""
 
 
 def lengths_of(name: str, count: int = 64) -> list[int]:
@@ -139,7 +141,7 @@ def dense() -> None:
     """Qwen3-8B: every set of rows as it is, the variants on one of them, and the trainers of others."""
     config = qwen3(36)
     for rows in ROWS:
-        for variant, settings in VARIANTS.items():
+        for variant, settings in (VARIANTS | (CARD_VARIANTS if HAS_GPU else {})).items():
             if variant == "as it is" or rows == "rows of 600":
                 attempt("speed", variant, lambda r=rows, v=variant, s=settings: _dense(config, r, v, s))  # type: ignore[misc]
                 free()

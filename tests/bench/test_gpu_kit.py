@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from lorajob_runtime.contract import spec
+
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = ROOT / "bench"
 
@@ -87,6 +89,11 @@ def test_speeds_of_every_setting_and_of_the_recipe_are_said(part: Any, tmp_path:
     assert any("GLM-4.5-Air" in name for name in speeds)
     assert found["lorajob activations recomputed, rows of 600"]["recomputes"]
     assert (tmp_path / "profile.txt").read_text()
+
+
+def test_settings_that_only_cards_take_are_those_of_the_spec(part: Any) -> None:
+    for settings in part("speed").CARD_VARIANTS.values():
+        assert spec.parse({"name": "n", "model": {"name": "qwen3-8b"}, **settings}).train.base_compute == "fp8"
 
 
 def test_work_that_was_asked_for_is_counted_by_hand(part: Any) -> None:
