@@ -18,7 +18,10 @@ FLOAT = 4
 """Bytes of an fp32 number: norms, routing and the loss are computed in it, also where the weights are not."""
 
 LOSS_CHUNK_ELEMENTS = 2**25
-"""Logits that the loss is worked out from at a time (rows x vocabulary): 128 MiB in fp32."""
+"""Logits that the loss is worked out from at a time (rows x vocabulary): 128 MiB in fp32, or a GPU's fewest rows."""
+
+_LOSS_ROWS_ON_GPU, _ROWS_OF_A_TILE = 512, 128
+"""Fewer rows leave the head's product waiting for the head's weights; others than whole tiles are padded to them."""
 
 
 INDEX = 8
@@ -60,17 +63,18 @@ class Activations:
         and what comes and goes beside it, in the backward pass of a layer or for the loss, which takes `loss` bytes.
 
         Every `recompute_every`-th layer (0: none), the first one among them, saves its input, and in its backward pass
-        what that needs; the others save that from the start, and their backward passes let go of it.
+        what that needs; the others save that from the start. Backward passes let go of either.
         """
         saved = [layer.saved.at(tokens) for layer in self.layers]
         is_recomputed = [recompute_every > 0 and index % recompute_every == 0 for index in range(len(self.layers))]
-        kept = sum(size for size, again in zip(saved, is_recomputed, strict=True) if not again)
+        inputs = self.stream * tokens
+        kept = sum(inputs if again else size for size, again in zip(saved, is_recomputed, strict=True))
         moments = [(kept, loss)]
         for layer, size, again in reversed(list(zip(self.layers, saved, is_recomputed, strict=True))):
             moments.append((kept + size if again else kept, layer.transient.at(tokens)))
-            kept -= 0 if again else size
+            kept -= inputs if again else size
         most, beside = max(moments, key=sum)
-        return (sum(is_recomputed) * self.stream + self.tail) * tokens + most, beside
+        return self.tail * tokens + most, beside
 
 
 @functools.lru_cache(maxsize=16)
@@ -90,12 +94,20 @@ def of(
     return Activations(layers=layers, stream=hidden, tail=hidden)
 
 
-def loss_bytes(architecture: Architecture, tokens: int, *, element_bytes: int) -> int:
-    """Most bytes of the loss, all tokens having one: logits, the hidden states and their gradient.
+def loss_rows(vocabulary: int, *, on_gpu: bool) -> int:
+    """Rows whose logits are there at a time."""
+    rows = max(1, LOSS_CHUNK_ELEMENTS // vocabulary)
+    if on_gpu:
+        return max(_LOSS_ROWS_ON_GPU, rows // _ROWS_OF_A_TILE * _ROWS_OF_A_TILE)
+    return rows
 
-    A chunk of logits is there twice in fp32, once inside torch's logsumexp.
+
+def loss_bytes(architecture: Architecture, tokens: int, *, element_bytes: int) -> int:
+    """Most bytes of the loss on a GPU, all tokens having one: logits, the hidden states and their gradient.
+
+    A chunk of logits is there twice in fp32, with their logarithms of probabilities.
     """
-    rows = min(tokens, max(1, LOSS_CHUNK_ELEMENTS // architecture.vocabulary))
+    rows = min(tokens, loss_rows(architecture.vocabulary, on_gpu=True))
     return 2 * rows * architecture.vocabulary * FLOAT + 2 * tokens * architecture.hidden * element_bytes
 
 
@@ -110,7 +122,7 @@ class _Readers:
 def _layer(
     architecture: Architecture, layer: Layer, chosen: frozenset[str], lora: LoraSpec, element: int, quantized: bool
 ) -> LayerMemory:
-    saved = Bytes(token=_norms(architecture) + _attention(architecture, element) + _mlps(layer, element))
+    saved = Bytes(token=_norms(architecture, element) + _attention(architecture, element) + _mlps(layer, element))
     for readers in _readers(layer):
         adapters = [matrix for matrix in readers.matrices if matrix.path in chosen]
         if adapters:
@@ -140,9 +152,9 @@ def _thin_copies(matrix: Matrix, rank: int, element: int) -> int:
     return rank * element * (matrix.outputs + cast)
 
 
-def _norms(architecture: Architecture) -> int:
-    """The two norms of a layer, each saving its input in fp32 and one number a token."""
-    return 2 * (architecture.hidden * FLOAT + FLOAT)
+def _norms(architecture: Architecture, element: int) -> int:
+    """The two norms of a layer, each saving its input and one number a token."""
+    return 2 * (architecture.hidden * element + FLOAT)
 
 
 def _attention(architecture: Architecture, element: int) -> int:
@@ -150,14 +162,14 @@ def _attention(architecture: Architecture, element: int) -> int:
     queries, keys = architecture.heads * architecture.head_dim, architecture.key_heads * architecture.head_dim
     saved = 2 * (queries + keys) * element + architecture.heads * FLOAT
     if architecture.head_norms != "none":
-        saved += (queries + keys + architecture.heads + architecture.key_heads) * FLOAT
+        saved += (queries + keys) * element + (architecture.heads + architecture.key_heads) * FLOAT
     return saved
 
 
 def _mlps(layer: Layer, element: int) -> int:
-    """Gate, up and act(gate) of every MLP that all tokens go through."""
+    """Gate and up of every MLP that all tokens go through."""
     return sum(
-        3 * matrix.inputs * element
+        2 * matrix.inputs * element
         for matrix in layer.matrices
         if matrix.name == "down_proj" and matrix.group != "experts"
     )
@@ -187,12 +199,12 @@ def _transient(architecture: Architecture, layer: Layer, chosen: frozenset[str],
     """What the backward pass of the widest MLP holds at a time.
 
     Of a linear layer the gradient of its input, what comes to that through the adapter, and the stream's; or of a norm
-    five times its input in fp32. Of routed experts the rows, their gradients before and after they are put into the
-    tokens' order, those of gate and up, and the gradients of the adapters.
+    three times its input in fp32 and the gradients before and behind it. Of routed experts the rows, their gradients
+    before and after they are put into the tokens' order, those of gate and up, and the gradients of the adapters.
     """
     widest = max((matrix.inputs for matrix in layer.matrices if matrix.group in ("dense", "shared")), default=0)
     linear = (2 * max(widest, architecture.hidden) + architecture.hidden) * element
-    transient = Bytes(token=max(linear, 5 * architecture.hidden * FLOAT))
+    transient = Bytes(token=max(linear, architecture.hidden * (3 * FLOAT + 2 * element)))
     if not layer.experts_per_token:
         return transient
     inputs, down = layer.of("experts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from accelerate import Accelerator
@@ -20,7 +21,10 @@ from lorajob_runtime.train.parallel import broadcast, memory_budget, sharding
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decisions:
-    """Fixed at the first start and kept in every checkpoint: with other ones a resumed run would round differently."""
+    """Fixed at the first start and kept in every checkpoint: with other ones a resumed run would round differently.
+
+    `functions`: the fused functions that the base model computes by; none in a checkpoint that knows of none.
+    """
 
     world_size: int
     global_batch: int
@@ -36,6 +40,7 @@ class Decisions:
     sharded: bool = False
     replicas: int = 1
     experts: bool = False
+    functions: Sequence[str] = ()
 
     def asked_again(self, train: TrainSpec) -> Decisions:
         """The same for a run that goes on, with the token budget of its spec where that asks for another one now."""
@@ -53,6 +58,7 @@ def decide(
     precision: Precision,
     traits: Traits,
     placed: Placement,
+    functions: Sequence[str],
 ) -> Decisions:
     """Rank 0 decides for all, since they must not differ, by the memory of the rank that has the least."""
     train = job.spec.train
@@ -84,5 +90,6 @@ def decide(
         sharded=placed.sharded,
         replicas=placed.replicas,
         experts=placed.experts,
+        functions=functions,
     )
     return broadcast.broadcast_object(mine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -139,7 +140,9 @@ def start(job: TrainJob, folder: RunFolder, accelerator: Accelerator) -> Session
     rows = TokenRows.load(folder.train_rows)
     loaded = _load_model(job, accelerator, precision, placed, decided)
     if decided is None:
-        decided = decisions.decide(job, accelerator, loaded.model, rows, precision, loaded.traits, placed)
+        decided = decisions.decide(
+            job, accelerator, loaded.model, rows, precision, loaded.traits, placed, loaded.functions
+        )
     if decided.gradient_checkpointing:
         model_module.recompute(
             loaded.base, every=decided.recompute_every, draws_random_numbers=loaded.draws_random_numbers
@@ -177,6 +180,7 @@ class _LoadedModel:
     model: nn.Module
     masks: DropoutMasks
     traits: Traits
+    functions: Sequence[str]
     draws_random_numbers: bool
     warnings: list[str]
 
@@ -187,6 +191,8 @@ def _load_model(
     """Loads the base model and attaches the adapter. What holds for the model is tried where it is not decided yet."""
     sharded = sharding.over(accelerator.num_processes, sharded=placed.sharded, replicas=placed.replicas)
     base = model_module.load(Path(job.model_path), job.spec.model, precision, accelerator.device, sharded)
+    functions = decided.functions if decided else broadcast.broadcast_object(model_module.own_functions(base))
+    model_module.use_functions(base, functions)
     traits = Traits(packs=decided.packs, plain_head=decided.plain_head) if decided else model_module.probe(base)
     draws = model_module.draws_random_numbers(base)
     warnings: list[str] = []
@@ -201,7 +207,13 @@ def _load_model(
         fp8_product.quantize(model)
     model.train()
     return _LoadedModel(
-        base=base, model=model, masks=masks, traits=traits, draws_random_numbers=draws, warnings=warnings
+        base=base,
+        model=model,
+        masks=masks,
+        traits=traits,
+        functions=functions,
+        draws_random_numbers=draws,
+        warnings=warnings,
     )
 
 

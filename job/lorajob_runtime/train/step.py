@@ -49,13 +49,15 @@ def train_step(session: Session, step: int) -> StepResult:
             # a step may be hours of micro-batches
             heartbeat.beat(session.folder)
             session.masks.start(train.seed, step, session.rank, index)
-            if not _add_gradients(session, micro_batch, targets, sums):
+            if not _add_gradients(session, micro_batch, sums):
                 return _tokens(session.rows, micro_batch)
         sums[1] += session.folder.stop_request.exists()
         return 0
 
     sums = _within_memory(session, session.rows, gradients, f"step {step}")
     session.gradients.sum_over_ranks()
+    # not the loss: what goes back through the model would be rounded to bf16 with it, all by the same factor
+    session.gradients.divide(targets)
     mean_loss = float(sums[0]) / targets
     grad_norm = session.gradients.clip(train.max_grad_norm)
     if not np.isfinite(mean_loss) or not np.isfinite(grad_norm):
@@ -163,11 +165,11 @@ def _within_memory(session: Session, rows: TokenRows, work: Callable[[Tensor], i
         session.lower_token_budget(int(largest), int(rows.lengths.max()), where)
 
 
-def _add_gradients(session: Session, micro_batch: Sequence[int], targets: int, sums: Tensor) -> bool:
+def _add_gradients(session: Session, micro_batch: Sequence[int], sums: Tensor) -> bool:
     """Adds a micro-batch's gradients to the adapter's and its loss to `sums`. False where memory was not enough."""
     try:
         summed = summed_loss(session, session.rows, micro_batch)
-        (summed / targets).backward()
+        summed.backward()
         sums[0] += summed.detach()
     except Exception as error:  # noqa: BLE001 what is no lack of memory is raised again
         _raise_unless_short(session, error)

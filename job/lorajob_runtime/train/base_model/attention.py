@@ -2,7 +2,7 @@
 
 Registered with transformers under NAME. The model gets all documents end to end as one sequence, and their boundaries
 as `cu_seq_lens_q`. Where torch's variable-length flash attention works it is taken, elsewhere an attention call a
-document.
+document, on a CPU by a function that may widen bf16 for it: that has a name of its own, so that a run can keep to it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -18,7 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
+from lorajob_runtime.train.base_model import cpu_attention
+from lorajob_runtime.train.base_model.cpu_attention import Widening
+
 NAME = "lorajob_documents"
+
+WIDENED = {
+    "attention_fp32": cpu_attention.FORWARD_AND_BACKWARD,
+    "attention_fp32_backward": cpu_attention.SHORT_BACKWARD,
+}
+"""What a CPU may do with bf16, by the name that stands for it among a run's decisions."""
 
 UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 """What a model may pass to its attention that changes the result and that this one does not do."""
@@ -32,6 +41,8 @@ def register() -> None:
     and keeps it, for every new set of shapes; micro-batches of documents practically never have the same ones twice.
     """
     AttentionInterface.register(NAME, document_attention)
+    for name, widening in WIDENED.items():
+        AttentionInterface.register(_implementation(name), functools.partial(document_attention, widening=widening))
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
@@ -47,6 +58,25 @@ def supports(config: Any) -> bool:
     return not windowed or bool(layer_types)
 
 
+def widened(model: Any) -> tuple[str, ...]:
+    """The name of what gains most where a loaded model attends within documents, in bf16 and on a CPU; else none."""
+    if model.config._attn_implementation != NAME or model.device.type != "cpu" or model.dtype != torch.bfloat16:
+        return ()
+    best = cpu_attention.best_widening()
+    return tuple(name for name, widening in WIDENED.items() if widening == best)
+
+
+def widen(model: Any, names: Iterable[str]) -> None:
+    """Has a model that attends within documents do it as one of these names says, if one does."""
+    for name in WIDENED.keys() & set(names):
+        if model.config._attn_implementation == NAME:
+            model.set_attn_implementation(_implementation(name))
+
+
+def _implementation(name: str) -> str:
+    return f"{NAME}_{name}"
+
+
 def document_attention(
     module: torch.nn.Module,
     query: Tensor,
@@ -59,6 +89,7 @@ def document_attention(
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int | None = None,
     document_bounds: Sequence[int] | None = None,
+    widening: Widening = cpu_attention.AS_IT_IS,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """query [1, heads, tokens, dim], key and value [1, key heads, tokens, dim] -> ([1, tokens, heads, dim], None).
@@ -73,6 +104,8 @@ def document_attention(
     bounds = document_bounds
     if bounds is None:
         bounds = [0, query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.tolist()
+    if cpu_attention.takes(query, key, value):
+        return cpu_attention.attend(query, key, value, scaling=scaling, bounds=bounds, widening=widening), None
     documents = [
         F.scaled_dot_product_attention(
             query[:, :, start:end],
@@ -97,11 +130,12 @@ def has_flash(device: torch.device, dtype: torch.dtype) -> bool:
 def backend(model: Any, dtype: torch.dtype) -> str:
     """What works out a loaded model's attention, for the run's report.
 
-    flash: torch's kernel for documents of different lengths; documents: one call of scaled_dot_product_attention a
-    document; anything else is the name of transformers' own implementation, for a model that needs more.
+    flash: torch's kernel for documents of different lengths; documents: one call of scaled_dot_product_attention, or of
+    the kernel behind it, a document; anything else is the name of transformers' own implementation, for a model that
+    needs more.
     """
     name = str(model.config._attn_implementation)
-    if name != NAME:
+    if not name.startswith(NAME):
         return name
     return "flash" if has_flash(model.device, dtype) else "documents"
 

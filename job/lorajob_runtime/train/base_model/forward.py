@@ -21,6 +21,7 @@ from lorajob_runtime.contract.errors import ConfigError
 from lorajob_runtime.contract.spec import ModelSpec
 from lorajob_runtime.models.memory_plan import Precision
 from lorajob_runtime.train.base_model import attention, loading
+from lorajob_runtime.train.base_model.fused import replacing
 from lorajob_runtime.train.parallel.sharding import REPLICATED, Sharding
 
 _RANDOM_SETTINGS = ("dropout", "pdrop", "drop_rate", "jitter", "noise")
@@ -57,6 +58,17 @@ def load(
     loaded.requires_grad_(False)
     loaded.config.use_cache = False
     return loaded if sharding.is_sharded else cast(PreTrainedModel, loaded.to(device))
+
+
+def own_functions(model: PreTrainedModel) -> tuple[str, ...]:
+    """Names of the fused functions that give this model's numbers, and that are faster where it lies."""
+    return tuple(sorted((*replacing.found(model), *attention.widened(model))))
+
+
+def use_functions(model: PreTrainedModel, names: Sequence[str]) -> None:
+    """Has the model compute by these functions, in place; whatever else it does stays transformers' own."""
+    replacing.use(model, names)
+    attention.widen(model, names)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -32,6 +32,10 @@ class FlatGradients:
         if dist.is_initialized():
             dist.all_reduce(self.buffer)
 
+    def divide(self, by: int) -> None:
+        """Makes a mean of a sum over so many targets."""
+        self.buffer.div_(by)
+
     def clip(self, max_norm: float) -> float:
         """Scales the whole down to `max_norm` (0: never), as torch's clip_grad_norm_ does. Returns the norm before."""
         norm = torch.linalg.vector_norm(self.buffer)
