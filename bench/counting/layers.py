@@ -28,10 +28,14 @@ from lorajob_runtime.contract.spec import ModelSpec, RunSpec
 from lorajob_runtime.models.placement import Placement
 from lorajob_runtime.train import session, step
 from lorajob_runtime.train.base_model import forward, loading
+from lorajob_runtime.train.base_model.fused import replacing
 from lorajob_runtime.train.lora import attach
 from lorajob_runtime.train.parallel.gradients import FlatGradients
 
 DEVICE = torch.device("cuda", 0)
+
+FUNCTIONS = (replacing.RMS_NORM, replacing.ROTARY, replacing.SWIGLU)
+"""What training finds to give these models' numbers; here there are no numbers to compare."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +119,7 @@ def _attempt(path: Path, spec: RunSpec, layers: range, experts: bool) -> Any:
     """What of a session the loss of a micro-batch needs."""
     job: Any = SimpleNamespace(model_path=str(path), spec=spec)
     accelerator: Any = SimpleNamespace(device=DEVICE, num_processes=1)
-    decided: Any = SimpleNamespace(packs=True, plain_head=True)
+    decided: Any = SimpleNamespace(packs=True, plain_head=True, functions=FUNCTIONS)
     placed = Placement(sharded=False, experts=experts)
 
     def load(path: Path, model: ModelSpec, dtype: torch.dtype, *_: Any, **__: Any) -> nn.Module:
@@ -151,5 +155,7 @@ def _gpu_that_is_not_there() -> Iterator[None]:
         mock.patch.object(torch.cuda, "get_device_capability", return_value=(9, 0)),
         mock.patch.object(torch, "Generator", return_value=torch.Generator()),
         mock.patch.object(forward, "on_device", on_device),
+        mock.patch.object(replacing, "_agree", return_value=True),
+        mock.patch.object(replacing, "_rotates_halves", return_value=True),
     ):
         yield

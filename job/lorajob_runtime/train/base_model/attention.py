@@ -151,9 +151,10 @@ def _flash_varlen(
     if bounds is None or longest is None:
         bounds, longest = torch.tensor([0, tokens], dtype=torch.int32, device=query.device), tokens
     output = varlen_attn(
-        query[0].transpose(0, 1),
-        key[0].transpose(0, 1),
-        value[0].transpose(0, 1),
+        # not [0], whose gradient is copied into zeros
+        query.squeeze(0).transpose(0, 1),
+        key.squeeze(0).transpose(0, 1),
+        value.squeeze(0).transpose(0, 1),
         bounds,
         bounds,
         longest,
