@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from golden.said import Said
 from lorajob_runtime.contract import layout
 from lorajob_runtime.contract.errors import StorageError
 from lorajob_runtime.contract.layout import RunFolder
@@ -50,16 +51,16 @@ def test_a_write_that_fails_leaves_no_checkpoint_and_no_draft(folder: RunFolder)
     assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["step-000010", "step-000020", "step-000030"]
 
 
-def test_a_write_that_misses_a_file_from_elsewhere_names_it(folder: RunFolder, tmp_path: Path) -> None:
+def test_a_write_that_misses_a_file_from_elsewhere_names_it(folder: RunFolder, tmp_path: Path, said: Said) -> None:
     gone = tmp_path / "data" / "samples.json"
 
     with pytest.raises(StorageError) as caught:
         checkpoint.save(folder, 40, lambda path: (path / "copy.json").write_bytes(gone.read_bytes()) and None)
-    assert caught.value.message == f"{folder.checkpoint(40)} cannot be written: No such file or directory: {gone}"
+    said(caught.value.message.replace(str(tmp_path), "HERE"))
 
     with pytest.raises(StorageError) as caught:
         checkpoint.save(folder, 40, lambda path: (path / "no" / "such").touch())
-    assert caught.value.message == f"{folder.checkpoint(40)} cannot be written: No such file or directory"
+    said(caught.value.message.replace(str(tmp_path), "HERE"))
 
 
 def test_a_folder_without_its_manifest_is_no_checkpoint(folder: RunFolder) -> None:

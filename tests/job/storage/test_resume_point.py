@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from golden.said import Said
 from lorajob_runtime.contract import events as event_logs
 from lorajob_runtime.contract import spec as specs
 from lorajob_runtime.contract.errors import ConfigError
@@ -188,7 +189,7 @@ def test_an_older_stay_on_this_machine_gives_way_to_what_storage_has(place: Plac
     assert place.steps_in_log() == [1, 2, 3]
 
 
-def test_a_checkpoint_that_retention_has_stripped_is_not_resumed_from(place: Place) -> None:
+def test_a_checkpoint_that_retention_has_stripped_is_not_resumed_from(place: Place, said: Said) -> None:
     place.train(1, 2, 3, keep=1)
     for root in (place.folder.checkpoint(3), place.storage / "checkpoints/step-000003"):
         damage(root / OPTIMIZER)
@@ -196,7 +197,7 @@ def test_a_checkpoint_that_retention_has_stripped_is_not_resumed_from(place: Pla
     start = place.restore()
 
     assert start.step is None
-    assert "no checkpoint of this run can be used: training starts from the beginning" in place.warnings
+    said("\n".join(place.warnings).replace(str(place.storage.parent), "HERE"))
 
 
 def test_a_spec_from_storage_is_compared_when_the_folder_here_is_gone(place: Place) -> None:
