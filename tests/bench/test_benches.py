@@ -28,6 +28,7 @@ RUN_HERE = {
     "reading.py",
     "turns.py",
     "kernel_counts.py",
+    "functions.py",
     "scaling.py",
 }
 
@@ -153,6 +154,13 @@ def test_kernels_of_a_layer_are_counted_and_compared(model: Path, table: Callabl
     assert _has_row(printed, "backward", "`mm`", r"\d+", "", NUMBER), printed
     for side in ("before", "now"):
         assert _has_row(printed, f"{side}: a layer", r"\d+", r"\d+", NUMBER, NUMBER, NUMBER), printed
+
+
+def test_functions_of_the_base_model_are_compared_with_none(model: Path, table: Callable[..., str]) -> None:
+    printed = table("functions.py", "--model", str(model), "--rounds", "1")
+
+    for way in ("none", "rms_norm", "swiglu", "rotary", "attention_fp32", "attention_fp32_backward", "all"):
+        assert _has_row(printed, way, NUMBER, NUMBER, NUMBER, f"{NUMBER}x"), printed
 
 
 def test_the_pace_of_more_gpus_is_worked_out(table: Callable[..., str]) -> None:
