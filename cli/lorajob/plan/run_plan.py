@@ -49,7 +49,7 @@ class RunPlan:
         """Adapter and optimizer of one checkpoint."""
         if self.placement is None:
             return None
-        return self.placement.estimate.trained_parameters * (memory_plan.ADAPTER_BYTES + memory_plan.OPTIMIZER_BYTES)
+        return self.placement.estimate.trained_parameters * memory_plan.CHECKPOINT_BYTES
 
     @property
     def adapter_bytes(self) -> int | None:

@@ -28,6 +28,9 @@ NF4_BYTES = 0.5 + 4 / 64
 ADAPTER_BYTES, GRADIENT_BYTES, OPTIMIZER_BYTES = 4, 4, 8
 """Bytes of a trained number: itself, its gradient, and AdamW's two moments, all fp32 and whole on every GPU."""
 
+CHECKPOINT_BYTES = ADAPTER_BYTES + OPTIMIZER_BYTES
+"""Bytes of a trained number in a checkpoint, and in the host memory of the one process that copies it there first."""
+
 GATHERED_LAYERS = 3
 """Sharded layers whose weights a GPU has room taken for at a time.
 
@@ -82,7 +85,7 @@ class Estimate:
     workspace: int
     reserve: int
     host: int
-    """Host memory of one process, in bytes."""
+    """Host memory of one process in bytes, of the one that writes checkpoints."""
 
     @property
     def gradient_checkpointing(self) -> bool:
@@ -162,7 +165,7 @@ def estimate(
         tokens=tokens,
         trained_parameters=trained,
         reserve=int(RESERVE * sum(parts[name] for name in _WITHIN_A_STEP)),
-        host=host_bytes(arch),
+        host=host_bytes(arch) + trained * CHECKPOINT_BYTES,
         **parts,
     )
 

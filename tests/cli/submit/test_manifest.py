@@ -270,8 +270,9 @@ def test_a_retried_run_mounts_the_dataset_that_its_first_job_brought() -> None:
     [
         ("qwen3-8b", 1, "64Gi", "64Gi"),
         ("qwen3-8b", 8, "64Gi", "512Gi"),
-        ("qwen3-8b", 4, "4Gi", "38Gi"),  # 4 x (3 GiB of a process and twice its largest tensor), 16 GiB of /dev/shm
-        ("glm-4.5-air", 4, "4Gi", "50Gi"),
+        # 4 x (3 GiB of a process and twice its largest tensor), 16 GiB of /dev/shm, a checkpoint
+        ("qwen3-8b", 4, "4Gi", "38Gi"),
+        ("glm-4.5-air", 4, "4Gi", "57Gi"),
         ("hf:someone/unknown", 2, "250Mi", "500Mi"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lorajob.errors import UsageError
 from lorajob.platform import quantities
 from lorajob_runtime.contract.spec import RunSpec
-from lorajob_runtime.models import memory_plan, preflight
+from lorajob_runtime.models import lora_weights, memory_plan, preflight
 
 if TYPE_CHECKING:
     # its module reads YAML, which not every command that comes here does
@@ -59,8 +59,9 @@ def memory_bytes(spec: RunSpec, platform: Platform) -> Fraction:
 
     The platform's share of every GPU is what is fair on its nodes. It is raised where a model whose sizes are known
     would not get through it: weights go to a GPU tensor by tensor, so each process holds a few of them at a time; where
-    CPUs stand in for GPUs each process holds them all. To this come the processes themselves and /dev/shm, whose pages
-    count as the container's. The page cache of the weights counts too, but is given back under pressure.
+    CPUs stand in for GPUs each process holds them all. To this come the processes themselves, a checkpoint that is
+    being written, and /dev/shm, whose pages count as the container's. The page cache of the weights counts too, but is
+    given back under pressure.
     """
     if spec.resources.memory != "auto":
         given = quantities.amount(spec.resources.memory, path="resources.memory")
@@ -77,6 +78,9 @@ def memory_bytes(spec: RunSpec, platform: Platform) -> Fraction:
     each = memory_plan.host_bytes(shapes)
     if platform.device == "cpu":
         each += memory_plan.weight_bytes(shapes, spec)
-    needed = gpus * each + shared
+    experts = lora_weights.wants_experts(shapes, spec.lora)
+    trained = lora_weights.adapter_parameters(shapes, spec.lora, experts=experts)
+    checkpoint = trained * memory_plan.CHECKPOINT_BYTES
+    needed = gpus * each + checkpoint + shared
     gibibytes = math.ceil(needed / quantities.GIBIBYTE)
     return max(share, Fraction(gibibytes * quantities.GIBIBYTE))
