@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from training_runs import random_rows, write_run
 from transformers import AutoModelForCausalLM
 from transformers.models.glm4.modeling_glm4 import apply_rotary_pos_emb as interleaved
 from transformers.models.glm4_moe.modeling_glm4_moe import apply_rotary_pos_emb as partial_halves
@@ -18,6 +21,11 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb as halves
 
 import families
+from lorajob_runtime.contract import events, layout
+from lorajob_runtime.train import checkpointing
+from lorajob_runtime.train import job as plans
+from lorajob_runtime.train import session as sessions
+from lorajob_runtime.train import step as steps
 from lorajob_runtime.train.base_model import attention, cpu_attention
 from lorajob_runtime.train.base_model import forward as model_module
 from lorajob_runtime.train.base_model.cpu_attention import Widening
@@ -191,3 +199,27 @@ def test_only_what_is_named_is_replaced(tiny_model: Path) -> None:
 
     fused = {type(module).__name__ for module in model.modules() if type(module).__name__.startswith("Fused")}
     assert fused == {"FusedQwen3MLP"}
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["as decided", "a checkpoint that knows of no functions"])
+def test_a_run_goes_on_with_the_functions_it_started_with(forgotten: bool, tiny_model: Path, tmp_path: Path) -> None:
+    folder = write_run(tmp_path, tiny_model, random_rows(9), {"train": {"maxSteps": 2, "saveSteps": 1}})
+    plan = plans.loads(folder.train_job.read_text())
+    first = sessions.start(plan, folder, sessions.join_process_group(plan))
+    steps.train_step(first, 1)
+    with checkpointing.Writer(first) as checkpoints:
+        checkpoints.save(1, evaluation_pending=False)
+    path = folder.checkpoint(1) / layout.STATE
+    state = json.loads(path.read_text())
+    if forgotten:
+        del state["decided"]["functions"]
+        path.write_text(json.dumps(state))
+
+    again = sessions.start(dataclasses.replace(plan, resume_step=1), folder, sessions.join_process_group(plan))
+
+    assert list(first.decided.functions) == [replacing.RMS_NORM, replacing.ROTARY, replacing.SWIGLU]
+    assert list(again.decided.functions) == ([] if forgotten else list(first.decided.functions))
+    fused = [type(module).__name__ for module in again.model.modules() if type(module).__name__.startswith("Fused")]
+    assert ("FusedQwen3RMSNorm" in fused) is not forgotten
+    said = [event["functions"] for event in events.read(folder.events) if event.get("name") == "decided"]
+    assert said == [list(first.decided.functions), list(again.decided.functions)]
