@@ -1,8 +1,8 @@
 """What autograd saves between the forward and the backward pass, tensor by tensor, for the layers in `train`.
 
-Standard library only. A frozen matrix without an adapter saves nothing of its input. With one it saves the input, the
-dropout mask where there is dropout (both once for the matrices that read the same input), and the input times A. Around
-4-bit weights every adapter with dropout saves the masked input, one for itself, in place of the input.
+Standard library only. A frozen matrix without an adapter saves nothing of its input. With one it saves the input, where
+there is dropout with what is dropped 0 (once for the matrices that read the same input), and the input times A. A bit
+for each number says what is dropped; a GPU does without.
 """
 
 from __future__ import annotations
@@ -52,11 +52,15 @@ class LayerMemory:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Activations:
-    """Of a whole model. `stream` is a token's hidden state between layers, `tail` what is saved behind the last."""
+    """Of a whole model. `stream` is a token's hidden state between layers, `tail` what is saved behind the last.
+
+    `copies` are those of the adapters of linear layers in the type that they are multiplied in.
+    """
 
     layers: tuple[LayerMemory, ...]
     stream: int
     tail: int
+    copies: int
 
     def peak(self, tokens: int, *, loss: int, recompute_every: int = 0) -> tuple[int, int]:
         """(saved, transient) bytes when a micro-batch of so many tokens takes most: what autograd has saved by then,
@@ -74,24 +78,25 @@ class Activations:
             moments.append((kept + size if again else kept, layer.transient.at(tokens)))
             kept -= inputs if again else size
         most, beside = max(moments, key=sum)
-        return self.tail * tokens + most, beside
+        return self.tail * tokens + self.copies + most, beside
 
 
 @functools.lru_cache(maxsize=16)
-def of(
-    architecture: Architecture, lora: LoraSpec, *, experts: bool, element_bytes: int, quantized: bool = False
-) -> Activations:
-    """What a model saves that computes with `element_bytes` a number; `quantized`: its frozen weights are 4-bit."""
+def of(architecture: Architecture, lora: LoraSpec, *, experts: bool, element_bytes: int) -> Activations:
+    """What a model saves that computes with `element_bytes` a number."""
     chosen: dict[int | None, set[str]] = {}
+    copies = 0
     for weight in adapted(architecture, lora, experts=experts):
         chosen.setdefault(weight.layer, set()).add(weight.matrix.path)
+        if element_bytes != FLOAT and weight.matrix.group != "experts":
+            copies += weight.matrix.adapter_parameters(lora.rank) * element_bytes
     layers = tuple(
-        _layer(architecture, layer, frozenset(chosen.get(number, ())), lora, element_bytes, quantized)
+        _layer(architecture, layer, frozenset(chosen.get(number, ())), lora, element_bytes)
         for number, layer in enumerate(architecture.layers)
     )
     # the first norm saves nothing, since nothing before it is trained: the last one's input stands in for that
     hidden = architecture.hidden * element_bytes
-    return Activations(layers=layers, stream=hidden, tail=hidden)
+    return Activations(layers=layers, stream=hidden, tail=hidden, copies=copies)
 
 
 def loss_rows(vocabulary: int, *, on_gpu: bool) -> int:
@@ -120,18 +125,14 @@ class _Readers:
 
 
 def _layer(
-    architecture: Architecture, layer: Layer, chosen: frozenset[str], lora: LoraSpec, element: int, quantized: bool
+    architecture: Architecture, layer: Layer, chosen: frozenset[str], lora: LoraSpec, element: int
 ) -> LayerMemory:
     saved = Bytes(token=_norms(architecture, element) + _attention(architecture, element) + _mlps(layer, element))
     for readers in _readers(layer):
         adapters = [matrix for matrix in readers.matrices if matrix.path in chosen]
         if adapters:
-            copies = 1 + (len(adapters) if quantized else 1) if lora.dropout > 0 else 1
-            inputs = readers.width * copies
-            saved += Bytes(
-                token=element * (inputs + len(adapters) * lora.rank),
-                constant=sum(_thin_copies(matrix, lora.rank, element) for matrix in adapters),
-            )
+            bits = readers.width // 8 if lora.dropout > 0 else 0
+            saved += Bytes(token=element * (readers.width + len(adapters) * lora.rank) + bits)
     if layer.experts_per_token:
         saved += _routing(layer, element) + _routed(layer, chosen, lora.rank, element)
     return LayerMemory(saved=saved, transient=_transient(architecture, layer, chosen, lora.rank, element))
@@ -144,12 +145,6 @@ def _readers(layer: Layer) -> list[_Readers]:
             reads_inside = matrix.name in ("o_proj", "down_proj")
             found.setdefault((matrix.path.rsplit(".", 1)[0], reads_inside), []).append(matrix)
     return [_Readers(width=those[0].inputs, matrices=tuple(those)) for those in found.values()]
-
-
-def _thin_copies(matrix: Matrix, rank: int, element: int) -> int:
-    """Bytes of B scaled, and of A where it is cast, as a linear layer saves them for the backward pass."""
-    cast = 0 if element == FLOAT else matrix.inputs
-    return rank * element * (matrix.outputs + cast)
 
 
 def _norms(architecture: Architecture, element: int) -> int:
@@ -200,7 +195,8 @@ def _transient(architecture: Architecture, layer: Layer, chosen: frozenset[str],
 
     Of a linear layer the gradient of its input, what comes to that through the adapter, and the stream's; or of a norm
     three times its input in fp32 and the gradients before and behind it. Of routed experts the rows, their gradients
-    before and after they are put into the tokens' order, those of gate and up, and the gradients of the adapters.
+    before and after they are put into the tokens' order, those of gate and up, the gradients of the adapters, and the
+    adapters as they are multiplied.
     """
     widest = max((matrix.inputs for matrix in layer.matrices if matrix.group in ("dense", "shared")), default=0)
     linear = (2 * max(widest, architecture.hidden) + architecture.hidden) * element
@@ -208,6 +204,6 @@ def _transient(architecture: Architecture, layer: Layer, chosen: frozenset[str],
     if not layer.experts_per_token:
         return transient
     inputs, down = layer.of("experts")
-    rows = layer.experts_per_token * (3 * inputs.inputs + inputs.outputs) * element
+    rows = layer.experts_per_token * (3 * inputs.inputs + inputs.outputs + down.inputs) * element
     adapters = sum(m.adapter_parameters(rank) for m in (inputs, down) if m.path in chosen)
-    return Bytes(token=max(transient.token, rows), constant=adapters * FLOAT)
+    return Bytes(token=max(transient.token, rows), constant=adapters * (FLOAT + element))

@@ -143,8 +143,7 @@ def estimate(
     shards = gpus * nodes // max(1, replicas) if sharding == "fsdp" else 1
     size = WEIGHT_BYTES[precision]
     trained = adapter_parameters(arch, spec.lora, experts=experts)
-    quantized = spec.model.quantize is not None
-    saved = activations.of(arch, spec.lora, experts=experts, element_bytes=size, quantized=quantized)
+    saved = activations.of(arch, spec.lora, experts=experts, element_bytes=size)
     loss = activations.loss_bytes(arch, tokens, element_bytes=size)
     most_saved, transient = saved.peak(tokens, loss=loss, recompute_every=recompute_every)
     if spec.train.base_compute is not None:

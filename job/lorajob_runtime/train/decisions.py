@@ -16,6 +16,7 @@ from lorajob_runtime.system import environment
 from lorajob_runtime.train.base_model import forward as model_module
 from lorajob_runtime.train.base_model.forward import Traits
 from lorajob_runtime.train.job import TrainJob
+from lorajob_runtime.train.lora import dropout
 from lorajob_runtime.train.parallel import broadcast, memory_budget, sharding
 
 
@@ -41,6 +42,8 @@ class Decisions:
     replicas: int = 1
     experts: bool = False
     functions: Sequence[str] = ()
+    draws: int = dropout.FIRST
+    """Version of what dropout draws. Checkpoints of version 0.1 have none."""
 
     def asked_again(self, train: TrainSpec) -> Decisions:
         """The same for a run that goes on, with the token budget of its spec where that asks for another one now."""
@@ -91,5 +94,6 @@ def decide(
         replicas=placed.replicas,
         experts=placed.experts,
         functions=functions,
+        draws=dropout.newest(accelerator.device),
     )
     return broadcast.broadcast_object(mine)

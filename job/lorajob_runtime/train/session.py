@@ -34,7 +34,7 @@ from lorajob_runtime.train.base_model import forward as model_module
 from lorajob_runtime.train.base_model.forward import Traits
 from lorajob_runtime.train.decisions import Decisions
 from lorajob_runtime.train.job import TrainJob
-from lorajob_runtime.train.lora import attach, fp8_product, linear
+from lorajob_runtime.train.lora import attach, fp8_product, groups, linear
 from lorajob_runtime.train.lora.dropout import DropoutMasks
 from lorajob_runtime.train.parallel import broadcast, memory_budget, placement, sharding
 from lorajob_runtime.train.parallel.gradients import FlatGradients
@@ -109,6 +109,8 @@ def join_process_group(job: TrainJob) -> Accelerator:
     """
     # fp32 is taken where bf16 cannot be, or by who asked for its exactness: not to be rounded to TF32's ten bits
     torch.backends.cuda.matmul.fp32_precision = "ieee"
+    # long sums of the adapter's gradients are split, and their parts shall not be rounded to bf16
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     accelerator = Accelerator(
         cpu=job.device == "cpu" or not torch.cuda.is_available(),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_LOADING_LIMIT)],
@@ -143,6 +145,7 @@ def start(job: TrainJob, folder: RunFolder, accelerator: Accelerator) -> Session
         decided = decisions.decide(
             job, accelerator, loaded.model, rows, precision, loaded.traits, placed, loaded.functions
         )
+    loaded.masks.version = decided.draws
     if decided.gradient_checkpointing:
         model_module.recompute(
             loaded.base, every=decided.recompute_every, draws_random_numbers=loaded.draws_random_numbers
@@ -157,7 +160,7 @@ def start(job: TrainJob, folder: RunFolder, accelerator: Accelerator) -> Session
         made_with=made_with,
         model=loaded.model,
         masks=loaded.masks,
-        gradients=FlatGradients(adapter.values()),
+        gradients=FlatGradients(loaded.trained),
         optimizer=torch.optim.AdamW(
             adapter.values(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
         ),
@@ -174,11 +177,15 @@ def start(job: TrainJob, folder: RunFolder, accelerator: Accelerator) -> Session
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _LoadedModel:
-    """The base model, and the same with its adapter. `warnings` are PEFT's."""
+    """The base model, and the same with its adapter. `trained`: its parameters, in their order in memory.
+
+    `warnings` are PEFT's.
+    """
 
     base: PreTrainedModel
     model: nn.Module
     masks: DropoutMasks
+    trained: list[nn.Parameter]
     traits: Traits
     functions: Sequence[str]
     draws_random_numbers: bool
@@ -205,11 +212,15 @@ def _load_model(
     linear.fuse(model, masks)
     if job.spec.train.base_compute is not None:
         fp8_product.quantize(model)
+    groups.find(model, lambda: model_module.try_pass(model))
+    sharding.reshard(model)
+    trained = groups.lay_out(model)
     model.train()
     return _LoadedModel(
         base=base,
         model=model,
         masks=masks,
+        trained=trained,
         traits=traits,
         functions=functions,
         draws_random_numbers=draws,

@@ -21,6 +21,7 @@ from lorajob_runtime.models import architecture, memory_plan
 from lorajob_runtime.train import job as plans
 from lorajob_runtime.train import session as sessions
 from lorajob_runtime.train import step as steps
+from lorajob_runtime.train.lora import experts
 from lorajob_runtime.train.parallel import memory_budget
 
 TOKENS = 128
@@ -30,6 +31,12 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
     "hunyuan": {"moe_topk": [2] * 4, "moe_intermediate_size": [160] * 4},
     "minimax-m2": {"intermediate_size": 96},
 }
+
+
+@pytest.fixture(autouse=True)
+def _experts_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU computes one expert after the other, in less memory; estimates are for GPUs."""
+    monkeypatch.setattr(experts, "goes_in_turn", lambda _: False)
 
 
 class Live(TorchDispatchMode):

@@ -74,7 +74,11 @@ def assert_same(ours: dict[str, Tensor], expected: dict[str, Tensor], tolerance:
 @pytest.mark.parametrize("targets", [BOTH, BOTH[:1], BOTH[1:]], ids=["both", "gate_up", "down"])
 @pytest.mark.parametrize("used", [COUNT, CHOSEN], ids=["all experts", "half of the experts idle"])
 @pytest.mark.parametrize("rank", [1, 4])
-def test_output_and_every_gradient_are_those_of_peft(targets: tuple[str, ...], used: int, rank: int) -> None:
+@pytest.mark.parametrize("in_turn", [True, False], ids=["in turn", "grouped"])
+def test_output_and_every_gradient_are_those_of_peft(
+    targets: tuple[str, ...], used: int, rank: int, in_turn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experts, "goes_in_turn", lambda _: in_turn)
     ours = block(targets, rank=rank)
     assert experts.factor(ours) == 1
 
@@ -92,7 +96,9 @@ def test_made_again_under_activation_checkpointing_they_are_the_same_bit_for_bit
         assert torch.equal(ours[name], value), name
 
 
-def test_in_bf16_they_are_as_near_to_the_exact_ones_as_pefts() -> None:
+@pytest.mark.parametrize("in_turn", [True, False], ids=["in turn", "grouped"])
+def test_in_bf16_they_are_as_near_to_the_exact_ones_as_pefts(in_turn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experts, "goes_in_turn", lambda _: in_turn)
     exact = results(block(), routed())
     ours = block(dtype=torch.bfloat16)
     experts.factor(ours)

@@ -140,6 +140,16 @@ def hidden_states(model: nn.Module, tokens: Tensor, documents: list[int]) -> Ten
     return seen[0]
 
 
+@torch.no_grad()
+def try_pass(model: nn.Module) -> None:
+    """One forward pass of two tokens, for who watches what calls what. Called by all ranks together."""
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    hidden_states(model, torch.zeros((1, 2), dtype=torch.long, device=device), documents=[2])
+    model.train(was_training)
+
+
 def packed_inputs(tokens: Tensor, documents: Sequence[int]) -> dict[str, Any]:
     """What a transformers model needs to keep documents apart; positions start at 0 in each."""
     edges = [0, *itertools.accumulate(documents)]

@@ -12,7 +12,8 @@ before it is copied to its experts, gate and up, and rows of the adapter's rank;
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +22,19 @@ from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
 from lorajob_runtime.models.shapes import EXPERT_STACKS
+from lorajob_runtime.train.lora import expert_loop
+from lorajob_runtime.train.lora.expert_loop import Adapter
 
 _log = logging.getLogger(__name__)
-Factors = tuple[Tensor, Tensor, float]
-"""A [experts * rank, in], B [out, rank * experts] as PEFT keeps them, and the scale of their product."""
+Copies = Callable[[], Sequence[Adapter | None]]
+"""Gives the adapters of gate_up_proj and down_proj as products take them."""
 
 
 class _Experts(torch.autograd.Function):
-    """x [T, H], index and weights [T, k] -> [T, H]. gate_up [E, 2I, H] and down [E, H, I] are frozen."""
+    """x [T, H], index and weights [T, k] -> [T, H]. gate_up [E, 2I, H] and down [E, H, I] are frozen.
+
+    `factors` are A and B of both, for autograd: products take the copies of them that `copies` gives.
+    """
 
     @staticmethod
     def forward(
@@ -38,70 +44,116 @@ class _Experts(torch.autograd.Function):
         weights: Tensor,
         gate_up: Tensor,
         down: Tensor,
-        a1: Tensor | None,
-        b1: Tensor | None,
-        a2: Tensor | None,
-        b2: Tensor | None,
-        scale1: float,
-        scale2: float,
+        copies: Copies,
+        *factors: Tensor | None,
     ) -> Tensor:
-        experts = gate_up.shape[0]
+        first, second = copies()
         # rows sorted by their expert: row i of the sorted ones is that of token sort_order[i] // k
         ids, sort_order = torch.sort(index.reshape(-1), stable=True)
-        group_offsets = torch.searchsorted(ids, torch.arange(experts, device=ids.device), right=True).to(torch.int32)
-        rows = x.to(gate_up.dtype)[sort_order // index.shape[1]]
+        numbers = torch.arange(gate_up.shape[0], device=ids.device)
+        group_offsets = torch.searchsorted(ids, numbers, right=True).to(torch.int32)
+        rows = x.to(gate_up.dtype)
         weight = weights.reshape(-1, 1)[sort_order]
-        gate_up_out, lora_hidden1 = _adapted(rows, gate_up, a1, b1, scale1, group_offsets)
-        hidden = _activated(gate_up_out, weight)
-        output, lora_hidden2 = _adapted(hidden, down, a2, b2, scale2, group_offsets)
-        ctx.save_for_backward(
-            *(x, sort_order, group_offsets, weight, gate_up, down, a1, b1, a2, b2),
-            *(gate_up_out, lora_hidden1, lora_hidden2),
-        )
-        ctx.scales = scale1, scale2
-        return _to_tokens(output, sort_order, index.shape[1]).to(x.dtype)
+        ctx.copies, ctx.shapes, ctx.choices = copies, [_shape(item) for item in factors], index.shape[1]
+        ctx.in_turn = goes_in_turn(x.device)
+        if ctx.in_turn:
+            ctx.ends = group_offsets.tolist()
+            routed = _routed(sort_order, weight.to(rows.dtype), ctx)
+            output, saved = expert_loop.forward(rows, routed, gate_up, down, first, second)
+            products = saved.gate_up, saved.lora_hidden1, saved.lora_hidden2
+        else:
+            rows = rows[sort_order // ctx.choices]
+            gate_up_out, lora_hidden1 = _adapted(rows, gate_up, first, group_offsets)
+            hidden = _activated(gate_up_out, weight)
+            output, lora_hidden2 = _adapted(hidden, down, second, group_offsets)
+            output = _to_tokens(output, sort_order, ctx.choices)
+            products = gate_up_out, lora_hidden1, lora_hidden2
+        ctx.dtype = x.dtype
+        ctx.save_for_backward(x, sort_order, group_offsets, weight, gate_up, down, *products)
+        return output.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, sort_order, group_offsets, weight, gate_up, down, a1, b1, a2, b2, *products = ctx.saved_tensors
-        gate_up_out, lora_hidden1, lora_hidden2 = products
-        scale1, scale2 = ctx.scales
-        choices = sort_order.numel() // x.shape[0]
-        tokens = sort_order // choices
-        gradient = gradients[0].to(down.dtype)[tokens]
-        hidden = _activated(gate_up_out, weight)
-        gradient_hidden, gradient_a2, gradient_b2 = _adapted_backward(
-            gradient, hidden, lora_hidden2, down, a2, b2, scale2, group_offsets
-        )
-        del gradient, hidden
-        gradient_weights = None
-        gate, up = gate_up_out.chunk(2, dim=-1)
-        if ctx.needs_input_grad[2]:
-            sorted_weights = (gradient_hidden * (F.silu(gate) * up)).sum(-1, dtype=weight.dtype)
-            gradient_weights = (
-                torch.empty_like(sorted_weights).scatter_(0, sort_order, sorted_weights).view(-1, choices)
-            )
-        gradient_hidden = (gradient_hidden * weight).to(gate_up_out.dtype)
-        gradient_gate = torch.ops.aten.silu_backward(gradient_hidden * up, gate)
-        gradient_gate_up = torch.cat([gradient_gate, gradient_hidden.mul_(F.silu(gate))], dim=-1)
-        del gradient_gate, gradient_hidden
-        rows = x.to(gate_up.dtype)[tokens] if a1 is not None else None
-        gradient_rows, gradient_a1, gradient_b1 = _adapted_backward(
-            gradient_gate_up,
-            rows,
-            lora_hidden1,
-            gate_up,
-            a1,
-            b1,
-            scale1,
-            group_offsets,
-            wants_input=ctx.needs_input_grad[0],
-        )
-        gradient_x = None if gradient_rows is None else _to_tokens(gradient_rows, sort_order, choices).to(x.dtype)
+        backward = _backward_in_turn if ctx.in_turn else _backward_grouped
+        gradient_x, gradient_weights, *of_factors = backward(ctx, gradients[0])
+        laid_out = []
+        for factor, shape, scale_layout in zip(of_factors, ctx.shapes, ("a", "b", "a", "b"), strict=True):
+            if factor is not None and scale_layout == "b":
+                # [E, rank, out] to PEFT's [out, rank * E]
+                factor = factor.permute(2, 1, 0)
+            laid_out.append(None if factor is None else factor.reshape(shape))
         return (
-            *(gradient_x, None, gradient_weights, None, None),
-            *(gradient_a1, gradient_b1, gradient_a2, gradient_b2, None, None),
+            *(None if gradient_x is None else gradient_x.to(ctx.dtype), None, gradient_weights),
+            *(None, None, None, *laid_out),
         )
+
+
+def goes_in_turn(device: torch.device) -> bool:
+    """Whether experts are computed one after the other: where one's rows fit the caches, and a call costs little."""
+    return device.type == "cpu"
+
+
+def _shape(tensor: Tensor | None) -> torch.Size | None:
+    return None if tensor is None else tensor.shape
+
+
+def _routed(sort_order: Tensor, weight: Tensor, ctx: Any) -> expert_loop.Routed:
+    return expert_loop.Routed(tokens=sort_order // ctx.choices, weight=weight, ends=ctx.ends)
+
+
+def _backward_in_turn(ctx: Any, gradient: Tensor) -> list[Tensor | None]:
+    """The gradients of x, of the routing weights and of each A and B [E, rank, ...], one expert after the other."""
+    x, sort_order, _, weight, gate_up, down, *products = ctx.saved_tensors
+    saved = expert_loop.Saved(gate_up=products[0], lora_hidden1=products[1], lora_hidden2=products[2])
+    first, second = ctx.copies()
+    found = expert_loop.backward(
+        gradient.to(down.dtype),
+        x.to(gate_up.dtype),
+        _routed(sort_order, weight.to(gate_up.dtype), ctx),
+        gate_up,
+        down,
+        first,
+        second,
+        saved,
+        wants_x=ctx.needs_input_grad[0],
+    )
+    of_weights = _unsorted(found.weight.to(weight.dtype), sort_order, ctx.choices) if ctx.needs_input_grad[2] else None
+    return [found.x, of_weights, *(found.first or (None, None)), *(found.second or (None, None))]
+
+
+def _unsorted(values: Tensor, sort_order: Tensor, choices: int) -> Tensor:
+    """One number a row, in the order of experts, as [T, k]."""
+    return torch.empty_like(values).scatter_(0, sort_order, values).view(-1, choices)
+
+
+def _backward_grouped(ctx: Any, gradient: Tensor) -> list[Tensor | None]:
+    """The same by grouped products over all rows."""
+    x, sort_order, group_offsets, weight, gate_up, down, *products = ctx.saved_tensors
+    gate_up_out, lora_hidden1, lora_hidden2 = products
+    first, second = ctx.copies()
+    tokens = sort_order // ctx.choices
+    gradient = gradient.to(down.dtype)[tokens]
+    hidden = _activated(gate_up_out, weight)
+    gradient_hidden, *of_second = _adapted_backward(gradient, hidden, lora_hidden2, down, second, group_offsets)
+    del gradient, hidden
+    gate, up = gate_up_out.chunk(2, dim=-1)
+    gated = F.silu(gate)
+    of_weights = None
+    if ctx.needs_input_grad[2]:
+        values = (gradient_hidden * (gated * up)).sum(-1, dtype=weight.dtype)
+        of_weights = _unsorted(values, sort_order, ctx.choices)
+    gradient_hidden = (gradient_hidden * weight).to(gate_up_out.dtype)
+    gradient_gate_up = torch.empty_like(gate_up_out)
+    torch.mul(gradient_hidden, gated, out=gradient_gate_up[:, gate.shape[1] :])
+    del gated
+    gradient_gate_up[:, : gate.shape[1]] = torch.ops.aten.silu_backward(gradient_hidden.mul_(up), gate)
+    del gradient_hidden
+    rows = x.to(gate_up.dtype)[tokens] if first is not None else None
+    gradient_rows, *of_first = _adapted_backward(
+        gradient_gate_up, rows, lora_hidden1, gate_up, first, group_offsets, wants_input=ctx.needs_input_grad[0]
+    )
+    of_x = None if gradient_rows is None else _to_tokens(gradient_rows, sort_order, ctx.choices)
+    return [of_x, of_weights, *of_first, *of_second]
 
 
 def _activated(gate_up_out: Tensor, weight: Tensor) -> Tensor:
@@ -118,14 +170,14 @@ def _to_tokens(rows: Tensor, sort_order: Tensor, choices: int) -> Tensor:
 
 
 def _adapted(
-    rows: Tensor, weight: Tensor, a: Tensor | None, b: Tensor | None, scale: float, group_offsets: Tensor
+    rows: Tensor, weight: Tensor, adapter: Adapter | None, group_offsets: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """rows [S, in] through weight [E, out, in] and the adapter: [S, out], and what the adapter's A made [S, rank]."""
     output = F.grouped_mm(rows, weight.transpose(-2, -1), offs=group_offsets)
-    if a is None or b is None:
+    if adapter is None:
         return output, None
-    lora_hidden = F.grouped_mm(rows, _by_expert_a(a, weight).transpose(-2, -1), offs=group_offsets)
-    return output.add_(F.grouped_mm(lora_hidden, _by_expert_b(b, weight, scale), offs=group_offsets)), lora_hidden
+    lora_hidden = F.grouped_mm(rows, adapter.a.transpose(-2, -1), offs=group_offsets)
+    return output.add_(F.grouped_mm(lora_hidden, adapter.b, offs=group_offsets), alpha=adapter.scale), lora_hidden
 
 
 def _adapted_backward(
@@ -133,41 +185,34 @@ def _adapted_backward(
     rows: Tensor | None,
     lora_hidden: Tensor | None,
     weight: Tensor,
-    a: Tensor | None,
-    b: Tensor | None,
-    scale: float,
+    adapter: Adapter | None,
     group_offsets: Tensor,
     *,
     wants_input: bool = True,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of rows, A and B, the latter two in fp32 and PEFT's layout."""
+    """Gradients of rows, of A [E, rank, in] and of B [E, rank, out], the latter two in fp32."""
     gradient_rows = F.grouped_mm(gradient, weight, offs=group_offsets) if wants_input else None
-    if a is None or b is None or lora_hidden is None or rows is None:
+    if adapter is None or lora_hidden is None or rows is None:
         return gradient_rows, None, None
-    gradient_lora_hidden = F.grouped_mm(gradient, _by_expert_b(b, weight, scale).transpose(-2, -1), offs=group_offsets)
+    gradient_lora_hidden = F.grouped_mm(gradient, adapter.b.transpose(-2, -1), offs=group_offsets).mul_(adapter.scale)
     if gradient_rows is not None:
-        gradient_rows.add_(F.grouped_mm(gradient_lora_hidden, _by_expert_a(a, weight), offs=group_offsets))
+        gradient_rows.add_(F.grouped_mm(gradient_lora_hidden, adapter.a, offs=group_offsets))
     # an expert without rows is a product over nothing, which not every kernel writes as zeros
     empty = (group_offsets.diff(prepend=group_offsets.new_zeros(1)) == 0).view(-1, 1, 1)
-    rank = a.shape[0] // weight.shape[0]
-    gradient_a = F.grouped_mm(gradient_lora_hidden.t(), rows, offs=group_offsets).masked_fill_(empty, 0)[:, :rank]
-    gradient_b = F.grouped_mm(lora_hidden.t(), gradient, offs=group_offsets).masked_fill_(empty, 0)[:, :rank]
-    return (
-        gradient_rows,
-        gradient_a.reshape(a.shape).to(a.dtype),
-        gradient_b.permute(2, 1, 0).reshape(b.shape).to(b.dtype).mul_(scale),
-    )
+    gradient_a = F.grouped_mm(gradient_lora_hidden.t(), rows, offs=group_offsets).masked_fill_(empty, 0)
+    gradient_b = F.grouped_mm(lora_hidden.t(), gradient, offs=group_offsets).masked_fill_(empty, 0)
+    rank = adapter.rank
+    return gradient_rows, gradient_a[:, :rank].float(), gradient_b[:, :rank].float().mul_(adapter.scale)
 
 
-def _by_expert_a(a: Tensor, weight: Tensor) -> Tensor:
-    """[E, rank, in] in the weight's type."""
-    return _aligned(a.to(weight.dtype).view(weight.shape[0], -1, a.shape[1]))
-
-
-def _by_expert_b(b: Tensor, weight: Tensor, scale: float) -> Tensor:
-    """[E, rank, out] in the weight's type, scaled."""
-    by_expert = (b * scale).to(weight.dtype).view(b.shape[0], -1, weight.shape[0]).permute(2, 1, 0)
-    return _aligned(by_expert.contiguous())
+def _copies(a: Tensor, b: Tensor, dtype: torch.dtype, experts: int, scale: float) -> Adapter:
+    """PEFT's A [E * rank, in] and B [out, rank * E] by expert and in the weights' type."""
+    by_expert_a = a.detach().to(dtype).view(experts, -1, a.shape[1])
+    by_expert_b = b.detach().to(dtype).view(b.shape[0], -1, experts).permute(2, 1, 0).contiguous()
+    rank = by_expert_a.shape[1]
+    if not goes_in_turn(a.device):
+        by_expert_a, by_expert_b = _aligned(by_expert_a), _aligned(by_expert_b)
+    return Adapter(a=by_expert_a, b=by_expert_b, scale=scale, rank=rank)
 
 
 def _aligned(factor: Tensor) -> Tensor:
@@ -183,20 +228,46 @@ class FactoredExperts(ParamWrapper):
         if self.disable_adapters or self.merged or kwargs or len(args) != 2 or len(self.active_adapters) != 1:
             output: Tensor = super().forward(x, *args, **kwargs)
             return output
-        factors: dict[str, Factors] = {}
+        wrappers: dict[str, Any] = {}
         module: nn.Module = self
         while isinstance(module, ParamWrapper):
-            factors[module.parameter_name] = _factors(module)
+            wrappers[module.parameter_name] = module
             module = module.base_layer
-        a1, b1, scale1 = factors.get("gate_up_proj", (None, None, 1.0))
-        a2, b2, scale2 = factors.get("down_proj", (None, None, 1.0))
-        result: Tensor = _Experts.apply(x, *args, module.gate_up_proj, module.down_proj, a1, b1, a2, b2, scale1, scale2)
+        pairs = [(wrappers.get(name), getattr(module, name)) for name in EXPERT_STACKS]
+        dtype, experts = pairs[0][1].dtype, pairs[0][1].shape[0]
+
+        def copies() -> list[Adapter | None]:
+            return [_adapter(wrapper, dtype, experts) for wrapper, _ in pairs]
+
+        factors = [factor for wrapper, _ in pairs for factor in _factors(wrapper)]
+        result: Tensor = _Experts.apply(x, *args, *(weight for _, weight in pairs), copies, *factors)
         return result
 
 
-def _factors(wrapper: Any) -> Factors:
+def _factors(wrapper: Any) -> tuple[Tensor | None, Tensor | None]:
+    """PEFT's A and B of the active adapter."""
+    if wrapper is None:
+        return None, None
     adapter = wrapper.active_adapters[0]
-    return wrapper.lora_A[adapter].weight, wrapper.lora_B[adapter].weight, wrapper.scaling[adapter]
+    return wrapper.lora_A[adapter].weight, wrapper.lora_B[adapter].weight
+
+
+def _adapter(wrapper: Any, dtype: torch.dtype, experts: int) -> Adapter | None:
+    """The copies that products take. On a CPU they are kept until A or B is written to, which is in the next step.
+
+    On a GPU, where the adapters of experts are gigabytes, they are made anew in each pass of a layer.
+    """
+    a, b = _factors(wrapper)
+    if a is None or b is None:
+        return None
+    scale = wrapper.scaling[wrapper.active_adapters[0]]
+    if not goes_in_turn(a.device):
+        return _copies(a, b, dtype, experts, scale)
+    made_of = id(a), id(b), a._version, b._version, dtype
+    known = wrapper.__dict__.get("factored_copies")
+    if known is None or known[0] != made_of:
+        known = wrapper.__dict__["factored_copies"] = made_of, _copies(a, b, dtype, experts, scale)
+    return cast(Adapter, known[1])
 
 
 def factor(model: nn.Module) -> int:

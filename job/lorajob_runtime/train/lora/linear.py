@@ -1,13 +1,15 @@
-"""PEFT's LoRA linear with one hand-written forward and backward instead of a chain of some ten operations.
+"""PEFT's LoRA linears with one hand-written forward and backward for all that read the same input.
 
-    y = x W' + (mask * x) A' (scale * B)'
+    y_i = x W_i' + s_i (kept * x) A_i' B_i'        s_i = scale_i / (1 - dropout)
 
-The thin products run in the frozen weight's type with fp32 accumulation, as under autocast; A, B and their gradients
-stay fp32. Saved for the backward pass: x (shared with the other layers that read it), the mask (shared too), and x A'.
+The thin products run in the frozen weight's type with fp32 accumulation, as under autocast, in training and outside of
+it; A, B and their gradients stay fp32. Saved for the backward pass: x with what is dropped 0, once for all, and x A'.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -15,113 +17,124 @@ from peft.tuners.lora.layer import Linear as PeftLinear
 from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 
-from lorajob_runtime.train.lora import base_product, experts
-from lorajob_runtime.train.lora.dropout import DropoutMasks
+from lorajob_runtime.train.lora import base_product, dropout, experts
+from lorajob_runtime.train.lora.dropout import Draw, DropoutMasks
+from lorajob_runtime.train.lora.factors import Factors
+from lorajob_runtime.train.lora.groups import Fused, Group, Waiting
 
 
-class _LoraLinear(torch.autograd.Function):
-    """x [..., in], frozen weight [out, in] and bias [out] or None, A [rank, in], B [out, rank] -> [..., out]."""
+class _LoraLinears(torch.autograd.Function):
+    """x [..., in] -> [..., out_i] for each of n layers.
+
+    `parameters` are n frozen weights [out_i, in], their biases [out_i] or None, n A [rank_i, in] and n B
+    [out_i, rank_i]. The latter two are there for autograd: products take `factors`' copies of them.
+    """
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        a: Tensor,
-        b: Tensor,
-        scale: float,
-        mask: Tensor | None,
-    ) -> Tensor:
+        kept: Tensor | None,
+        draw: Draw | None,
+        factors: Factors,
+        scales: Sequence[float],
+        *parameters: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        count = len(scales)
+        weights, biases = cast(tuple[Tensor, ...], parameters[:count]), parameters[count : 2 * count]
         rows = x.reshape(-1, x.shape[-1])
-        thin_a = a.to(x.dtype)
-        thin_b = (b * scale).to(x.dtype).t().contiguous()
-        down = (rows if mask is None else rows * mask.view_as(rows)) @ thin_a.t()
-        output = base_product.forward(rows, weight, bias)
-        output.addmm_(down, thin_b)
-        ctx.save_for_backward(x, weight, thin_a, thin_b, down, mask)
-        ctx.scale = scale
-        return output.view(*x.shape[:-1], -1)
+        a, b = factors.current(x.dtype)
+        masked = rows if draw is None else dropout.masked(rows, draw, kept)
+        down = masked @ a.t()
+        outputs = []
+        parts = down.split(factors.ranks, dim=1)
+        for weight, bias, thin, part, scale in zip(weights, biases, b, parts, scales, strict=True):
+            output = base_product.forward(rows, weight, bias).addmm_(part, thin.t(), alpha=scale)
+            outputs.append(output.view(*x.shape[:-1], -1))
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(masked, kept, down, a, *b, *weights)
+        ctx.shape, ctx.draw, ctx.factors, ctx.scales = x.shape, draw, factors, scales
+        return tuple(outputs)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, thin_a, thin_b, down, mask = ctx.saved_tensors
-        gradient = gradients[0].reshape(-1, gradients[0].shape[-1])
-        rows = x.reshape(-1, x.shape[-1])
-        flat_mask = None if mask is None else mask.view_as(rows)
-        gradient_down = gradient @ thin_b.t()
-        gradient_b = (down.t() @ gradient).t().float().mul_(ctx.scale)
-        gradient_a = (gradient_down.t() @ (rows if flat_mask is None else rows * flat_mask)).float()
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        masked, kept, down, a, *others = ctx.saved_tensors
+        factors, scales, count = ctx.factors, ctx.scales, len(ctx.scales)
+        b, weights = others[:count], others[count:]
+        rows = [None if each is None else each.reshape(-1, each.shape[-1]) for each in gradients]
+        gradient_down = torch.empty_like(down)
+        gradients_b: list[Tensor | None] = [None] * count
+        edges = itertools.pairwise(itertools.accumulate(factors.ranks, initial=0))
+        for number, (start, end) in enumerate(edges):
+            part, gradient = gradient_down[:, start:end], rows[number]
+            if gradient is None:
+                part.zero_()
+                continue
+            torch.addmm(part, gradient, b[number], beta=0, alpha=scales[number], out=part)
+            gradients_b[number] = factors.gradient_of_b(number, gradient, down[:, start:end], scales[number])
+        gradients_a = factors.gradients_of_a(gradient_down, masked)
         gradient_x = None
         if ctx.needs_input_grad[0]:
-            through_a = gradient_down @ thin_a
-            if flat_mask is not None:
-                through_a.mul_(flat_mask)
-            gradient_x = base_product.backward(gradient, weight, into=through_a).view_as(x)
-        return gradient_x, None, None, gradient_a, gradient_b, None, None
+            gradient_x = gradient_down @ a
+            if ctx.draw is not None:
+                dropout.mask_(gradient_x, ctx.draw, kept)
+            for gradient, weight in zip(rows, weights, strict=True):
+                if gradient is not None:
+                    base_product.backward(gradient, weight, into=gradient_x)
+            gradient_x = gradient_x.view(ctx.shape)
+        return (gradient_x, *(None,) * (4 + 2 * count), *gradients_a, *gradients_b)
 
 
-class FusedLoraLinear(PeftLinear):
-    """A PEFT LoRA linear that trains through `_LoraLinear`. Outside training it is PEFT's own."""
-
-    fused_masks: DropoutMasks
-    fused_index: int
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if not self.training or self.disable_adapters or self.merged or args or kwargs:
-            output: Tensor = super().forward(x, *args, **kwargs)
-            return output
-        return _fused(self, x)
-
-
-class FusedLoraWeight(ParamWrapper):
-    """A linear layer whose weight PEFT adapts as a parameter: `_LoraLinear` instead of a new weight each time."""
-
-    fused_masks: DropoutMasks
-    fused_index: int
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if self.disable_adapters or self.merged or args or kwargs or len(self.active_adapters) != 1:
-            output: Tensor = super().forward(x, *args, **kwargs)
-            return output
-        return _fused(self, x)
-
-
-def _fused(layer: FusedLoraLinear | FusedLoraWeight, x: Tensor) -> Tensor:
-    adapter = layer.active_adapters[0]
-    probability = getattr(layer.lora_dropout[adapter], "p", 0.0) if layer.training else 0.0
-    mask = layer.fused_masks.mask(x, probability, layer.fused_index) if probability else None
-    base = cast(nn.Linear, layer.base_layer)
-    result: Tensor = _LoraLinear.apply(
+def _compute(group: Group, x: Tensor, draw: Draw | None) -> tuple[Tensor, ...]:
+    """The outputs of a group's layers."""
+    bases = [cast(nn.Linear, layer.base_layer) for layer in group.layers]
+    factors = group.factors
+    kept_share = 1.0 if draw is None else 1 - draw.probability
+    result: tuple[Tensor, ...] = _LoraLinears.apply(
         x,
-        base.weight,
-        base.bias,
-        layer.lora_A[adapter].weight,
-        layer.lora_B[adapter].weight,
-        layer.scaling[adapter],
-        mask,
+        None if draw is None else draw.kept,
+        draw,
+        factors,
+        tuple(layer.scaling[layer.active_adapters[0]] / kept_share for layer in group.layers),
+        *(base.weight for base in bases),
+        *(base.bias for base in bases),
+        *factors.a,
+        *factors.b,
     )
     return result
 
 
+class FusedLoraLinear(Fused, PeftLinear):
+    """A linear layer that PEFT adapts as a module."""
+
+
+class FusedLoraWeight(Fused, ParamWrapper):
+    """A linear layer whose weight PEFT adapts as a parameter: without a new weight each time."""
+
+
 def fuse(model: nn.Module, masks: DropoutMasks) -> int:
-    """Turns every plain LoRA layer of a PEFT model into a fused one, in place, experts too. Returns how many."""
-    count = 0
-    for module in model.modules():
-        fused = _FUSED.get(type(module))
-        if fused is not None and _is_plain(module):
-            module.__class__ = fused
-            module.__dict__.update(fused_masks=masks, fused_index=count)
-            count += 1
+    """Turns every plain LoRA layer of a PEFT model into a fused one, in place, experts too. Returns how many.
+
+    Each is a group of its own until `groups.find` joins those that read the same input.
+    """
+    kinds: dict[type, type] = {PeftLinear: FusedLoraLinear, ParamWrapper: FusedLoraWeight}
     if getattr(model, "is_loaded_in_4bit", False):
         from lorajob_runtime.train.lora import nf4
 
-        count += nf4.fuse(model, masks, count)
+        kinds |= nf4.fused_kinds()
+    waiting = Waiting()
+    count = 0
+    for module in model.modules():
+        fused = kinds.get(type(module))
+        if fused is not None and _is_plain(module):
+            module.__class__ = fused
+            module.__dict__.update(fused_group=Group([module], masks, waiting, _compute), fused_index=count)
+            count += 1
     return count + experts.factor(model)
 
 
-_FUSED: dict[type, type] = {PeftLinear: FusedLoraLinear, ParamWrapper: FusedLoraWeight}
-
-
 def _is_plain(module: Any) -> bool:
-    return type(module.base_layer) is nn.Linear and not any(module.lora_bias.values())
+    """Whether the base is a linear layer, in place: accelerate's hook brings weights that are elsewhere."""
+    base = module.base_layer
+    is_linear = type(base) is nn.Linear or hasattr(getattr(base, "weight", None), "quant_state")
+    return is_linear and not hasattr(base, "_hf_hook") and not any(module.lora_bias.values())
