@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,18 +46,19 @@ class DropoutMasks:
 
     version: int = NEWEST
     key: tuple[int, ...] = ()
-    _input: Tensor | None = field(default=None, repr=False)
+    _input: Callable[[], Tensor | None] = field(default=lambda: None, repr=False)
     _draw: Draw | None = field(default=None, repr=False)
 
     def start(self, *key: int) -> None:
         """Names the micro-batch: every draw until the next call is a function of this key and of the module."""
         self.key = key
-        self._input = self._draw = None
+        self._draw = None
 
     def draw(self, inputs: Tensor, probability: float, module: int) -> Draw:
         """What is dropped of `inputs`, read by the module of that number; the same for the same object."""
-        if self._draw is None or self._input is not inputs or self._draw.probability != probability:
-            self._input = inputs
+        if self._draw is None or self._input() is not inputs or self._draw.probability != probability:
+            # not held: it is a layer's widest tensor
+            self._input = weakref.ref(inputs)
             self._draw = self._new(inputs, probability, (*self.key, module))
         return self._draw
 
