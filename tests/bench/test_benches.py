@@ -24,6 +24,7 @@ RUN_HERE = {
     "threads.py",
     "moe.py",
     "sharding.py",
+    "checkpoints.py",
     "cli.py",
     "reading.py",
     "turns.py",
@@ -94,6 +95,12 @@ def test_routed_experts_are_compared_with_pefts_own_way(table: Callable[..., str
     for side in ("attention and shared only", "PEFT's ParamWrapper", "factored"):
         assert _has_row(printed, "16", side, NUMBER, NUMBER, rf"-?{NUMBER}"), printed
     assert re.search(rf"16 tokens: {NUMBER}x faster than PEFT", printed)
+
+
+def test_what_a_checkpoint_costs_training_is_measured(table: Callable[..., str]) -> None:
+    printed = table("checkpoints.py", "--megabytes", "1", "--rounds", "1")
+
+    assert _has_row(printed, NUMBER, NUMBER, NUMBER, rf"-?{NUMBER}"), printed
 
 
 @pytest.mark.slow
