@@ -62,8 +62,10 @@ _OTHERS: dict[str, Callable[[Sequence[Row]], bytes]] = {
     "semicolons.csv": lambda rows: _table(rows, ";", quoting=csv.QUOTE_ALL),
 }
 
-ALL_KINDS = (*_PLAIN, *(f"{kind}.gz" for kind in _PLAIN), *_OTHERS)
+KINDS = (*_PLAIN, *(f"{kind}.gz" for kind in _PLAIN if kind != "parquet"))
 """Endings of the files."""
+ALL_KINDS = (*KINDS, *_OTHERS, "parquet.gz")
+"""Those, and other ways to write what is read as one of them."""
 
 
 def write(kind: str, rows: Sequence[Row], folder: Path) -> Path:
