@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import dropwhile, pairwise
 from pathlib import Path
@@ -107,7 +108,7 @@ def check(spec: RunSpec, *, model_path: Path, shown_rows: int = 3) -> CheckRepor
     limits = token_limits.of_folder(model_path)
     dataset = encode_dataset(spec, tokenizer, loaded, samples=0, train=looked_at, held_out=_LookedAt(0), bounds=limits)
     train, held_out, selection = dataset.train, dataset.held_out, loaded.selection
-    lengths, problem = train.lengths or [0], _problem(dataset, data)
+    lengths, problem = train.lengths or Counter([0]), _problem(dataset, data)
     return CheckReport(
         source=str(loaded.source.path),
         format=loaded.form.name,
@@ -169,17 +170,23 @@ def spans(tokenizer: Tokenizer, ids: Ids, targets: Mask) -> tuple[Span, ...]:
     )
 
 
-def histogram(lengths: Sequence[int]) -> tuple[Bin, ...]:
-    """Counts of lengths in at most 12 bins of one width, a power of two; the last one takes the few that are longer."""
-    width, common = 1, np.percentile(lengths, 98)
+def histogram(lengths: Mapping[int, int]) -> tuple[Bin, ...]:
+    """Counts of lengths in at most 12 bins of one width, a power of two; the last one takes the few that are longer.
+
+    `lengths` are tokens -> sequences.
+    """
+    values, counts = np.array(list(lengths.items()), dtype=np.int64).T
+    width, common = 1, np.percentile(np.repeat(values, counts), 98)
     while width * (_BARS - 1) < common:
         width *= 2
-    places = np.minimum((np.maximum(lengths, 1) - 1) // width, _BARS - 1)
+    places = np.minimum((np.maximum(values, 1) - 1) // width, _BARS - 1)
+    found = np.zeros(int(places.max()) + 1, dtype=np.int64)
+    np.add.at(found, places, counts)
     bins = [
         Bin(first=index * width + 1, last=(index + 1) * width, sequences=int(count))
-        for index, count in enumerate(np.bincount(places))
+        for index, count in enumerate(found)
     ]
-    return (*bins[:-1], replace(bins[-1], last=max(bins[-1].last, int(np.max(lengths)))))
+    return (*bins[:-1], replace(bins[-1], last=max(bins[-1].last, int(values.max()))))
 
 
 def _severity_order(issue: RowIssue) -> tuple[int, bool, int]:

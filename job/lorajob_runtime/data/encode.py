@@ -16,8 +16,10 @@ import numpy as np
 from lorajob_runtime.contract.errors import ModelError
 from lorajob_runtime.data.chat.chat_template import ChatTemplate, Rendered, ThinkingMode
 from lorajob_runtime.data.chat.inference import stop_ids
+from lorajob_runtime.data.chat.one_round import Round
 from lorajob_runtime.data.chat.tokenizer import Tokenizer, decode, encode, start_ids
 from lorajob_runtime.data.loss_mask import whole_text
+from lorajob_runtime.data.model_limits import foreign_id
 from lorajob_runtime.data.rows.conversation import Conversation, RowError, Text, too_deep
 from lorajob_runtime.data.segments import Segments
 from lorajob_runtime.data.tokens import Ids, Mask
@@ -31,7 +33,7 @@ CHUNK_CHARACTERS = 2_000_000
 
 _TEXT_SAMPLE_TOKENS = 32
 
-_Row = Rendered | Text | RowError
+_Row = Round | Rendered | Text | RowError
 """A row before it is tokenised."""
 
 
@@ -52,6 +54,10 @@ class Encoded:
     sampled: Callable[[], Sample]
     """Makes the sample, which only the first few rows are asked for."""
     notes: tuple[str, ...] = ()
+    answer_at: int = 0
+    """Of a sequence that stands alone the place from which on all tokens are targets, where that is known, and that the
+    model has all of its tokens; else 0.
+    """
 
     @property
     def sample(self) -> Sample:
@@ -76,6 +82,11 @@ class Encoder:
         return self._template
 
     @property
+    def has_template(self) -> bool:
+        """Whether a conversation came."""
+        return self._template is not None
+
+    @property
     def family(self) -> str:
         """The template's family; none when only texts came."""
         return self._template.family.name if self._template else "none"
@@ -91,7 +102,7 @@ class Encoder:
         characters = 0
         for item in items:
             row = self._rendered(item)
-            chunk.append((_asked(item), row))
+            chunk.append(("" if isinstance(row, Round) else _asked(item), row))
             characters += _characters(row)
             if len(chunk) == CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
                 yield from self._chunk(chunk)
@@ -101,9 +112,15 @@ class Encoder:
     def _chunk(self, rows: Sequence[tuple[str, _Row]]) -> Iterator[Encoded | RowError]:
         conversations = [row.answers for _, row in rows if isinstance(row, Rendered)]
         sequences = self._segments.sequences(conversations) if conversations else iter(())
+        found_rounds = [row for _, row in rows if isinstance(row, Round)]
+        rounds = iter(self._rounds(found_rounds)) if found_rounds else iter(())
         texts = iter(encode(self.tokenizer, [row.text for _, row in rows if isinstance(row, Text)]))
         for asked, row in rows:
-            if isinstance(row, RowError):
+            if isinstance(row, Round):
+                sequence, answer_at = next(rounds)
+                sampled = partial(_sample, row.asked, row.reference, *sequence)
+                yield Encoded(sequences=[sequence], sampled=sampled, answer_at=answer_at)
+            elif isinstance(row, RowError):
                 yield row
             elif isinstance(row, Text):
                 yield self._text(row.text, next(texts))
@@ -111,6 +128,11 @@ class Encoder:
                 found = next(sequences)
                 sampled = partial(_sample, asked, row.answers[-1].reference, *found[-1])
                 yield Encoded(sequences=found, sampled=sampled, notes=row.notes)
+
+    def _rounds(self, rounds: Sequence[Round]) -> Iterator[tuple[tuple[Ids, Mask], int]]:
+        found = self._segments.rounds(rounds)
+        is_readable = foreign_id(found.ids, self.bounds) is None
+        return ((sequence, answer_at if is_readable else 0) for sequence, answer_at in found)
 
     @cached_property
     def _segments(self) -> Segments:
@@ -122,6 +144,8 @@ class Encoder:
         if isinstance(item, Text):
             return item if _encodable([item.text]) else _NOT_UNICODE
         try:
+            if (found := self.template.one_round(item, self._segments.ends)) is not None:
+                return found if _encodable((*found.before, *found.answer)) else _NOT_UNICODE
             rendered = self.template.conversation(item)
         except RowError as fault:
             return fault
@@ -170,6 +194,8 @@ def _asked(item: Conversation | Text | RowError) -> str:
 
 
 def _characters(row: _Row) -> int:
+    if isinstance(row, Round):
+        return sum(map(len, row.before)) + sum(map(len, row.answer))
     if isinstance(row, Text):
         return len(row.text)
     return sum(len(answer.before) + len(answer.answer) for answer in row.answers) if isinstance(row, Rendered) else 0

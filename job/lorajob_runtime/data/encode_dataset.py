@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from lorajob_runtime.contract.spec import DataSpec, RunSpec
 from lorajob_runtime.contract.text import plural
 from lorajob_runtime.data.chat.tokenizer import Tokenizer
 from lorajob_runtime.data.encode import Encoder
-from lorajob_runtime.data.encode_rows import EncodedRows, Sink, encode_rows
+from lorajob_runtime.data.encode_blocks import encode_blocks, processes_for, rows_of_block
+from lorajob_runtime.data.encode_rows import EncodedRows, Numbered, Sink, encode_rows
 from lorajob_runtime.data.rows.issues import NO_ANSWER_LEFT, TOO_LONG, nothing_left, refuse_dropped, refuse_errors
 from lorajob_runtime.data.rows.load import Loaded
 from lorajob_runtime.data.rows.select import Selection
@@ -46,16 +48,21 @@ def encode_dataset(
     what the sinks raise. What is wrong with rows is for `refuse`.
     """
     encoder = Encoder(tokenizer, thinking=spec.data.thinking, bounds=bounds)
-    parts = encode_rows(
-        loaded.source,
-        loaded.selection,
-        form=loaded.form,
-        encoder=encoder,
-        data=spec.data,
-        samples=samples,
-        train=train,
-        held_out=held_out,
-    )
+    source, selection = loaded.source, loaded.selection
+    parts = EncodedRows(sink=train), EncodedRows(sink=held_out)
+
+    def encode(rows: Iterable[Numbered], into: tuple[EncodedRows, EncodedRows]) -> None:
+        encode_rows(rows, into, selection=selection, form=loaded.form, encoder=encoder, data=spec.data, samples=samples)
+
+    def rows() -> Iterator[Numbered]:
+        return enumerate(source.until(selection.stop))
+
+    processes = processes_for(source, len(selection.train) + len(selection.evaluation), encoder)
+    if processes == 1:
+        encode(rows(), parts)
+    else:
+        size = rows_of_block(source)
+        encode_blocks(processes, size, rows, encode, parts, samples=samples, encoder=encoder)
     return EncodedDataset(loaded=loaded, encoder=encoder, train=parts[0], held_out=parts[1])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from array import array
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +18,13 @@ from lorajob_runtime.data.model_limits import foreign_id, length_warning, unread
 from lorajob_runtime.data.rows.conversation import Conversation, RowError, Text
 from lorajob_runtime.data.rows.formats import Form
 from lorajob_runtime.data.rows.issues import NO_ANSWER_LEFT, TOO_LONG, IssueLog, RowIssue, converted
-from lorajob_runtime.data.rows.read import Source
 from lorajob_runtime.data.rows.select import Selection
 from lorajob_runtime.data.rows.unused import UnusedNames
 from lorajob_runtime.data.tokens import Ids, Mask
 from lorajob_runtime.models.token_limits import Bounds
+
+Numbered = tuple[int, object]
+"""A row of a file and its number, which counts from 0."""
 
 
 class Sink(Protocol):
@@ -51,8 +52,8 @@ class EncodedRows:
     unused: UnusedNames = field(default_factory=UnusedNames)
     shortest_fit: int | None = None
     """Tokens up to the first target of the row that needs the fewest: below this maxLength nothing can be trained."""
-    lengths: array[int] = field(default_factory=lambda: array("q"))
-    """Tokens of every sequence before it is cut or dropped for its length."""
+    lengths: Counter[int] = field(default_factory=Counter)
+    """Tokens of a sequence before it is cut or dropped for its length -> sequences."""
 
     def dropped(self) -> dict[str, int]:
         """Reason -> rows that were left out for it."""
@@ -64,37 +65,51 @@ class EncodedRows:
 
     def add(self, number: int, sequences: Sequence[tuple[Ids, Mask]]) -> None:
         """Counts a row that is used, and passes it on."""
+        for ids, targets in sequences:
+            self._count(len(ids), int(np.count_nonzero(targets[1:])))
+        self._pass_on(number, sequences)
+
+    def add_whole(self, number: int, encoded: Encoded) -> None:
+        """Counts a row of one sequence that is used as it is and whose answer is its end, and passes it on."""
+        tokens = len(encoded.sequences[0][0])
+        self._count(tokens, tokens - encoded.answer_at)
+        self._pass_on(number, encoded.sequences)
+
+    def _count(self, tokens: int, target_tokens: int) -> None:
+        self.tokens += tokens
+        self.target_tokens += target_tokens
+        self.max_tokens = max(self.max_tokens, tokens)
+
+    def _pass_on(self, number: int, sequences: Sequence[tuple[Ids, Mask]]) -> None:
         self.rows += 1
         self.sequences += len(sequences)
-        for ids, targets in sequences:
-            self.tokens += len(ids)
-            self.target_tokens += int(np.count_nonzero(targets[1:]))
-            self.max_tokens = max(self.max_tokens, len(ids))
         self.sink.add(number, sequences)
+
+    def note_fit(self, tokens: int) -> None:
+        """Notes how many tokens a row needs to have anything trained."""
+        self.shortest_fit = tokens if self.shortest_fit is None else min(self.shortest_fit, tokens)
 
 
 def encode_rows(
-    source: Source,
-    selection: Selection,
+    rows: Iterable[Numbered],
+    parts: tuple[EncodedRows, EncodedRows],
     *,
+    selection: Selection,
     form: Form,
     encoder: Encoder,
     data: DataSpec,
     samples: int,
-    train: Sink,
-    held_out: Sink,
-) -> tuple[EncodedRows, EncodedRows]:
+) -> None:
     """Encodes the rows that are meant, and cuts or drops what is longer than data.maxLength. No fault of a row raises.
 
-    One pass over the file, the rows in their order: what is in memory is a chunk of them. Returns what is trained on
-    and what is held out.
+    One pass, the rows in their order: what is in memory is a chunk of them. Adds to `parts` what is trained on and what
+    is held out.
     """
-    parts = EncodedRows(sink=train), EncodedRows(sink=held_out)
     # what the encoder has taken and not given back
     pending: deque[tuple[int, EncodedRows]] = deque()
 
     def items() -> Iterator[Conversation | Text | RowError]:
-        for index, row in enumerate(source.until(selection.stop)):
+        for index, row in rows:
             is_held_out = index in selection.evaluation
             if is_held_out or index in selection.train:
                 pending.append((index, parts[is_held_out]))
@@ -109,7 +124,6 @@ def encode_rows(
             found.notes.update(encoded.notes)
         if _fits(encoded, index + 1, data, found, encoder) and len(found.samples) < samples:
             found.samples += [encoded.sample] if _is_short(encoded.sample, data, encoder.bounds) else []
-    return parts
 
 
 def _is_short(sample: Sample, data: DataSpec, bounds: Bounds) -> bool:
@@ -147,12 +161,17 @@ def _contents(item: Conversation | Text) -> list[str]:
 
 def _fits(encoded: Encoded, number: int, data: DataSpec, found: EncodedRows, encoder: Encoder) -> bool:
     """Adds a row's sequences, cut to the limit; whether any of them has a target left and the model can read them."""
+    tokens, window = len(encoded.sequences[0][0]), encoder.bounds.window
+    if encoded.answer_at and tokens <= data.max_length and (window is None or tokens <= window):
+        found.lengths[tokens] += 1
+        found.note_fit(encoded.answer_at + 1 if data.overflow == "truncate" else tokens)
+        found.add_whole(number, encoded)
+        return True
     lengths = [len(ids) for ids, _ in encoded.sequences]
-    found.lengths.extend(lengths)
+    found.lengths.update(lengths)
     longest = max(lengths)
     fit = min(int(targets.argmax()) + 1 for _, targets in encoded.sequences)
-    needed = fit if data.overflow == "truncate" else longest
-    found.shortest_fit = needed if found.shortest_fit is None else min(found.shortest_fit, needed)
+    found.note_fit(fit if data.overflow == "truncate" else longest)
     too_long = longest > data.max_length
     if too_long and data.overflow == "error":
         reason = f"has {longest} tokens, more than data.maxLength {data.max_length}, and data.overflow is error"

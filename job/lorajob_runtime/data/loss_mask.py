@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from lorajob_runtime.data.chat.word_tokens import Tokens
 from lorajob_runtime.data.tokens import Ids, Mask
+
+_SIZE = np.dtype(np.int32).itemsize
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,13 +34,40 @@ class Piece:
         return self.tail + self.answer[0]
 
 
-def joined(pieces: Sequence[Piece], known: Mapping[str, list[int]]) -> list[tuple[Ids, Mask]]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rounds:
+    """Sequences end to end: where each stops, and where in it the answer begins, 0 where it has none."""
+
+    ids: Ids
+    targets: Mask
+    stops: list[int]
+    answers_at: list[int]
+
+    def __iter__(self) -> Iterator[tuple[tuple[Ids, Mask], int]]:
+        """Each sequence, and where its answer begins."""
+        for start, stop, answer_at in zip([0, *self.stops], self.stops, self.answers_at, strict=False):
+            yield (self.ids[start:stop], self.targets[start:stop]), answer_at
+
+
+def behind_prompts(sides: Sequence[Sequence[str]], known: Mapping[str, Tokens]) -> Rounds:
+    """Sequences of one answer each: `sides` are a prompt, its answer, the next prompt, and so on, each in stretches."""
+    told = [_tokens(side, known) for side in sides]
+    lengths = np.fromiter(map(len, told), dtype=np.int64, count=len(told)) // _SIZE
+    ids, targets = np.frombuffer(b"".join(told), dtype=np.int32), np.repeat(np.arange(len(told)) % 2 == 1, lengths)
+    stops = np.cumsum(lengths)[1::2]
+    starts = stops - lengths[::2] - lengths[1::2]
+    targets[starts[starts < stops]] = False
+    answers_at = np.where(lengths[1::2] > 0, lengths[::2], 0)
+    return Rounds(ids=ids, targets=targets, stops=stops.tolist(), answers_at=answers_at.tolist())
+
+
+def joined(pieces: Sequence[Piece], known: Mapping[str, Tokens]) -> list[tuple[Ids, Mask]]:
     """The answers of one conversation as sequences: one goes on while the next prompt begins with all of it.
 
     `known` are the tokens of every text. It does not begin so where the template rewrites what was said before, and
     where the end of a prompt and the beginning of its answer together are other tokens than apart.
     """
-    ids: list[int] = []
+    ids = b""
     spans: list[tuple[int, int]] = []
     done: list[tuple[Ids, Mask]] = []
     for piece in pieces:
@@ -45,7 +75,7 @@ def joined(pieces: Sequence[Piece], known: Mapping[str, list[int]]) -> list[tupl
         if piece.follows:
             ids += before
         else:
-            if spans and before[: len(ids)] != ids:
+            if spans and not before.startswith(ids):
                 done.append(_sequence(ids, spans))
                 spans = []
             ids = before
@@ -59,19 +89,17 @@ def joined(pieces: Sequence[Piece], known: Mapping[str, list[int]]) -> list[tupl
     return [*done, _sequence(ids, spans)] if spans else done
 
 
-def _tokens(texts: Iterable[str], known: Mapping[str, list[int]]) -> list[int]:
-    found: list[int] = []
-    for text in texts:
-        found += known[text]
-    return found
+def _tokens(texts: Iterable[str], known: Mapping[str, Tokens]) -> Tokens:
+    return b"".join([known[text] for text in texts])
 
 
-def _sequence(ids: list[int], spans: Iterable[tuple[int, int]]) -> tuple[Ids, Mask]:
-    targets = np.zeros(len(ids), dtype=np.bool_)
+def _sequence(ids: Tokens, spans: Iterable[tuple[int, int]]) -> tuple[Ids, Mask]:
+    """Tokens with their targets. `spans` are in bytes."""
+    targets = np.zeros(len(ids) // _SIZE, dtype=np.bool_)
     for start, stop in spans:
-        targets[start:stop] = True
+        targets[start // _SIZE : stop // _SIZE] = True
     targets[:1] = False
-    return np.asarray(ids, dtype=np.int32), targets
+    return np.frombuffer(ids, dtype=np.int32), targets
 
 
 def whole_text(ids: Sequence[int], begin: int | None) -> tuple[Ids, Mask]:

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from lorajob_runtime.data.chat.multi_turn import Answer
+from lorajob_runtime.data.chat.one_round import Round
 from lorajob_runtime.data.chat.tokenizer import Tokenizer, added_tokens, encode
-from lorajob_runtime.data.loss_mask import Piece, joined
+from lorajob_runtime.data.chat.word_tokens import WordTokens
+from lorajob_runtime.data.loss_mask import Piece, Rounds, behind_prompts, joined
 from lorajob_runtime.data.tokens import Ids, Mask
 
 _BEFORE = ("a", "a ", "a\n", "。")
@@ -24,10 +26,10 @@ class Segments:
     """Splits texts behind the tokens `ends` where this tokenizer allows it."""
 
     def __init__(self, tokenizer: Tokenizer, ends: Iterable[str]) -> None:
-        self._tokenizer = tokenizer
+        self._words = WordTokens(tokenizer)
         known = set(added_tokens(tokenizer).values())
-        self._ends = tuple(end for end in ends if end in known and _separates(tokenizer, end))
-        self._pattern = re.compile("|".join(re.escape(end) for end in self._ends) or r"(?!)")
+        self.ends = tuple(end for end in ends if end in known and _separates(tokenizer, end))
+        self._pattern = re.compile("|".join(re.escape(end) for end in self.ends) or r"(?!)")
 
     def split(self, text: str) -> list[str]:
         """The text in stretches, each but the last one with an end token behind it."""
@@ -37,15 +39,21 @@ class Segments:
 
     def separates(self, text: str) -> bool:
         """Whether what follows a text can be tokenised by itself."""
-        return bool(self._ends) and text.endswith(self._ends)
+        return bool(self.ends) and text.endswith(self.ends)
 
     def sequences(self, conversations: Sequence[Sequence[Answer]]) -> Iterator[list[tuple[Ids, Mask]]]:
         """Each conversation's answers as sequences, the texts of all of them tokenised together."""
         split = [self._pieces(answers) for answers in conversations]
         texts = list(dict.fromkeys(text for pieces in split for piece in pieces for text in piece.texts()))
-        known = dict(zip(texts, encode(self._tokenizer, texts), strict=True))
+        known = dict(zip(texts, self._words.tokens(texts), strict=True))
         for pieces in split:
             yield joined(pieces, known)
+
+    def rounds(self, rounds: Sequence[Round]) -> Rounds:
+        """Each round as a sequence, all of them in one array."""
+        texts = list(dict.fromkeys([text for each in rounds for text in (*each.before, *each.answer)]))
+        known = dict(zip(texts, self._words.tokens(texts), strict=True))
+        return behind_prompts([side for each in rounds for side in (each.before, each.answer)], known)
 
     def _separable(self, answers: Sequence[Answer]) -> Iterator[Answer]:
         """The same answers, each with its whole prompt where the one before ends in no token that separates."""

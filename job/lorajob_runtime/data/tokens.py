@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import shutil
-from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,7 +24,9 @@ Ids = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 Offsets = NDArray[np.int64]
 
-_DTYPES: dict[str, np.dtype[Any]] = {"I32": np.dtype("<i4"), "U8": np.dtype("u1"), "I64": np.dtype("<i8")}
+_PIECE = 1 << 20
+_I32 = np.dtype("<i4")
+_DTYPES: dict[str, np.dtype[Any]] = {"I32": _I32, "U8": np.dtype("u1"), "I64": np.dtype("<i8")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,16 +83,17 @@ class TokenRows:
 
 
 class TokenWriter:
-    """Writes token rows that come one at a time, as `TokenRows.save` writes them all: nothing but offsets is held."""
+    """Writes token rows that come one at a time, as `TokenRows.save` writes them all: none is held."""
 
     def __init__(self, path: Path) -> None:
         """Begins beside `path`, which is there when `finish` was called. Raises OSError."""
         self._path = path
-        self._offsets = array("q", [0])
-        self._parts = [path.with_suffix(f".{name}.part") for name in ("input_ids", "targets")]
+        self._rows = self._tokens = 0
+        self._parts = [path.with_suffix(f".{name}.part") for name in ("offsets", "input_ids", "targets")]
         with ExitStack() as stack:
-            self._files: list[IO[bytes]] = [stack.enter_context(part.open("wb")) for part in self._parts]
+            self._files: list[IO[bytes]] = [stack.enter_context(part.open("wb", _PIECE)) for part in self._parts]
             self._open = stack.pop_all()
+        self._files[0].write(_packed(0))
 
     def __enter__(self) -> TokenWriter:
         return self
@@ -103,26 +106,26 @@ class TokenWriter:
             part.unlink(missing_ok=True)
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return self._rows
 
     def add(self, ids: Ids, targets: Mask) -> None:
         """Appends one row; its first token loses its target, as there is nothing before it. Raises OSError."""
-        self._files[0].write(ids.astype(_DTYPES["I32"], copy=False).tobytes())
-        self._files[1].write(bytes(len(targets[:1])) + targets[1:].tobytes())
-        self._offsets.append(self._offsets[-1] + len(ids))
+        self._rows += 1
+        self._tokens += len(ids)
+        offsets, all_ids, all_targets = self._files
+        offsets.write(_packed(self._tokens))
+        all_ids.write(ids.astype(_I32, copy=False).tobytes())
+        all_targets.write(bytes(len(targets[:1])) + targets[1:].tobytes())
 
     def finish(self) -> TokenRows:
         """Brings the rows together in one file and maps it. Raises OSError."""
         self._open.close()
-        tokens = self._offsets[-1]
-        offsets = np.frombuffer(self._offsets, dtype=np.int64).astype("<i8").tobytes()
-        ids, targets = self._parts
         header, place = dict[str, Any](), 0
         # in the order that safetensors has them: the widest type first
         for name, dtype, shape in (
             ("offsets", "I64", len(self) + 1),
-            ("input_ids", "I32", tokens),
-            ("targets", "U8", tokens),
+            ("input_ids", "I32", self._tokens),
+            ("targets", "U8", self._tokens),
         ):
             end = place + shape * _DTYPES[dtype].itemsize
             header[name] = {"dtype": dtype, "shape": [shape], "data_offsets": [place, end]}
@@ -130,10 +133,12 @@ class TokenWriter:
         described = json.dumps(header, separators=(",", ":")).encode()
         described += b" " * (-len(described) % 8)
         with self._path.open("wb") as file:
-            file.write(len(described).to_bytes(8, "little") + described + offsets)
-            for part in (ids, targets):
+            file.write(len(described).to_bytes(8, "little") + described)
+            for part in self._parts:
                 with part.open("rb") as content:
-                    shutil.copyfileobj(content, file, 1 << 20)
+                    shutil.copyfileobj(content, file, _PIECE)
+                # the disk has to hold each array once, but for the one that is copied
+                part.unlink()
         return TokenRows.load(self._path)
 
 
@@ -151,10 +156,19 @@ def fingerprint(*parts: TokenRows | None) -> str:
 
 
 def _pieces(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    return (values[start : start + _PIECE] for start in range(0, len(values), _PIECE))
+    """An array piece by piece; what of it is mapped from a file is let go of, so that it never is in memory whole."""
+    base: Any = values
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    for start in range(0, len(values), _PIECE):
+        yield values[start : start + _PIECE]
+        if base is not None:
+            base.madvise(mmap.MADV_DONTNEED)
 
 
-_PIECE = 1 << 20
+def _packed(number: int) -> bytes:
+    """A number as an int64 of a token file."""
+    return number.to_bytes(8, "little", signed=True)
 
 
 def _mapped(path: Path) -> dict[str, Any]:

@@ -169,7 +169,8 @@ def _spoilt(chance: Chance, content: bytes) -> bytes:
     return chance.choice([b"", b"\n \n", b"<!DOCTYPE html>", content.decode("utf-8", "replace").encode("utf-16")])
 
 
-def _written(chance: Chance, folder: Path) -> Path:
+def made_file(chance: Chance, folder: Path) -> Path:
+    """A file of any kind and form, whole or with a fault."""
     form = chance.choice(FORMS)
     rows = [form(chance) for _ in range(chance.randint(1, 8))]
     for _ in range(chance.randint(0, 2)):
@@ -188,7 +189,8 @@ def _written(chance: Chance, folder: Path) -> Path:
     return path
 
 
-def _spec(chance: Chance, path: Path) -> RunSpec:
+def made_spec(chance: Chance, path: Path) -> RunSpec:
+    """A spec that reads it."""
     data: dict[str, Any] = {"source": str(path), "maxLength": chance.choice([40, 64, 1024])}
     data |= {"overflow": chance.choice(["truncate", "drop", "error"])} if chance.random() < 0.3 else {}
     data |= {"rows": chance.choice([":3", "1:", "-2:", "9:"])} if chance.random() < 0.2 else {}
@@ -198,7 +200,7 @@ def _spec(chance: Chance, path: Path) -> RunSpec:
     return parse({"data": data})
 
 
-def _tried(attempt: Callable[[], Any]) -> Any:
+def outcome(attempt: Callable[[], Any]) -> Any:
     """What an attempt returns, or the error that it ends with."""
     try:
         return attempt()
@@ -231,12 +233,12 @@ def test_a_check_and_a_run_read_count_and_refuse_alike(
     for number in range(_BATCH):
         seed = batch * _BATCH + number
         chance = random.Random(seed)
-        path = _written(chance, tmp_path)
-        spec = _spec(chance, path)
+        path = made_file(chance, tmp_path)
+        spec = made_spec(chance, path)
 
-        checked = _tried(lambda spec=spec: check(spec, model_path=smollm2.path, shown_rows=1))
-        done = _tried(lambda spec=spec: prepare(spec, model_path=smollm2.path, folder=tmp_path / "data"))
-        looked = _tried(lambda spec=spec: inspect(spec.data))
+        checked = outcome(lambda spec=spec: check(spec, model_path=smollm2.path, shown_rows=1))
+        done = outcome(lambda spec=spec: prepare(spec, model_path=smollm2.path, folder=tmp_path / "data"))
+        looked = outcome(lambda spec=spec: inspect(spec.data))
 
         told = f"seed {seed}: {path.name}, {spec.data}, {path.read_bytes()[:400]!r}"
         assert _said(checked) == _said(done), told

@@ -16,11 +16,13 @@ from lorajob_runtime.contract.errors import ModelError
 from lorajob_runtime.contract.text import truncate
 from lorajob_runtime.data.chat import lost_content, multi_turn, template_probe
 from lorajob_runtime.data.chat.adapt_messages import LOST_THOUGHT, Thoughts, Tools, adapt
-from lorajob_runtime.data.chat.completion import completion
+from lorajob_runtime.data.chat.completion import common, completion
 from lorajob_runtime.data.chat.lost_content import lost_notes, missing_part, said_in
 from lorajob_runtime.data.chat.multi_turn import Answer, Turn
+from lorajob_runtime.data.chat.one_round import Round, RoundPlans
 from lorajob_runtime.data.chat.reasoning import opens_thought
-from lorajob_runtime.data.chat.render_function import render_function
+from lorajob_runtime.data.chat.render_function import has_own, render_function, tokens_of
+from lorajob_runtime.data.chat.spliced_texts import SplicedTexts
 from lorajob_runtime.data.chat.template_probe import ANSWER, ANSWERED, ASKED
 from lorajob_runtime.data.chat.template_source import template_source, with_fixed_clock
 from lorajob_runtime.data.chat.tokenizer import Tokenizer, added_tokens, control_tokens, encode
@@ -39,6 +41,8 @@ _STAND_IN = "harbourstandin"
 
 _TURN = "turn"
 _UNKNOWN_TO_TEMPLATES = frozenset({LOST_THOUGHT, _TURN, "trained"})
+_PLAIN = _UNKNOWN_TO_TEMPLATES | {"role", "content"}
+"""The keys of a message of which a template sees no more than who speaks and what is said."""
 
 UNANSWERED = "what follows the last answer is left out"
 GREETING = "what the assistant says before the first question is not trained"
@@ -66,9 +70,12 @@ class ChatTemplate:
     def __init__(self, tokenizer: Tokenizer, *, thinking: bool, moment: datetime | None = TRAINING_MOMENT) -> None:
         self._tokenizer = tokenizer
         source, for_tools = template_source(tokenizer), template_source(tokenizer, tools=[{}])
-        self._plain, self._for_tools = (
-            render_function(tokenizer, with_fixed_clock(moment, each)) for each in (source, for_tools)
-        )
+        fixed = with_fixed_clock(moment, source)
+        self._plain = render_function(tokenizer, fixed)
+        self._for_tools = render_function(tokenizer, with_fixed_clock(moment, for_tools))
+        self._spliced: SplicedTexts | None = None
+        if moment is not None and not has_own(tokenizer):
+            self._spliced = SplicedTexts(fixed, tokens_of(tokenizer, fixed), self._plain)
         self.family = chat_families.detect(source)
         self._switch = {SWITCH: thinking}
         self._asked: tuple[Tools, str] | None = None
@@ -78,12 +85,17 @@ class ChatTemplate:
         self.thinking_mode = self._mode()
         self._thoughts = self._kept(thinking)
         asked = self._prompt([ASKED], None)
-        self.header = asked[_common(asked, self.finished([ASKED], None)) :]
+        self.header = asked[common(asked, self.finished([ASKED], None)) :]
         self.end_of_turn, self._after_turn = self._probe_end()
         self._end_of_call = self.family.chat.end_of_call or self._probe_end_of_call()
+        self._round_plans = self._plans()
 
     def text(self, messages: Sequence[Message], *, tools: Tools = None, parts: bool = False, **options: Any) -> str:
         """The template's own text. Raises what the template raises."""
+        if self._spliced is not None and not tools and all(message.keys() <= _PLAIN for message in messages):
+            text = self._spliced.text(messages, parts=parts, options=options)
+            if text is not None:
+                return text
         shown = [
             {key: value for key, value in message.items() if key not in _UNKNOWN_TO_TEMPLATES and value is not None}
             for message in messages
@@ -114,6 +126,23 @@ class ChatTemplate:
         lost = lost_content.lost_roles(found.last_prompt, messages[: wanted[-1]])
         notes |= found.notes | {f"{role} turns are left out by the chat template": None for role in lost}
         return Rendered(answers=found.answers, notes=tuple(notes))
+
+    def one_round(self, conversation: Conversation, ends: Sequence[str]) -> Round | None:
+        """What `conversation` gives of one question and answer; None where that is asked. `ends` stay the same."""
+        return self._round_plans.round(conversation, ends) if self._round_plans is not None else None
+
+    def _plans(self) -> RoundPlans | None:
+        if self._spliced is None or self.thinking_mode == "always":
+            return None
+        return RoundPlans(
+            self._spliced,
+            parts=self._features.parts,
+            for_prompt=self._switch | {"add_generation_prompt": True},
+            for_whole={} if self.family.chat.switch_after_answer else self._switch,
+            end_of_turn=self.end_of_turn,
+            after_turn=self._after_turn,
+            has_system=self._features.system,
+        )
 
     def stop_tokens(self) -> list[str]:
         """What ends an answer: the end of turn first, then the family's other ends and the tokenizer's own."""
@@ -269,9 +298,3 @@ def _wanted(messages: Sequence[Message], notes: dict[str, None]) -> list[int]:
 def _refused(message: Message, reason: object) -> RowError:
     turn = message.get(_TURN)
     return RowError(f"is refused by the model's chat template in turn {turn}: {truncate(reason, 160)}")
-
-
-def _common(one: str, other: str) -> int:
-    """How many first characters two texts share."""
-    both = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in both if a != b), min(len(one), len(other)))

@@ -48,3 +48,9 @@ def _thought_begins(prompt: str) -> int | None:
     if place < 0 or prompt[place + len(OPEN_THOUGHT) :].replace(CLOSE_THOUGHT, "", 1).strip():
         return None
     return place
+
+
+def common(one: str, other: str) -> int:
+    """How many first characters two texts share."""
+    both = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in both if a != b), min(len(one), len(other)))

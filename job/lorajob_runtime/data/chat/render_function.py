@@ -18,14 +18,12 @@ def render_function(tokenizer: Tokenizer, source: str) -> RenderFunction:
 
     A tokenizer with one of its own is asked itself.
     """
-    from transformers import PreTrainedTokenizerBase
     from transformers.utils.chat_template_utils import render_jinja_template
 
     theirs: RenderFunction = partial(tokenizer.apply_chat_template, chat_template=source, tokenize=False)
-    if getattr(tokenizer.apply_chat_template, "__func__", None) is not PreTrainedTokenizerBase.apply_chat_template:
+    if has_own(tokenizer):
         return theirs
-    # a template can only read a token that it names
-    tokens = {name: token for name, token in tokenizer.special_tokens_map.items() if name in source}
+    tokens = tokens_of(tokenizer, source)
 
     def ours(messages: Sequence[Message], **options: Any) -> str:
         if not messages:
@@ -35,3 +33,15 @@ def render_function(tokenizer: Tokenizer, source: str) -> RenderFunction:
         return text
 
     return ours
+
+
+def has_own(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer brings its own code for chat templates."""
+    from transformers import PreTrainedTokenizerBase
+
+    return getattr(tokenizer.apply_chat_template, "__func__", None) is not PreTrainedTokenizerBase.apply_chat_template
+
+
+def tokens_of(tokenizer: Tokenizer, source: str) -> dict[str, str]:
+    """The tokens that a template can read: those that it names."""
+    return {name: token for name, token in tokenizer.special_tokens_map.items() if name in source}

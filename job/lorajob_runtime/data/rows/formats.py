@@ -10,8 +10,8 @@ text        text                                               trained whole
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from lorajob_runtime.contract.text import key_list, kind
@@ -41,9 +41,27 @@ class Form:
     system: str | None
     verdict: str
     chosen: frozenset[str] = frozenset()
+    pairs: Mapping[frozenset[str], tuple[str, ...]] = field(init=False, compare=False, repr=False)
+    """Keys of a row that has a question and an answer and nothing else -> the columns of the question."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pairs", dict(self._possible_pairs()) if self.name in ("alpaca", "qa") else {})
+
+    def _possible_pairs(self) -> Iterator[tuple[frozenset[str], tuple[str, ...]]]:
+        others = {self.columns.get(role) for role in ("system", "history", "thought", "tools")} | set(_TOOLS)
+        glued = self.columns.get("input", "").lower() == _GLUED
+        for roles in (("instruction",), ("input",), ("instruction", "input")):
+            asking = tuple(self.columns[role] for role in roles if role in self.columns)
+            keys = frozenset((*asking, self.columns["output"]))
+            is_whole = len(asking) == len(roles) and set(NEEDS[self.name]) <= {*roles, "output"}
+            is_plain = len(keys) == len(roles) + 1 and keys.isdisjoint(others) and not (glued and len(roles) == 2)
+            if is_whole and is_plain and not unsupported.may_be(dict.fromkeys(keys)):
+                yield keys, asking
 
     def convert(self, row: object) -> Conversation | Text:
         """The row as a conversation or a text. Raises RowError."""
+        if self.pairs and type(row) is dict and (found := self._plain_pair(row)) is not None:
+            return found
         aside = Aside()
         if isinstance(row, list) and self.name in ("sharegpt", "messages"):
             return finished(messages_of(row, aside), tools=None, system=self.system, aside=aside)
@@ -61,6 +79,23 @@ class Form:
         if self.name == "text":
             return self._text(row, aside)
         return self._pair(row, aside) if self.name in ("alpaca", "qa") else self._turns(row, aside)
+
+    def _plain_pair(self, row: dict[str, Any]) -> Conversation | None:
+        """What becomes of a row that is a question and an answer and nothing else, all of them text."""
+        asking = self.pairs.get(frozenset(row))
+        if asking is None:
+            return None
+        parts, answer = [row[column] for column in asking], row[self.columns["output"]]
+        if {type(answer), *map(type, parts)} != {str}:
+            return None
+        asked = "".join(parts)
+        # a bracket may begin turns or calls in JSON text
+        if not asked.strip() or answer.lstrip()[:1] in ("", "["):
+            return None
+        messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+        return Conversation(
+            messages=[{"role": "system", "content": self.system}, *messages] if self.system else messages
+        )
 
     def _refuse_other_form(self, row: Mapping[str, Any]) -> None:
         """Raises RowError for a row with nothing where this form looks, and all that another form needs."""

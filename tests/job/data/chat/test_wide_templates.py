@@ -5,51 +5,23 @@ They are not shipped with the project: template_kinds.py has one small template 
 
 from __future__ import annotations
 
-import copy
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
+from published_templates import TEMPLATES, with_template
 from right_or_said import CALLS, TALKS, conversation, encoded, wrongs
 
-from family_tokenizers import NOT_THERE, SHARED
+from family_tokenizers import NOT_THERE
 from lorajob_runtime.contract.errors import ConfigError
 from lorajob_runtime.data.encode import Encoder
 from lorajob_runtime.data.rows.conversation import RowError
-
-_FOLDERS = (SHARED / "templates" / "wide", SHARED / "templates")
-TEMPLATES = {path.stem: path for folder in _FOLDERS for path in sorted(folder.glob("*.jinja"))}
-
-_CONTROL = re.compile(
-    r"<\|[^|<>]{1,40}\|>|<｜[^｜<>]{1,40}｜>|<(?:start|end)_of_turn>|<end_of_utterance>|<[a-z_]{1,20}\|>|<\|[a-z_]{1,20}>|\[/?INST\]"
-    r"|\[e~\[|\]~b\]|\]~!b\[|\[gMASK\]|<sop>"
-)
-_BEGINS_AND_ENDS = {
-    "<｜": ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"),
-    "<start_of_turn>": ("<bos>", "<eos>"),
-    "<|start_header_id|>": ("<|begin_of_text|>", "<|eot_id|>"),
-    "<|return|>": ("<|startoftext|>", "<|return|>"),
-    "<|im_end|>": (None, "<|im_end|>"),
-    "<|end|>": ("<s>", "<|endoftext|>"),
-    "": ("<s>", "</s>"),
-}
-"""Sign of a template -> the tokens that begin and end a text there."""
 
 
 @pytest.fixture(scope="module")
 def tokenizers(qwen25: Any) -> Any:
     """Makes a tokenizer of Qwen2.5's vocabulary, and the control tokens of a template, with that template."""
 
-    def make(path: Path) -> Any:
-        source, tokenizer = path.read_text("utf-8"), copy.deepcopy(qwen25.tokenizer)
-        begin, end = next(pair for sign, pair in _BEGINS_AND_ENDS.items() if sign in source)
-        tokenizer.add_special_tokens({"eos_token": end} | ({"bos_token": begin} if begin else {}))
-        tokenizer.add_special_tokens({"additional_special_tokens": sorted(set(_CONTROL.findall(source)))})
-        tokenizer.chat_template = source
-        return tokenizer
-
-    return make
+    return lambda path: with_template(qwen25.tokenizer, path)
 
 
 def _encoders(tokenizer: Any) -> list[Encoder]:
