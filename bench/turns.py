@@ -27,7 +27,11 @@ PREPARE = f"""{WITHOUT_TORCH}
 import time
 from pathlib import Path
 from lorajob_runtime.data.prepare import prepare
-from lorajob_runtime.contract.spec import parse
+try:
+    from lorajob_runtime.contract.spec import parse
+except ModuleNotFoundError:
+    # as an older checkout has it
+    from lorajob_runtime.spec import parse
 model, folder, *sources = sys.argv[1:]
 for source in sources:
     began = time.process_time() if source != sources[0] else 0

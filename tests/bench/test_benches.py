@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from lorajob_runtime.data.tokens import TokenRows
 from small_models import smollm2, tiny_llama
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
@@ -27,6 +29,7 @@ RUN_HERE = {
     "checkpoints.py",
     "cli.py",
     "reading.py",
+    "data.py",
     "turns.py",
     "kernel_counts.py",
     "functions.py",
@@ -46,7 +49,15 @@ def table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
     yield run
     # another script may be called so elsewhere
-    for name in ("train", "reading", "counting", "counting.layers", "counting.operations", "counting.backward"):
+    for name in (
+        "train",
+        "reading",
+        "turns",
+        "counting",
+        "counting.layers",
+        "counting.operations",
+        "counting.backward",
+    ):
         sys.modules.pop(name, None)
 
 
@@ -132,6 +143,39 @@ def test_reading_and_tokenising_a_dataset_are_measured(model: Path, table: Calla
     for kind in ("JSON Lines", "one JSON list on one line", "CSV", "Parquet"):
         for what in ("read", "tokenised"):
             assert _has_row(printed, kind, r"0\.0", what, NUMBER, r"\d+"), printed
+
+
+def test_preparing_is_compared_with_datasets_map(model: Path, table: Callable[..., str], tmp_path: Path) -> None:
+    kept = tmp_path / "figures.json"
+    printed = table("data.py", "--rows", "40", "--model", str(model), "--json", str(kept))
+
+    assert "40 rows, " in printed
+    ways = ("lorajob, start alone", "lorajob, with its start", "datasets.map, num_proc 1", "datasets.map, num_proc 2")
+    for way in ways:
+        assert _has_row(printed, way, NUMBER, NUMBER, r"\d+"), printed
+    assert re.search(rf"(?m)^lorajob without its start / the cheaper baseline: {NUMBER}x by the processor$", printed)
+    assert json.loads(kept.read_text())["ways"].keys() == set(ways)
+
+
+def test_rows_that_differ_from_the_baselines_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    check_same = runpy.run_path(str(BENCH / "data.py"))["check_same"]
+    rows = TokenRows.of([(np.array([5, 6, 7, 8], np.int32), np.array([False, False, True, True]))])
+
+    def told(ids: list[int], labels: list[int]) -> None:
+        np.savez(tmp_path / "told.npz", offsets=[0, 4], input_ids=ids, labels=labels)
+        check_same(rows, tmp_path / "told.npz")
+
+    told([5, 6, 7, 0], [-100, -100, 7, 0])
+    for ids, labels in (([5, 6, 9, 8], [-100, -100, 9, 8]), ([5, 6, 7, 8], [-100, 6, 7, 8])):
+        with pytest.raises(SystemExit, match="other tokens or labels"):
+            told(ids, labels)
+
+
+def test_the_memory_of_a_preparation_is_measured(model: Path, table: Callable[..., str]) -> None:
+    printed = table("data.py", "--gigabytes", "0.0001", "--model", str(model))
+
+    assert _has_row(printed, r"0\.00", r"\d+", r"[\d,]+", NUMBER, NUMBER, rf"{NUMBER}(?:, {NUMBER})*"), printed
 
 
 def test_long_conversations_are_compared_with_single_rounds(model: Path, table: Callable[..., str]) -> None:
