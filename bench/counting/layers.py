@@ -29,7 +29,6 @@ from lorajob_runtime.models.placement import Placement
 from lorajob_runtime.train import session, step
 from lorajob_runtime.train.base_model import forward, loading
 from lorajob_runtime.train.base_model.fused import replacing
-from lorajob_runtime.train.lora import attach
 from lorajob_runtime.train.parallel.gradients import FlatGradients
 
 DEVICE = torch.device("cuda", 0)
@@ -130,7 +129,7 @@ def _attempt(path: Path, spec: RunSpec, layers: range, experts: bool) -> Any:
 
     with mock.patch.object(loading, "load", load):
         loaded = session._load_model(job, accelerator, "bf16", placed, decided)
-    FlatGradients(attach.trained(loaded.model).values())
+    FlatGradients(loaded.trained)
     return SimpleNamespace(accelerator=accelerator, decided=decided, model=loaded.model, masks=loaded.masks)
 
 
