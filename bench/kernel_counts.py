@@ -26,6 +26,7 @@ from counting.layers import Counted, MicroBatch, count
 from counting.operations import Count, Counts, total
 from lorajob_runtime.contract import catalog
 from lorajob_runtime.contract.spec import parse
+from lorajob_runtime.train.lora import dropout
 
 ROW = "| {} | {} | {} | {} | {} |"
 
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--layer", type=int, help="which one; the first that has experts, where some have")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts there")
     parser.add_argument("--beside", type=Path, metavar="FILE", help="compare with counts that --json wrote")
+    parser.add_argument("--no-compiler", action="store_true", help="dropout without the Triton kernel, as in the image")
     parser.add_argument("--coefficients", action="store_true", help="the rows of models/kernel_costs.py, and no table")
     arguments = parser.parse_args()
     if arguments.coefficients:
@@ -93,7 +95,8 @@ def main() -> None:
     layer = arguments.layer if arguments.layer is not None else config.get("first_k_dense_replace", 0)
     length = min(128, arguments.tokens)
     batch = MicroBatch(documents=arguments.tokens // length, length=length, targets=length // 3)
-    counted = count(config, parse({"model": {"name": "qwen3-8b"}}), [batch], layer=layer)[0]
+    draws = dropout.FIRST if arguments.no_compiler else dropout.NEWEST
+    counted = count(config, parse({"model": {"name": "qwen3-8b"}}), [batch], layer=layer, draws=draws)[0]
     before = None
     if arguments.beside is not None:
         document = json.loads(arguments.beside.read_text())

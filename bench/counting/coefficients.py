@@ -1,4 +1,7 @@
-"""The rows of `lorajob_runtime.models.kernel_costs`, counted: one for every kind of layer that the recipes have."""
+"""The rows of `lorajob_runtime.models.kernel_costs`, counted: one for every kind of layer that the recipes have.
+
+Dropout is torch's own, as in the image: it has no C compiler, without which there is no Triton kernel.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from lorajob_runtime.contract.spec import parse
 from lorajob_runtime.models import architecture
 from lorajob_runtime.models.kernel_costs import Experts, LayerCost, PassCost, width
 from lorajob_runtime.models.lora_weights import adapted
+from lorajob_runtime.train.lora import dropout
 
 KINDS: tuple[tuple[str, Experts], ...] = (
     ("qwen2.5-coder-7b", "none"),
@@ -43,7 +47,7 @@ def counted(model: str, experts: Experts) -> Coefficients:
         raise ValueError(model)
     number = next(n for n, layer in enumerate(shapes.layers) if bool(layer.experts_per_token) == (experts != "none"))
     with_experts = experts == "adapted"
-    few, more = count(config, spec, [_FEW, _MORE], layer=number, experts=with_experts)
+    few, more = count(config, spec, [_FEW, _MORE], layer=number, experts=with_experts, draws=dropout.FIRST)
     trained = sum(
         each.matrix.adapter_parameters(spec.lora.rank)
         for each in adapted(shapes, spec.lora, experts=with_experts)

@@ -29,6 +29,7 @@ from lorajob_runtime.models.placement import Placement
 from lorajob_runtime.train import session, step
 from lorajob_runtime.train.base_model import forward, loading
 from lorajob_runtime.train.base_model.fused import replacing
+from lorajob_runtime.train.lora import dropout
 from lorajob_runtime.train.parallel.gradients import FlatGradients
 
 DEVICE = torch.device("cuda", 0)
@@ -65,12 +66,14 @@ def count(
     *,
     layer: int,
     experts: bool = True,
+    draws: int = dropout.NEWEST,
 ) -> list[Counted]:
     """Counts of layer number `layer`, and of those behind it, of a model with this config.json.
 
-    `experts`: whether routed experts have adapters, where there are any and the spec wants them.
+    `experts`: whether routed experts have adapters, where there are any and the spec wants them. `draws`: the version
+    of dropout's, of which the newest has a Triton kernel that needs a C compiler.
     """
-    sides = [_counts(config, spec, micro_batches, range(layer, layer + layers), experts) for layers in (2, 3)]
+    sides = [_counts(config, spec, micro_batches, range(layer, layer + layers), experts, draws) for layers in (2, 3)]
     return [Counted(layer=_difference(three, two), ends=two) for two, three in zip(*sides, strict=True)]
 
 
@@ -83,12 +86,18 @@ def _difference(more: Counts, fewer: Counts) -> Counts:
 
 
 def _counts(
-    config: Mapping[str, Any], spec: RunSpec, micro_batches: Sequence[MicroBatch], layers: range, experts: bool
+    config: Mapping[str, Any],
+    spec: RunSpec,
+    micro_batches: Sequence[MicroBatch],
+    layers: range,
+    experts: bool,
+    draws: int,
 ) -> list[Counts]:
     with tempfile.TemporaryDirectory() as folder, _gpu_that_is_not_there(), FakeTensorMode():
         path = Path(folder)
         (path / "config.json").write_text(json.dumps(_with_layers(config, layers.stop)))
         attempt = _attempt(path, spec, layers, experts)
+        attempt.masks.version = draws
         return [_passes(attempt, each, spec.train.seed) for each in micro_batches]
 
 
