@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from accelerate import Accelerator
 from torch import nn
 
+from lorajob_runtime.contract.errors import ConfigError
 from lorajob_runtime.contract.spec import TrainSpec
 from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.models.memory_plan import Precision
@@ -44,6 +46,18 @@ class Decisions:
     functions: Sequence[str] = ()
     draws: int = dropout.FIRST
     """Version of what dropout draws. Checkpoints of version 0.1 have none."""
+
+    @classmethod
+    def read(cls, saved: dict[str, Any]) -> Decisions:
+        """Of a checkpoint. Raises ConfigError for one of a later version that decided what this one does not know."""
+        unknown = sorted(saved.keys() - {item.name for item in fields(cls)})
+        if unknown or saved.get("draws", dropout.FIRST) > dropout.NEWEST:
+            name = (*unknown, "draws")[0]
+            raise ConfigError(
+                f"the checkpoint is of a later version of lorajob: this one does not know its {name!r}",
+                hint="go on with that version, or train under another name",
+            )
+        return cls(**saved)
 
     def asked_again(self, train: TrainSpec) -> Decisions:
         """The same for a run that goes on, with the token budget of its spec where that asks for another one now."""

@@ -131,7 +131,7 @@ def start(job: TrainJob, folder: RunFolder, accelerator: Accelerator) -> Session
         fp8_product.check(accelerator.device)
     made_with = _identity(job, folder, saved)
     broadcast.check_same_weights(str(made_with.weights), job, accelerator)
-    decided = None if saved is None else Decisions(**saved["decided"]).asked_again(train)
+    decided = None if saved is None else Decisions.read(saved["decided"]).asked_again(train)
     chosen = (
         precisions.Choice(precision=decided.precision)
         if decided

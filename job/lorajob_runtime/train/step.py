@@ -16,7 +16,7 @@ from lorajob_runtime.data.tokens import TokenRows
 from lorajob_runtime.system import device_errors
 from lorajob_runtime.train import batches, heartbeat, loss, schedule
 from lorajob_runtime.train.base_model import forward as model_module
-from lorajob_runtime.train.lora import fp8_product
+from lorajob_runtime.train.lora import fp8_product, groups
 from lorajob_runtime.train.parallel import memory_budget, sharding
 from lorajob_runtime.train.session import Session
 
@@ -158,6 +158,7 @@ def _within_memory(session: Session, rows: TokenRows, work: Callable[[Tensor], i
         _sum_over_ranks(sums)
         if not sums[2]:
             return sums
+        groups.forget(session.model)
         memory_budget.collect(session.accelerator.device)
         largest = torch.tensor(too_large, device=session.accelerator.device)
         if dist.is_initialized():

@@ -17,6 +17,7 @@ from training_runs import random_rows, write_run
 from transformers import AutoModelForCausalLM
 from transformers.models.glm4.modeling_glm4 import apply_rotary_pos_emb as interleaved
 from transformers.models.glm4_moe.modeling_glm4_moe import apply_rotary_pos_emb as partial_halves
+from transformers.models.mamba2.modeling_mamba2 import MambaRMSNormGated
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import apply_rotary_pos_emb as halves
 
@@ -223,3 +224,7 @@ def test_a_run_goes_on_with_the_functions_it_started_with(forgotten: bool, tiny_
     assert ("FusedQwen3RMSNorm" in fused) is not forgotten
     said = [event["functions"] for event in events.read(folder.events) if event.get("name") == "decided"]
     assert said == [list(first.decided.functions), list(again.decided.functions)]
+
+
+def test_a_norm_that_may_be_given_a_gate_is_left_alone() -> None:
+    assert replacing.found(nn.Sequential(MambaRMSNormGated(16, 16)).requires_grad_(False)) == ()

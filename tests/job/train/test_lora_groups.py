@@ -214,3 +214,33 @@ def test_copies_of_the_factors_follow_every_step_of_a_fused_optimizer(is_laid_ou
         assert not torch.equal(stacked, before)
         assert torch.equal(stacked, torch.cat(factors.a).bfloat16())
         assert all(torch.equal(copy, item.bfloat16()) for copy, item in zip(b, factors.b, strict=True))
+
+
+def test_a_model_may_write_to_each_output() -> None:
+    model = grouped()
+    x = torch.randn(5, WIDTH)
+
+    def total(limit: Callable[[Tensor], Tensor]) -> Tensor:
+        base = model.base_model.model
+        return torch.stack([limit(getattr(base, name)(x)).sum() for name in NAMES]).sum()
+
+    results = []
+    for limit in (lambda each: each.clamp(-0.5, 0.5), lambda each: each.clamp_(-0.5, 0.5)):
+        model.zero_grad()
+        total(limit).backward()
+        results.append([item.grad.clone() for item in model.parameters() if item.requires_grad])
+
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+def test_what_a_pass_that_was_cut_short_left_behind_can_be_let_go_of() -> None:
+    model = grouped()
+    x = torch.randn(5, WIDTH)
+    model.base_model.model.q(x)
+    waiting = model.base_model.model.q.fused_group._waiting
+    assert waiting.outputs
+
+    groups.forget(model)
+
+    assert not waiting.outputs
+    assert waiting.input is None

@@ -84,6 +84,10 @@ class Group:
         self._waiting.keep(self, x, outputs)
         return result
 
+    def forget(self) -> None:
+        """Lets go of outputs that wait."""
+        self._waiting.clear()
+
     def _draw(self, layer: Any, x: Tensor) -> Draw | None:
         probability = dropout_of(layer) if layer.training else 0.0
         return self._masks.draw(x, probability, layer.fused_index) if probability else None
@@ -155,6 +159,13 @@ def _kind(layer: Any) -> tuple[Any, ...]:
     """What layers must have in common to be computed together."""
     weight = layer.get_base_layer().weight
     return type(layer), type(weight), weight.dtype, dropout_of(layer)
+
+
+def forget(model: nn.Module) -> None:
+    """Lets go of outputs that nobody asks for any more, since a pass was cut short: a whole graph hangs on them."""
+    for module in model.modules():
+        if (group := getattr(module, "fused_group", None)) is not None:
+            group.forget()
 
 
 def lay_out(model: nn.Module) -> list[nn.Parameter]:

@@ -8,6 +8,7 @@ it; A, B and their gradients stay fp32. Saved for the backward pass: x with what
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Any, cast
@@ -24,7 +25,7 @@ from lorajob_runtime.train.lora.groups import Fused, Group, Waiting
 
 
 class _LoraLinears(torch.autograd.Function):
-    """x [..., in] -> [..., out_i] for each of n layers.
+    """x [..., in] -> [rows of x, out_i] for each of n layers.
 
     `parameters` are n frozen weights [out_i, in], their biases [out_i] or None, n A [rank_i, in] and n B
     [out_i, rank_i]. The latter two are there for autograd: products take `factors`' copies of them.
@@ -49,11 +50,12 @@ class _LoraLinears(torch.autograd.Function):
         outputs = []
         parts = down.split(factors.ranks, dim=1)
         for weight, bias, thin, part, scale in zip(weights, biases, b, parts, scales, strict=True):
-            output = base_product.forward(rows, weight, bias).addmm_(part, thin.t(), alpha=scale)
-            outputs.append(output.view(*x.shape[:-1], -1))
+            outputs.append(base_product.forward(rows, weight, bias).addmm_(part, thin.t(), alpha=scale))
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(masked, kept, down, a, *b, *weights)
-        ctx.shape, ctx.draw, ctx.factors, ctx.scales = x.shape, draw, factors, scales
+        ctx.shape, ctx.factors, ctx.scales = x.shape, factors, scales
+        # what is kept is held above, where gradient checkpointing can let go of it
+        ctx.draw = None if draw is None else dataclasses.replace(draw, kept=None)
         return tuple(outputs)
 
     @staticmethod
@@ -61,12 +63,11 @@ class _LoraLinears(torch.autograd.Function):
         masked, kept, down, a, *others = ctx.saved_tensors
         factors, scales, count = ctx.factors, ctx.scales, len(ctx.scales)
         b, weights = others[:count], others[count:]
-        rows = [None if each is None else each.reshape(-1, each.shape[-1]) for each in gradients]
         gradient_down = torch.empty_like(down)
         gradients_b: list[Tensor | None] = [None] * count
         edges = itertools.pairwise(itertools.accumulate(factors.ranks, initial=0))
         for number, (start, end) in enumerate(edges):
-            part, gradient = gradient_down[:, start:end], rows[number]
+            part, gradient = gradient_down[:, start:end], gradients[number]
             if gradient is None:
                 part.zero_()
                 continue
@@ -78,7 +79,7 @@ class _LoraLinears(torch.autograd.Function):
             gradient_x = gradient_down @ a
             if ctx.draw is not None:
                 dropout.mask_(gradient_x, ctx.draw, kept)
-            for gradient, weight in zip(rows, weights, strict=True):
+            for gradient, weight in zip(gradients, weights, strict=True):
                 if gradient is not None:
                     base_product.backward(gradient, weight, into=gradient_x)
             gradient_x = gradient_x.view(ctx.shape)
@@ -86,11 +87,11 @@ class _LoraLinears(torch.autograd.Function):
 
 
 def _compute(group: Group, x: Tensor, draw: Draw | None) -> tuple[Tensor, ...]:
-    """The outputs of a group's layers."""
+    """The outputs of a group's layers [..., out], each of which a model may write to."""
     bases = [cast(nn.Linear, layer.base_layer) for layer in group.layers]
     factors = group.factors
     kept_share = 1.0 if draw is None else 1 - draw.probability
-    result: tuple[Tensor, ...] = _LoraLinears.apply(
+    outputs: tuple[Tensor, ...] = _LoraLinears.apply(
         x,
         None if draw is None else draw.kept,
         draw,
@@ -101,7 +102,7 @@ def _compute(group: Group, x: Tensor, draw: Draw | None) -> tuple[Tensor, ...]:
         *factors.a,
         *factors.b,
     )
-    return result
+    return tuple(output.view(*x.shape[:-1], -1) for output in outputs)
 
 
 class FusedLoraLinear(Fused, PeftLinear):

@@ -89,7 +89,13 @@ def _is_norm(module: nn.Module) -> bool:
         and not module._modules
         and not module._buffers
         and _epsilon(module) is not None
+        and _takes_one_tensor(module)
     )
+
+
+def _takes_one_tensor(module: nn.Module) -> bool:
+    """Whether it is called with its input alone: what a norm with a gate does without one tells nothing of it."""
+    return len(inspect.signature(module.forward).parameters) == 1
 
 
 def _norm_forward(original: type[nn.Module]) -> Callable[[Any, Tensor], Tensor]:
@@ -113,7 +119,8 @@ def _same_norm(module: nn.Module, own: type[nn.Module]) -> bool:
 
 
 def _is_gated_mlp(module: nn.Module) -> bool:
-    return set(module._modules) == {"gate_proj", "up_proj", "down_proj", "act_fn"} and not module._parameters
+    parts = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+    return set(module._modules) == parts and not module._parameters and _takes_one_tensor(module)
 
 
 def _mlp_forward(self: Any, x: Tensor) -> Tensor:

@@ -45,6 +45,8 @@ class _RmsNorm(torch.autograd.Function):
 
 
 def _cuda_backward(gradient: Tensor, x: Tensor, weight: Tensor, rstd: Tensor) -> Tensor:
+    # the kernel reads rows that follow one another
+    gradient, x = gradient.contiguous(), x.contiguous()
     found: Tensor = torch.ops.aten._fused_rms_norm_backward(gradient, x, weight.shape, rstd, weight, [True, False])[0]
     return found
 
