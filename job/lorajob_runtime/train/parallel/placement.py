@@ -62,7 +62,7 @@ def _shards_unknown(job: TrainJob, device: torch.device, precision: Precision, h
     """Whether a model is sharded of which nothing is known but its files: as asked, else if they fill a GPU."""
     if job.spec.train.sharding != "auto":
         return job.spec.train.sharding == "fsdp"
-    if job.spec.model.quantize is not None:
+    if job.spec.model.quantize is not None or job.spec.train.base_compute is not None:
         return False
     stored = sum(file.stat().st_size for file in Path(job.model_path).glob("*.safetensors"))
     # most files hold 16 bits a weight
