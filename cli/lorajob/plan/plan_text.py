@@ -202,6 +202,8 @@ def more_gpus_text(plan: RunPlan) -> str:
 def warnings(plan: RunPlan) -> list[str]:
     """What of the plan nobody knows, what is tried against it, and what the model was not made for."""
     excess = [] if plan.excess is None else [plan.excess]
+    if plan.spec.train.base_compute == "fp8" and plan.gpu.speed is not None and plan.gpu.speed.fp8 is False:
+        excess.append("train.baseCompute is 'fp8', and these GPUs do not multiply FP8: the run will be refused")
     if plan.placement is None:
         name = plan.spec.model.name
         return [

@@ -33,8 +33,8 @@ OUT_OF_MEMORY = FailureClass(
     code=14,
     name="out-of-memory",
     final=True,
-    hint="lower train.tokensPerMicroBatch or data.maxLength, set train.gradientCheckpointing to true, or ask for GPUs "
-    "with more memory",
+    hint="lower train.tokensPerMicroBatch, or ask for GPUs with more memory; under another name a run may also have a "
+    "lower data.maxLength or train.gradientCheckpointing: true",
 )
 DIVERGED = FailureClass(
     code=15, name="diverged", final=True, hint="lower train.learningRate, or look at the rows of that step"

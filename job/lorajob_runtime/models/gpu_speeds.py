@@ -5,6 +5,7 @@ Standard library only. What training reaches of it is `step_time`'s to say.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -26,6 +27,8 @@ class GpuSpeed:
     teraflops: int
     memory: float
     link: float
+    fp8: bool | None = None
+    """Whether it multiplies FP8; None: not known, as of a GPU of which only the size is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,10 +40,9 @@ class NamedGpu:
     speed: GpuSpeed
 
 
-def _gpu(name: str, gigabytes: int | None, teraflops: int, memory: float, link: float) -> NamedGpu:
-    return NamedGpu(
-        name=name, gigabytes=gigabytes, speed=GpuSpeed(teraflops=teraflops, memory=memory * 1e12, link=link)
-    )
+def _gpu(name: str, gigabytes: int | None, teraflops: int, memory: float, link: float, *, fp8: bool = True) -> NamedGpu:
+    speed = GpuSpeed(teraflops=teraflops, memory=memory * 1e12, link=link, fp8=fp8)
+    return NamedGpu(name=name, gigabytes=gigabytes, speed=speed)
 
 
 NAMED_GPUS = (
@@ -51,19 +53,19 @@ NAMED_GPUS = (
     _gpu(r"rtx.?pro.?6000", 96, 503, 1.79, _PCIE5),
     _gpu(r"h800", 80, 989, 3.35, 200e9),
     _gpu(r"h100", 80, 989, 3.35, 450e9),
-    _gpu(r"a800", 80, 312, 2.04, 200e9),
-    _gpu(r"a100\S*40gb", 40, 312, 1.56, 300e9),
-    _gpu(r"a100", None, 312, 2.04, 300e9),
+    _gpu(r"a800", 80, 312, 2.04, 200e9, fp8=False),
+    _gpu(r"a100\S*40gb", 40, 312, 1.56, 300e9, fp8=False),
+    _gpu(r"a100", None, 312, 2.04, 300e9, fp8=False),
     _gpu(r"l40s", 48, 362, 0.86, _PCIE4),
     _gpu(r"l40", 48, 181, 0.86, _PCIE4),
     _gpu(r"(?:rtx.?)?6000.?ada", 48, 364, 0.96, _PCIE4),
-    _gpu(r"(?:rtx.?)?a6000", 48, 155, 0.77, _PCIE4),
-    _gpu(r"a40", 48, 150, 0.7, _PCIE4),
+    _gpu(r"(?:rtx.?)?a6000", 48, 155, 0.77, _PCIE4, fp8=False),
+    _gpu(r"a40", 48, 150, 0.7, _PCIE4, fp8=False),
     _gpu(r"l4", 24, 121, 0.3, _PCIE4),
-    _gpu(r"a10", 24, 125, 0.6, _PCIE4),
-    _gpu(r"a30", 24, 165, 0.93, _PCIE4),
+    _gpu(r"a10", 24, 125, 0.6, _PCIE4, fp8=False),
+    _gpu(r"a30", 24, 165, 0.93, _PCIE4, fp8=False),
     _gpu(r"(?:rtx.?)?4090", 24, 165, 1.01, _PCIE4),
-    _gpu(r"(?:rtx.?)?3090", 24, 71, 0.94, _PCIE4),
+    _gpu(r"(?:rtx.?)?3090", 24, 71, 0.94, _PCIE4, fp8=False),
 )
 """By what they are called, the longer name first."""
 
@@ -86,4 +88,4 @@ def of_size(gigabytes: int) -> GpuSpeed:
     found = named(_OF_SIZE[gigabytes])
     if found is None:
         raise KeyError(gigabytes)
-    return found.speed
+    return dataclasses.replace(found.speed, fp8=None)

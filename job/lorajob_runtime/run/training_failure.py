@@ -59,10 +59,11 @@ def explain(
             "a training process was killed: the memory of this machine or container was used up",
             hint=errors.HOST_MEMORY_HINT,
         )
-    if cause is not None and cause.failure is errors.UNEXPECTED and _NO_ROOM.search(cause.message):
-        return FullDiskError(f"training could not write: {cause.message}")
-    if cause is None and full_disk is not None:
+    says_so = cause is not None and cause.failure is errors.UNEXPECTED and _NO_ROOM.search(cause.message) is not None
+    if full_disk is not None and (cause is None or says_so):
         return FullDiskError(f"cannot write {full_disk}: {os.strerror(errno.ENOSPC)}")
+    if cause is not None and says_so:
+        return FullDiskError(f"training could not write: {cause.message}")
     if nodes > 1 and len(causes) == workers and all(_is_echo(each) for each in causes):
         return PeerError(f"a process on another node was lost: {causes[0].message}")
     if cause is not None:

@@ -315,6 +315,18 @@ def test_gpu_types_are_known_by_the_names_of_their_makers(
     assert (None if found.speed is None else found.speed.teraflops) == teraflops
 
 
+@pytest.mark.parametrize(
+    ("gpu", "refused"), [("a100-80gb", True), ("a10", True), ("h100", False), ("l4", False), (None, False)]
+)
+def test_products_in_fp8_are_warned_of_on_gpus_that_are_known_not_to_have_them(
+    lorajob: Call, gpu: str | None, refused: bool
+) -> None:
+    kind = ["--gpu-type", gpu] if gpu else ["--gpu-memory", "80"]
+    done = lorajob("plan", "-m", "qwen3-8b", "--gpus", "1", "--base-compute", "fp8", *kind)
+    assert done.code == 0, done.err
+    assert ("do not multiply FP8" in done.err) is refused
+
+
 def test_a_size_that_is_said_keeps_what_its_gpu_type_can_compute() -> None:
     found = gpus.find(parse({"resources": {"gpuType": "a100"}}), None, "40")
 

@@ -98,7 +98,11 @@ def test_a_full_disk_is_storage_also_where_the_worker_could_not_say_so() -> None
     said = cause(0, errors.UNEXPECTED, "SafetensorError: I/O error: No space left on device (os error 28)")
 
     assert explain(said).failure is errors.STORAGE
-    assert "/here" in explain(full="/here").message
+    assert (
+        explain(full="/here").message
+        == explain(said, full="/here").message
+        == "cannot write /here: No space left on device"
+    )
     assert explain(full="/here").failure is errors.STORAGE
 
 

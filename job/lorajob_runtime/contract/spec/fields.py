@@ -193,7 +193,7 @@ class TrainSpec:
     )
     base_compute: Literal["fp8"] | None = option(
         None,
-        "Multiply with the frozen weights of a dense model in FP8: faster on GPUs from Ada on, and less exact.",
+        "Multiply with the frozen weights of a dense model in FP8, on GPUs from Ada on: less exact, for speed.",
         absent="in the precision of the weights",
     )
     sharding: Literal["auto", "ddp", "fsdp"] = option(
