@@ -193,13 +193,13 @@ def _routed(layer: Layer, chosen: frozenset[str], rank: int, element: int) -> By
 def _transient(architecture: Architecture, layer: Layer, chosen: frozenset[str], rank: int, element: int) -> Bytes:
     """What the backward pass of the widest MLP holds at a time.
 
-    Of gate and up the gradients of both, that of their input, and the stream's; or of a norm
-    three times its input in fp32 and the gradients before and behind it. Of routed experts the rows, their gradients
-    before and after they are put into the tokens' order, those of gate and up, the gradients of the adapters, and the
-    adapters as they are multiplied.
+    Of gate and up the gradients of both and the stream's, since what the down projection saved, which is as wide, is
+    let go when its own gradient is there; or of a norm three times its input in fp32 and the gradients before and
+    behind it. Of routed experts the rows, their gradients before and after they are put into the tokens' order, those
+    of gate and up, the gradients of the adapters, and the adapters as they are multiplied.
     """
     widest = max((matrix.inputs for matrix in layer.matrices if matrix.group in ("dense", "shared")), default=0)
-    linear = (2 * max(widest, architecture.hidden) + 2 * architecture.hidden) * element
+    linear = (2 * max(widest, architecture.hidden) + architecture.hidden) * element
     transient = Bytes(token=max(linear, architecture.hidden * (3 * FLOAT + 2 * element)))
     if not layer.experts_per_token:
         return transient
